@@ -195,21 +195,27 @@ pub fn family_with_unit(
     if unit.is_empty() {
         return Some(family_into(kind, raw, out));
     }
-    let (sent, base, scale) = PUSHED_UNITS.into_iter().find(|(sent, ..)| *sent == unit)?;
-    if kind == Kind::Set || (kind == Kind::Timer && base != "seconds") {
-        return None;
-    }
-    family_into(kind, raw, out);
-    if sent != base && out.strip_suffix(sent).is_some_and(|head| head.ends_with('_')) {
-        out.truncate(out.len() - sent.len() - 1);
+    let (base, scale) = base_unit(kind, unit)?;
+    // The sender's unit decides, so a timer is not taken for milliseconds.
+    family_into(if kind == Kind::Timer { Kind::Histogram } else { kind }, raw, out);
+    let head = out.strip_suffix(unit).and_then(|head| head.strip_suffix('_'));
+    if let Some(head) = head.filter(|head| unit != base && !head.is_empty()) {
+        out.truncate(head.len());
     }
     add_ending(out, base);
     Some((base, scale))
 }
 
-/// Whether a pushed sample may name this unit.
-pub fn is_unit(unit: &str) -> bool {
-    unit.is_empty() || PUSHED_UNITS.iter().any(|(sent, ..)| *sent == unit)
+/// Whether a sample of this kind may name this unit; none is always right.
+pub fn unit_fits(kind: Kind, unit: &str) -> bool {
+    unit.is_empty() || base_unit(kind, unit).is_some()
+}
+
+/// The base unit of the family and the factor towards it.
+fn base_unit(kind: Kind, unit: &str) -> Option<(&'static str, f64)> {
+    let (_, base, scale) = PUSHED_UNITS.into_iter().find(|(sent, ..)| *sent == unit)?;
+    let fits = kind != Kind::Set && (kind != Kind::Timer || base == "seconds");
+    fits.then_some((base, scale))
 }
 
 fn cut_ending(name: &mut String, ending: &str) -> bool {
@@ -287,6 +293,7 @@ mod tests {
             (Kind::Histogram, "latency", "ms", "latency_seconds", Some(("seconds", 1e-3))),
             (Kind::Histogram, "latency_ms", "ms", "latency_seconds", Some(("seconds", 1e-3))),
             (Kind::Counter, "sent_total", "bytes", "sent_bytes", Some(("bytes", 1.0))),
+            (Kind::Timer, "api_us", "us", "api_seconds", Some(("seconds", 1e-6))),
             (Kind::Timer, "api", "seconds", "api_seconds", Some(("seconds", 1.0))),
             (Kind::Timer, "api", "", "api_seconds", Some(("seconds", 1e-3))),
             (Kind::Gauge, "cpu", "percent", "cpu_ratio", Some(("ratio", 1e-2))),

@@ -132,7 +132,7 @@ pub fn write_bound(value: f64, out: &mut Vec<u8>) {
     if !value.is_finite() || value == 0.0 {
         let text: &[u8] = match value {
             v if v.is_nan() => b"NaN",
-            v if v == 0.0 => b"0.0",
+            0.0 => b"0.0",
             v if v > 0.0 => b"+Inf",
             _ => b"-Inf",
         };

@@ -109,8 +109,10 @@ reasons! {
     UnitUnknown => "unit_unknown",
     /// The help text is not a string.
     HelpMalformed => "help_malformed",
-    /// The sample has a key we do not know, or one twice.
+    /// The sample has a key we do not know.
     FieldUnknown => "field_unknown",
+    /// The sample has a key twice, or both `value` and `values`.
+    FieldRepeated => "field_repeated",
     /// The sample is not a JSON object, or not JSON at all.
     JsonMalformed => "json_malformed",
     /// The JSON is nested deeper than `json_depth_max`.
