@@ -1,0 +1,126 @@
+//! Every coding through the same limits.
+
+use std::io::Write;
+
+use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::Compression;
+
+use super::*;
+
+fn coded(coding: Coding, plain: &[u8]) -> Vec<u8> {
+    match coding {
+        Coding::Identity => plain.to_vec(),
+        Coding::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(plain).expect("into memory");
+            encoder.finish().expect("into memory")
+        }
+        Coding::Deflate => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(plain).expect("into memory");
+            encoder.finish().expect("into memory")
+        }
+        Coding::Zstd => zstd::bulk::compress(plain, 3).expect("into memory"),
+    }
+}
+
+fn decode(coding: Coding, sent: &[u8], piece: usize) -> Result<Vec<u8>, BodyError> {
+    let mut decoder = Decoder::new(coding).expect("decoder");
+    for part in sent.chunks(piece) {
+        decoder.feed(part)?;
+    }
+    decoder.finish()
+}
+
+const CODINGS: [Coding; 4] = [Coding::Identity, Coding::Gzip, Coding::Deflate, Coding::Zstd];
+const COMPRESSED: [Coding; 3] = [Coding::Gzip, Coding::Deflate, Coding::Zstd];
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+#[test]
+fn every_coding_gives_the_body_back_in_pieces_of_any_size() {
+    for plain in [vec![], b"a:1|c\n".repeat(1000), noise(100_000)] {
+        for coding in CODINGS {
+            let sent = coded(coding, &plain);
+            for piece in [1, 2, 7, 1000, sent.len().max(1)] {
+                assert_eq!(decode(coding, &sent, piece).as_ref(), Ok(&plain), "{coding:?} {piece}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_truncated_body_is_refused_at_every_length() {
+    for coding in COMPRESSED {
+        let sent = coded(coding, &b"a:1|c\n".repeat(20));
+        for end in 0..sent.len() {
+            let got = decode(coding, &sent[..end], 5);
+            assert_eq!(got, Err(BodyError::Truncated), "{coding:?} {end}");
+        }
+    }
+}
+
+#[test]
+fn damage_and_trailing_bytes_are_refused() {
+    for coding in COMPRESSED {
+        let mut sent = coded(coding, &noise(1000));
+        sent[0] ^= 0xff;
+        assert_eq!(decode(coding, &sent, 9), Err(BodyError::BadCoding), "{coding:?}");
+        let mut sent = coded(coding, b"abc");
+        sent.push(b'x');
+        assert_eq!(decode(coding, &sent, 1000), Err(BodyError::BytesAfterEnd), "{coding:?}");
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_long_before_it_is_unpacked() {
+    let zeros = vec![0u8; 64 << 20];
+    for coding in COMPRESSED {
+        let sent = coded(coding, &zeros);
+        let mut decoder = Decoder::new(coding).expect("decoder");
+        let stopped = sent.chunks(4096).find_map(|part| decoder.feed(part).err());
+        assert_eq!(stopped, Some(BodyError::Bomb), "{coding:?}");
+        assert!(decoder.held_bytes() < 5 << 20, "{coding:?} held {}", decoder.held_bytes());
+    }
+}
+
+#[test]
+fn plain_and_sent_sizes_are_capped() {
+    let over = noise(BODY_PLAIN_BYTES_MAX + 1);
+    assert_eq!(decode(Coding::Identity, &over, 1 << 16), Err(BodyError::TooLarge));
+    assert!(decode(Coding::Identity, &over[1..], 1 << 16).is_ok());
+    let sent = coded(Coding::Zstd, &over[..BODY_CODED_BYTES_MAX + 1000]);
+    assert_eq!(decode(Coding::Zstd, &sent, 1 << 16), Err(BodyError::TooLarge));
+    // 64 repetitions of the same noise: under the ratio, over the plain limit.
+    let many = noise(300_000).repeat(64);
+    let sent = coded(Coding::Zstd, &many);
+    assert_eq!(decode(Coding::Zstd, &sent, 1 << 16), Err(BodyError::TooLarge));
+}
+
+#[test]
+fn a_zstd_window_over_the_limit_is_refused() {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).expect("encoder");
+    encoder.window_log(25).expect("window");
+    encoder.write_all(&noise(1000)).expect("into memory");
+    let sent = encoder.finish().expect("into memory");
+    assert_eq!(decode(Coding::Zstd, &sent, 1000), Err(BodyError::BadCoding));
+}
+
+#[test]
+fn the_header_names_one_known_coding() {
+    let from = |text: &str| Coding::from_header(Some(text.as_bytes()));
+    assert_eq!(Coding::from_header(None), Ok(Coding::Identity));
+    assert_eq!(from("GZip"), Ok(Coding::Gzip));
+    assert_eq!(from("deflate"), Ok(Coding::Deflate));
+    assert_eq!(from("zstd"), Ok(Coding::Zstd));
+    for unknown in ["br", "gzip, gzip", "snappy", "gzip;q=1"] {
+        assert_eq!(from(unknown), Err(BodyError::UnknownCoding), "{unknown}");
+    }
+}
