@@ -30,6 +30,7 @@ pub mod limits;
 pub mod name;
 pub mod negotiate;
 pub mod number;
+pub mod prometheus_text;
 pub mod push_json;
 pub mod reject;
 pub mod sample;
