@@ -27,6 +27,7 @@ pub mod exposition;
 pub mod framing;
 pub mod labels;
 pub mod limits;
+pub mod mapping;
 pub mod name;
 pub mod negotiate;
 pub mod number;
