@@ -1,1 +1,36 @@
-//! agent-net
+//! The data plane: sockets in, cells out.
+//!
+//! ```text
+//!  UDP, unix datagrams -> datagram --+                       +-> cells and rings of the segment
+//!  TCP, unix streams   -> stream ----+-> apply (cache of     |
+//!  HTTP                -> http ------+    series handles) ---+-> telemetry (the ledger)
+//!        listen -> engine (one epoll loop of one thread) <- control (the supervisor's pipe)
+//!                  slab (64 bytes a connection), wheel (deadlines), admission (every limit)
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | the settings of a worker and of the aggregator, as the supervisor sends them |
+//! | [`worker`] | builds everything, runs the loop, gives an exit code |
+//! | [`engine`] | the event loop: readiness, deadlines, drain |
+//! | [`listen`] | adopting listeners and accepting connections |
+//! | [`slab`], [`wheel`] | connections in 64 bytes each; deadlines without timers |
+//! | [`datagram`], [`stream`] | receiving in batches; lines of a stream |
+//! | [`apply`] | decoded samples into cells, rejections into the ledger |
+//! | [`admission`] | who may send how much |
+//! | [`telemetry`] | the table of self-metrics |
+//! | [`window`], [`aggregator`] | sliding quantiles and unique counts from the rings |
+//! | [`http`], [`scrape`], [`apps`] | requests, rendering, the segments of apps |
+//! | [`control`] | lines from and to the supervisor |
+//!
+//! One thread runs one loop and shares nothing with another but the segment. Nothing is allocated
+//! for an idle connection; no system call, clock read or lock is spent on a single line. A worker
+//! never stops reading: what is over a limit is read, then dropped and counted by its reason.
+
+pub mod admission;
+pub mod apply;
+pub mod apps;
+pub mod config;
+pub mod http;
+pub mod scrape;
+pub mod telemetry;
