@@ -111,18 +111,28 @@ fn decode_one<'a>(
     scratch: &mut Scratch<'a>,
     apply: &mut impl FnMut(&PushSample<'_, 'a>) -> Result<(), Reject>,
 ) -> Result<(), Fault> {
+    let sample = read(text, limits, scratch)
+        .and_then(|()| check(scratch, index, limits))
+        .map_err(|fault| too_deep(text, limits).unwrap_or(fault))?;
+    apply(&sample).map_err(|reason| Fault::new(reason, ""))
+}
+
+/// Reads the fields of one object.
+fn read<'a>(text: &'a [u8], limits: &Limits, scratch: &mut Scratch<'a>) -> Result<(), Fault> {
     scratch.clear();
     let mut json = serde_json::Deserializer::from_slice(text);
-    let read = field::Sample { scratch, limits }.deserialize(&mut json).and_then(|()| json.end());
-    if let Err(error) = read {
-        let depth = limits.json_depth_max;
-        if cut::depth(text) > depth {
-            return Err(Fault::new(Reject::JsonTooDeep, format!("nested deeper than {depth}")));
-        }
-        return Err(scratch.fault.take().unwrap_or_else(|| syntax_fault(&error)));
-    }
-    let sample = check(scratch, index, limits)?;
-    apply(&sample).map_err(|reason| Fault::new(reason, ""))
+    field::Sample { scratch, limits }
+        .deserialize(&mut json)
+        .and_then(|()| json.end())
+        .map_err(|error| scratch.fault.take().unwrap_or_else(|| syntax_fault(&error)))
+}
+
+/// The better reason for a refused sample: no good one is nested deeper than 2.
+#[cold]
+fn too_deep(text: &[u8], limits: &Limits) -> Option<Fault> {
+    let most = limits.json_depth_max;
+    (cut::depth(text) > most)
+        .then(|| Fault::new(Reject::JsonTooDeep, format!("nested deeper than {most}")))
 }
 
 /// A fault of the JSON itself.
