@@ -6,8 +6,8 @@
 //!
 //! Chunked is read strictly: hex digits, CRLF, no bare LF, sixteen digits at most, extensions and
 //! trailers skipped within [`CHUNK_EXTRAS_BYTES_MAX`] for the whole body. Nothing is ever reserved from
-//! a length that came over the wire. A body must arrive at [`BODY_RATE_MIN`] bytes a second after
-//! [`BODY_GRACE_MS`], and within [`BODY_TIME_MAX_MS`] in all.
+//! a length that came over the wire. A body must arrive at `bytes_per_s_min` after [`BODY_GRACE_MS`], and
+//! within [`BODY_TIME_MAX_MS`] in all.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,22 +15,38 @@ use std::sync::Arc;
 
 use super::head::Framing;
 
-/// Bytes of a compressed body as sent.
-pub const BODY_CODED_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a body after decompression, or as sent when it is not compressed.
-pub const BODY_PLAIN_BYTES_MAX: usize = 16 << 20;
-/// Times a body may grow in decompression, once it is over [`BODY_RATIO_FREE_BYTES`].
-pub const BODY_RATIO_MAX: usize = 100;
-/// Decompressed bytes up to which the ratio is not looked at.
-pub const BODY_RATIO_FREE_BYTES: usize = 1 << 20;
 /// Bytes of chunk extensions and trailers of one body.
 pub const CHUNK_EXTRAS_BYTES_MAX: usize = 4096;
-/// Bytes a second below which a sender is too slow.
-pub const BODY_RATE_MIN: u64 = 1024;
+/// Decompressed bytes up to which the growth is not looked at.
+pub const RATIO_FREE_BYTES: usize = 1 << 20;
 /// Head start of a slow sender.
 pub const BODY_GRACE_MS: u64 = 5_000;
 /// Longest time for a whole body.
 pub const BODY_TIME_MAX_MS: u64 = 120_000;
+
+/// What a body may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Bytes of a compressed body as sent.
+    pub coded_bytes_max: usize,
+    /// Bytes after decompression, or as sent when the body is not compressed.
+    pub plain_bytes_max: usize,
+    /// Times a body may grow in decompression, once it is over [`RATIO_FREE_BYTES`].
+    pub ratio_max: usize,
+    /// Slowest sender; 0 = any.
+    pub bytes_per_s_min: u64,
+}
+
+impl Default for BodyLimits {
+    fn default() -> BodyLimits {
+        BodyLimits {
+            coded_bytes_max: 4 << 20,
+            plain_bytes_max: 16 << 20,
+            ratio_max: 100,
+            bytes_per_s_min: 1024,
+        }
+    }
+}
 
 /// Why a body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +93,8 @@ impl BodyError {
     /// One sentence for the person at the other end.
     pub fn text(self) -> &'static str {
         match self {
-            BodyError::TooLarge => {
-                "the body is too large: 4194304 bytes compressed, 16777216 bytes plain at most"
-            }
-            BodyError::Bomb => "the body grows more than 100 times in decompression",
+            BodyError::TooLarge => "the body is over the limit of bytes; send it in parts",
+            BodyError::Bomb => "the body grows too much in decompression",
             BodyError::BadChunk => "the chunked framing of the body is broken",
             BodyError::ChunkExtras => "chunk extensions and trailers are over 4096 bytes",
             BodyError::BadCoding => "the body is not valid in its Content-Encoding",
@@ -90,15 +104,18 @@ impl BodyError {
             BodyError::BytesAfterEnd => "bytes follow the end of the compressed body",
             BodyError::Truncated => "the compressed body ends in the middle",
             BodyError::NoMemory => "too many bodies are being received; try again",
-            BodyError::TooSlow => "the body came slower than 1024 bytes a second",
+            BodyError::TooSlow => "the body comes too slowly",
         }
     }
 }
 
-/// When the sender of a body that began at `began_ms` and brought `received` bytes is too slow.
-pub fn body_deadline_ms(began_ms: u64, received: u64) -> u64 {
-    let earned = received.saturating_mul(1000) / BODY_RATE_MIN;
-    began_ms + BODY_GRACE_MS.saturating_add(earned).min(BODY_TIME_MAX_MS)
+impl BodyLimits {
+    /// When the sender of a body that began at `began_ms` and brought `received` bytes is too slow.
+    pub fn deadline_ms(&self, began_ms: u64, received: u64) -> u64 {
+        let earned = received.saturating_mul(1000).checked_div(self.bytes_per_s_min);
+        let allowed = BODY_GRACE_MS.saturating_add(earned.unwrap_or(BODY_TIME_MAX_MS));
+        began_ms + allowed.min(BODY_TIME_MAX_MS)
+    }
 }
 
 /// Memory all bodies of one worker may hold at once.

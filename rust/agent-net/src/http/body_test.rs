@@ -95,7 +95,10 @@ fn the_budget_is_shared_and_given_back() {
 
 #[test]
 fn the_deadline_moves_with_the_bytes_up_to_the_total() {
-    assert_eq!(body_deadline_ms(1000, 0), 6_000);
-    assert_eq!(body_deadline_ms(1000, 1024), 7_000);
-    assert_eq!(body_deadline_ms(1000, u64::MAX), 121_000);
+    let limits = BodyLimits::default();
+    assert_eq!(limits.deadline_ms(1000, 0), 6_000);
+    assert_eq!(limits.deadline_ms(1000, 1024), 7_000);
+    assert_eq!(limits.deadline_ms(1000, u64::MAX), 121_000);
+    let any_rate = BodyLimits { bytes_per_s_min: 0, ..limits };
+    assert_eq!(any_rate.deadline_ms(1000, 0), 121_000);
 }

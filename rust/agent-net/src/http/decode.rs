@@ -7,9 +7,7 @@
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 
-use super::body::{
-    BodyError, BODY_CODED_BYTES_MAX, BODY_PLAIN_BYTES_MAX, BODY_RATIO_FREE_BYTES, BODY_RATIO_MAX,
-};
+use super::body::{BodyError, BodyLimits, RATIO_FREE_BYTES};
 
 /// 8 MiB.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -43,10 +41,10 @@ impl Coding {
     }
 
     /// The largest body as sent.
-    pub fn sent_bytes_max(self) -> usize {
+    pub fn sent_bytes_max(self, limits: &BodyLimits) -> usize {
         match self {
-            Coding::Identity => BODY_PLAIN_BYTES_MAX,
-            _ => BODY_CODED_BYTES_MAX,
+            Coding::Identity => limits.plain_bytes_max,
+            _ => limits.coded_bytes_max,
         }
     }
 }
@@ -65,7 +63,8 @@ struct Turn {
 
 /// Collects one body, decompressing on the way.
 pub struct Decoder {
-    coding: Coding,
+    limits: BodyLimits,
+    sent_bytes_max: usize,
     engine: Engine,
     plain: Vec<u8>,
     sent: usize,
@@ -73,7 +72,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub fn new(coding: Coding) -> Result<Decoder, BodyError> {
+    pub fn new(coding: Coding, limits: &BodyLimits) -> Result<Decoder, BodyError> {
         let engine = match coding {
             Coding::Identity => Engine::Identity,
             Coding::Gzip => Engine::Flate(Decompress::new_gzip(15)),
@@ -86,7 +85,9 @@ impl Decoder {
                 Engine::Zstd(decoder)
             }
         };
-        Ok(Decoder { coding, engine, plain: Vec::new(), sent: 0, ended: false })
+        let sent_bytes_max = coding.sent_bytes_max(limits);
+        let plain = Vec::new();
+        Ok(Decoder { limits: *limits, sent_bytes_max, engine, plain, sent: 0, ended: false })
     }
 
     /// Bytes of memory this body holds: the output, and as much again for a zstd window.
@@ -100,7 +101,7 @@ impl Decoder {
 
     /// Takes the next bytes of the body as sent.
     pub fn feed(&mut self, mut input: &[u8]) -> Result<(), BodyError> {
-        if input.len() > self.coding.sent_bytes_max() - self.sent {
+        if input.len() > self.sent_bytes_max - self.sent {
             return Err(BodyError::TooLarge);
         }
         if let Engine::Identity = self.engine {
@@ -143,7 +144,7 @@ impl Decoder {
         let len = self.plain.len();
         if len == self.plain.capacity() {
             // One byte over the limit is enough to see that the limit is passed.
-            let grow = len.max(GROW_BYTES_MIN).min(BODY_PLAIN_BYTES_MAX + 1 - len);
+            let grow = len.max(GROW_BYTES_MIN).min(self.limits.plain_bytes_max + 1 - len);
             self.plain.reserve_exact(grow);
         }
     }
@@ -171,10 +172,10 @@ impl Decoder {
 
     fn check_growth(&self) -> Result<(), BodyError> {
         let plain = self.plain.len();
-        if plain > BODY_RATIO_FREE_BYTES && plain / BODY_RATIO_MAX > self.sent {
+        if plain > RATIO_FREE_BYTES && plain / self.limits.ratio_max.max(1) > self.sent {
             return Err(BodyError::Bomb);
         }
-        if plain > BODY_PLAIN_BYTES_MAX {
+        if plain > self.limits.plain_bytes_max {
             return Err(BodyError::TooLarge);
         }
         Ok(())

@@ -25,7 +25,7 @@ fn coded(coding: Coding, plain: &[u8]) -> Vec<u8> {
 }
 
 fn decode(coding: Coding, sent: &[u8], piece: usize) -> Result<Vec<u8>, BodyError> {
-    let mut decoder = Decoder::new(coding).expect("decoder");
+    let mut decoder = Decoder::new(coding, &BodyLimits::default()).expect("decoder");
     for part in sent.chunks(piece) {
         decoder.feed(part)?;
     }
@@ -84,7 +84,7 @@ fn a_bomb_is_stopped_long_before_it_is_unpacked() {
     let zeros = vec![0u8; 64 << 20];
     for coding in COMPRESSED {
         let sent = coded(coding, &zeros);
-        let mut decoder = Decoder::new(coding).expect("decoder");
+        let mut decoder = Decoder::new(coding, &BodyLimits::default()).expect("decoder");
         let stopped = sent.chunks(4096).find_map(|part| decoder.feed(part).err());
         assert_eq!(stopped, Some(BodyError::Bomb), "{coding:?}");
         assert!(decoder.held_bytes() < 5 << 20, "{coding:?} held {}", decoder.held_bytes());
@@ -93,10 +93,11 @@ fn a_bomb_is_stopped_long_before_it_is_unpacked() {
 
 #[test]
 fn plain_and_sent_sizes_are_capped() {
-    let over = noise(BODY_PLAIN_BYTES_MAX + 1);
+    let BodyLimits { plain_bytes_max, coded_bytes_max, .. } = BodyLimits::default();
+    let over = noise(plain_bytes_max + 1);
     assert_eq!(decode(Coding::Identity, &over, 1 << 16), Err(BodyError::TooLarge));
     assert!(decode(Coding::Identity, &over[1..], 1 << 16).is_ok());
-    let sent = coded(Coding::Zstd, &over[..BODY_CODED_BYTES_MAX + 1000]);
+    let sent = coded(Coding::Zstd, &over[..coded_bytes_max + 1000]);
     assert_eq!(decode(Coding::Zstd, &sent, 1 << 16), Err(BodyError::TooLarge));
     // 64 repetitions of the same noise: under the ratio, over the plain limit.
     let many = noise(300_000).repeat(64);

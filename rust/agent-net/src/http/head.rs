@@ -13,7 +13,7 @@
 
 use std::mem::MaybeUninit;
 
-/// Request line and headers together, the empty line included.
+/// Request line and headers together, the empty line included, unless the settings say otherwise.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header lines of one request.
 pub const HEADERS_MAX: usize = 64;
@@ -88,7 +88,7 @@ impl HeadError {
             HeadError::NotHttp => "this port speaks HTTP/1.1; the bytes that came are not HTTP",
             HeadError::BareLf => "a line of the head ends in LF without CR",
             HeadError::FoldedHeader => "a header line starts with white space (folded header)",
-            HeadError::TooLarge => "the request head is over 16384 bytes",
+            HeadError::TooLarge => "the request head is over the limit of bytes",
             HeadError::TooManyHeaders => "the request has more than 64 header lines",
             HeadError::TargetTooLong => "the request target is over 4096 bytes",
             HeadError::BadTarget => "the request target is not a path",
@@ -120,17 +120,22 @@ pub enum Scanned {
 }
 
 /// Finds the end of a head. Resumable: each call gets all bytes since the head began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct HeadScan {
+    bytes_max: usize,
     seen: usize,
     line: usize,
     start: usize,
 }
 
 impl HeadScan {
+    pub fn new(bytes_max: usize) -> HeadScan {
+        HeadScan { bytes_max, seen: 0, line: 0, start: 0 }
+    }
+
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, HeadError> {
-        // Only the first HEAD_BYTES_MAX bytes are ever judged: the verdict is the same for any split.
-        let bounded = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+        // Only the first `bytes_max` bytes are ever judged: the verdict is the same for any split.
+        let bounded = &bytes[..bytes.len().min(self.bytes_max)];
         while let Some(found) = memchr::memchr(b'\n', &bounded[self.seen..]) {
             let at = self.seen + found;
             self.check_first(bounded)?;
@@ -153,7 +158,7 @@ impl HeadScan {
         }
         self.check_first(bounded)?;
         self.seen = bounded.len();
-        if bytes.len() > HEAD_BYTES_MAX {
+        if bytes.len() > self.bytes_max {
             return Err(HeadError::TooLarge);
         }
         Ok(Scanned::More)

@@ -4,7 +4,7 @@ use super::*;
 
 /// Scans `bytes` cut at `cut`, then whole, and parses what was found.
 fn read_cut(bytes: &[u8], cut: usize) -> Result<Option<(Head<'_>, usize)>, HeadError> {
-    let mut scan = HeadScan::default();
+    let mut scan = HeadScan::new(HEAD_BYTES_MAX);
     for end in [cut, bytes.len()] {
         if let Scanned::Complete { start, end } = scan.scan(&bytes[..end])? {
             return Ok(Some((Head::parse(&bytes[start..end])?, end)));
