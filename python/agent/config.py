@@ -195,9 +195,7 @@ class Supervisor(Section, frozen=True, kw_only=True):
 
 
 class MappingRule(Section, frozen=True, kw_only=True):
-    """One rule `[[mapping]]`: the first whose `match` fits a StatsD name decides its name and
-    labels.
-    """
+    """One rule `[[mapping]]`: the first whose `match` fits a raw StatsD name decides what it is."""
 
     match: Annotated[
         str,
@@ -209,7 +207,7 @@ class MappingRule(Section, frozen=True, kw_only=True):
     match_type: Annotated[
         Literal["glob", "regex"],
         doc(
-            "How `match` is read. A regular expression must fit the whole name.",
+            "How `match` is read. A regular expression searches: anchor it with ^ and $.",
             who="the author of the rule.",
         ),
     ] = "glob"
@@ -228,20 +226,24 @@ class MappingRule(Section, frozen=True, kw_only=True):
     name: Annotated[
         str,
         doc(
-            "The new name; $1, ${1} and ${group} stand for captures.",
-            edge='"" keeps the name (only sensible with labels or a type).',
+            "The new name; $1, ${1} and ${group} stand for captures, $$ for a dollar.",
+            edge='"" only with action = "drop".',
             who="the author of the rule.",
         ),
     ] = ""
     labels: Annotated[
         dict[str, str],
-        doc("Labels to add; captures may be used in the values.", who="the author of the rule."),
+        doc(
+            "Labels to add, with captures; they win over tags.",
+            edge="{} = none.",
+            who="the author of the rule.",
+        ),
     ] = msgspec.field(default_factory=dict)
     type: Annotated[
-        Literal["", "counter", "gauge", "histogram", "summary", "set"],
+        Literal["", "counter", "gauge", "timer", "histogram", "distribution", "set"],
         doc(
-            "The metric type to make of it.",
-            edge='"" = what the StatsD type means.',
+            "The type the sample is taken for.",
+            edge='"" = its own. Nothing becomes a set, and no set becomes anything else.',
             who="the author of the rule.",
         ),
     ] = ""
@@ -349,7 +351,7 @@ def worker_count(config: Config, cores: int, files_max: int) -> int:
 
 
 def worker_connections_max(config: Config, workers: int, files_max: int) -> int:
-    """The share of `limits.connections_max` of one worker, never more than its file limit allows."""
+    """The share of `limits.connections_max` of one worker, within its file limit."""
     possible = max(1, files_max - WORKER_FILES_RESERVED)
     if config.limits.connections_max == 0:
         return possible

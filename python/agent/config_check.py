@@ -76,11 +76,10 @@ def _check_sizes(config: Config) -> Iterator[tuple[str, str]]:
 def _check_rule(rule: MappingRule, path: str) -> Iterator[tuple[str, str]]:
     if not rule.match:
         yield f"{path}.match", "is empty: it would match nothing"
-    changes = bool(rule.name or rule.labels or rule.type)
-    if rule.action == "drop" and changes:
+    if rule.action == "drop" and (rule.name or rule.labels or rule.type):
         yield f"{path}.action", 'is "drop": name, labels and type have no effect'
-    if rule.action == "map" and not changes:
-        yield f"{path}.name", "is empty: the rule changes nothing"
+    if rule.action == "map" and not rule.name:
+        yield f"{path}.name", "is missing: a rule gives a name, or drops"
 
 
 # Settings that live in sockets and in the segment's header, so that only a restart can change them.

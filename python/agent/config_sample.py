@@ -31,7 +31,7 @@ name = "shop_requests"
 labels = { region = "$1", service = "$2" }
 
 [[mapping]]
-match = 'debug\\..*'
+match = '^debug\\.'
 match_type = "regex"
 action = "drop"
 """
