@@ -1,0 +1,50 @@
+"""Everything that this package raises, in one tree.
+
+Misuse raises (a wrong label count, a negative increment). Trouble of the machine does not: a full or forbidden folder
+ends in private memory and one warning, never in an exception inside the app.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AgentError",
+    "AgentWarning",
+    "AmountError",
+    "BufferTypeError",
+    "ConflictError",
+    "InvalidNameError",
+    "LabelError",
+    "SegmentError",
+]
+
+
+class AgentError(Exception):
+    """Base of all."""
+
+
+class InvalidNameError(AgentError, ValueError):
+    """A metric, label or app name that the formats cannot carry, or a reserved one."""
+
+
+class LabelError(AgentError, ValueError):
+    """Label values that do not match the metric's label names."""
+
+
+class AmountError(AgentError, ValueError):
+    """A value that the metric cannot take: negative for a counter, NaN or infinite."""
+
+
+class ConflictError(AgentError, ValueError):
+    """A metric of the same name exists with another type, unit, buckets or label names."""
+
+
+class BufferTypeError(AgentError, TypeError):
+    """Values that are neither a buffer of f64, f32, i64 or i32 nor a list or tuple of numbers."""
+
+
+class SegmentError(AgentError, RuntimeError):
+    """A segment that was asked for by its path cannot be used."""
+
+
+class AgentWarning(RuntimeWarning):
+    """Something works less well than it should: private memory, a debug build."""
