@@ -93,9 +93,19 @@ fn sanitized(raw: &[u8], class: u8) -> impl Iterator<Item = u8> + '_ {
 }
 
 fn push_sanitized(raw: &[u8], class: u8, out: &mut String) {
-    match std::str::from_utf8(raw) {
-        Ok(text) if is_clean(raw, class) => out.push_str(text),
-        _ => out.extend(sanitized(raw, class).map(char::from)),
+    if !raw.is_ascii() {
+        out.extend(sanitized(raw, class).map(char::from));
+        return;
+    }
+    if raw.first().is_some_and(u8::is_ascii_digit) {
+        out.push('_');
+    }
+    for part in raw.chunks(64) {
+        let mut clean = [b'_'; 64];
+        for (to, &byte) in clean.iter_mut().zip(part) {
+            *to = if CLASS[byte as usize] & class != 0 { byte } else { b'_' };
+        }
+        out.push_str(std::str::from_utf8(&clean[..part.len()]).unwrap_or_default());
     }
 }
 
@@ -126,6 +136,12 @@ pub(crate) fn label_bytes(raw: &[u8]) -> impl Iterator<Item = u8> + '_ {
 
 /// Appends a label value: invalid UTF-8 as U+FFFD, and backslash, quote and line feed escaped.
 pub fn escape_label_value(raw: &[u8], out: &mut String) {
+    // Most values: ASCII with nothing to escape.
+    let odd = |byte: u8| !byte.is_ascii() | (byte == b'\\') | (byte == b'"') | (byte == b'\n');
+    if !raw.iter().fold(false, |found, &byte| found | odd(byte)) {
+        out.push_str(std::str::from_utf8(raw).unwrap_or_default());
+        return;
+    }
     for chunk in raw.utf8_chunks() {
         escape_text(chunk.valid(), true, out);
         if !chunk.invalid().is_empty() {
@@ -204,6 +220,18 @@ pub fn family_with_unit(
     }
     add_ending(out, base);
     Some((base, scale))
+}
+
+/// The help of a family whose sender gave none, so that no family is without.
+pub const fn default_help(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "A counter, as it was sent.",
+        Kind::Gauge => "A gauge, as it was sent.",
+        Kind::Timer => "Durations, sent as a timer.",
+        Kind::Histogram => "Values, sent as a histogram.",
+        Kind::Distribution => "Values, sent as a distribution.",
+        Kind::Set => "Estimated number of different members of the set in the window.",
+    }
 }
 
 /// Whether a sample of this kind may name this unit; none is always right.

@@ -7,8 +7,6 @@
 //!
 //! Not promised: no hexadecimal, no digit separators, no blanks, no locale.
 
-use std::fmt::Write as _;
-
 use crate::Reject;
 
 /// Powers of ten that are exact in an f64.
@@ -139,30 +137,46 @@ pub fn write_bound(value: f64, out: &mut Vec<u8>) {
         out.extend_from_slice(text);
         return;
     }
-    // Shortest digits with an exponent, as std prints them: `-1.25e-7`.
-    let mut text = String::with_capacity(32);
-    if write!(text, "{value:e}").is_err() {
-        return;
-    }
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..6).contains(&exponent) {
-        let mut plain = String::with_capacity(32);
-        if write!(plain, "{value}").is_err() {
-            return;
-        }
-        out.extend_from_slice(plain.as_bytes());
-        if !plain.contains('.') {
-            out.extend_from_slice(b".0");
-        }
-    } else {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    if let Some((mantissa, exponent)) = text.split_once('e') {
+        let exponent: i32 = exponent.parse().unwrap_or(0);
         out.extend_from_slice(mantissa.as_bytes());
-        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.unsigned_abs() < 10 {
-            out.push(b'0');
-        }
-        write_u64(u64::from(exponent.unsigned_abs()), out);
+        write_exponent(exponent, out);
+    } else if (1e-4..1e6).contains(&value.abs()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        write_scientific(text, out);
     }
+}
+
+/// `1234567.0` -> `1.234567e+06`, `0.000012` -> `1.2e-05`.
+fn write_scientific(text: &str, out: &mut Vec<u8>) {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    if unsigned.len() < text.len() {
+        out.push(b'-');
+    }
+    let digits = || whole.bytes().chain(fraction.bytes());
+    let zeros = digits().take_while(|&digit| digit == b'0').count();
+    let behind = digits().rev().take_while(|&digit| digit == b'0').count();
+    let end = (whole.len() + fraction.len()).saturating_sub(behind);
+    for (at, digit) in digits().enumerate().take(end).skip(zeros) {
+        if at == zeros + 1 {
+            out.push(b'.');
+        }
+        out.push(digit);
+    }
+    write_exponent(whole.len() as i32 - 1 - zeros as i32, out);
+}
+
+/// A sign and at least two digits, as Go writes exponents.
+fn write_exponent(exponent: i32, out: &mut Vec<u8>) {
+    out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+    if exponent.unsigned_abs() < 10 {
+        out.push(b'0');
+    }
+    write_u64(u64::from(exponent.unsigned_abs()), out);
 }
 
 #[cfg(test)]
@@ -210,6 +224,10 @@ mod tests {
             (0.005, "0.005"),
             (0.0001, "0.0001"),
             (0.00001, "1e-05"),
+            (0.000012, "1.2e-05"),
+            (-0.00005, "-5e-05"),
+            (999_999.5, "999999.5"),
+            (-10_000_000.5, "-1.00000005e+07"),
             (1e-10, "1e-10"),
             (1.25e-7, "1.25e-07"),
             (100_000.0, "100000.0"),

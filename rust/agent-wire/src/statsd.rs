@@ -122,6 +122,7 @@ fn parse_ack(token: &[u8]) -> Result<&[u8], Reject> {
     }
 }
 
+#[inline]
 fn parse_metric<'a>(line: &'a [u8], limits: &Limits) -> Result<Metric<'a>, Reject> {
     let (name, after) = split_name(line, limits)?;
     let bar = memchr(b'|', after).ok_or(Reject::TypeMissing)?;
