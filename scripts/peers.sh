@@ -38,3 +38,6 @@ fi
 apt-get update -q
 # shellcheck disable=SC2086  # a list of packages
 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing
+# Nor at the next boot; these are programs for tests to run, each on its own ports and folder.
+# shellcheck disable=SC2086
+! command -v systemctl >/dev/null || systemctl --quiet disable $missing vmagent netdata 2>/dev/null || true
