@@ -6,7 +6,7 @@
 //!
 //! | | text 0.0.4 | OpenMetrics 1.0 |
 //! |---|---|---|
-//! | counter `x` | `# TYPE x_total counter`, `x_total` | `# TYPE x counter`, `x_total`, `x_created` |
+//! | counter `x` | `TYPE x_total counter`, `x_total` | `TYPE x counter`, `x_total`, `x_created` |
 //! | unknown | `untyped` | `unknown` |
 //! | unit | - | `# UNIT`, when the name ends in it |
 //! | help | `\\` `\n` escaped | `\\` `\n` `\"` escaped |

@@ -300,7 +300,10 @@ mod tests {
     proptest! {
         #[test]
         fn pairs_survive_writing_and_reading(
-            pairs in proptest::collection::vec(("[a-k][a-z_0-9]{0,3}", "\\PC{0,6}|[\\\\\"\n]{1,4}"), 0..20),
+            pairs in proptest::collection::vec(
+                ("[a-k][a-z_0-9]{0,3}", "\\PC{0,6}|[\\\\\"\n]{1,4}"),
+                0..20,
+            ),
         ) {
             let mut text = String::new();
             from_pairs(&pairs, &Limits::default(), &mut text).expect("within the limits");

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`framing`] | cuts a byte stream or a datagram into lines |
 //! | [`statsd`] | one line of StatsD or DogStatsD 1.0 to 1.6 -> [`statsd::Item`] |
-//! | [`push_json`] | JSON object, JSON array or NDJSON -> samples, each accepted or refused by itself |
+//! | [`push_json`] | JSON object, array or NDJSON -> samples, each accepted or refused by itself |
 //! | [`prometheus_text`] | a Pushgateway body (text format 0.0.4) -> families |
 //! | [`name`] | names as Prometheus wants them; family name, unit and scale of a sample |
 //! | [`labels`] | tags and pairs -> canonical label text `a="x",b="y"`, and back |

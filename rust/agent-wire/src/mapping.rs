@@ -10,14 +10,14 @@
 //! In a glob, `*` stands for exactly one non-empty part between dots, and nothing else is special.
 //! A regular expression searches: anchor it with `^` and `$`. `$1` or `${1}` is what the first `*`
 //! or group caught, `${word}` a named group, `$$` a dollar. `type` changes the kind of the sample
-//! (`timer` <-> `histogram` and so on; nothing becomes a set, and no set becomes anything else). The
+//! (`timer` <-> `histogram` and so on; nothing becomes a set, no set becomes anything else). The
 //! name goes through [`crate::name::family`] afterwards, as any other name.
 //!
 //! Globs are compiled to one tree of name parts, so many rules cost about as much as few. Regular
 //! expressions are tried one by one, and only those before the glob that matched.
 //!
-//! Limits: 10,000 rules, 32 parts a glob, 1 MiB a compiled expression, 512 bytes and 16 references a
-//! template.
+//! Limits: 10,000 rules, 32 parts a glob, 1 MiB a compiled expression, 512 bytes and 16 references
+//! a template.
 //!
 //! Not promised: `**`, part-wise globs such as `a*.b` (use a regular expression), statsd_exporter's
 //! "most specific first", per-rule buckets and time to live.

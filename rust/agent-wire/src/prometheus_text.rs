@@ -14,9 +14,9 @@
 //! Limits: `body_samples_max` lines of samples, names, labels and values as everywhere, help cut at
 //! `help_bytes_max`. Memory is proportional to the body.
 //!
-//! Not promised: OpenMetrics bodies (its `# UNIT`, `# EOF` are comments here, `x_total` of a counter
-//! `x` is a family of its own), quoted UTF-8 names, protobuf. A counter keeps its name as sent, with
-//! `_total`.
+//! Not promised: OpenMetrics bodies (its `# UNIT`, `# EOF` are comments here, `x_total` of a
+//! counter `x` is a family of its own), quoted UTF-8 names, protobuf. A counter keeps its name as
+//! sent, with `_total`.
 
 mod build;
 mod line;

@@ -7,8 +7,8 @@
 //!
 //! `type` is counter, gauge, histogram, distribution, timer or set; `value` or `values` (an array);
 //! members of a set are strings or whole numbers; label values are strings, numbers or booleans; a
-//! timer is in milliseconds unless `unit` says otherwise. `labels`, `unit`, `help` and `rate` may be
-//! left out or null. Any other key refuses the sample, so that a misspelt key is seen.
+//! timer is in milliseconds unless `unit` says otherwise. `labels`, `unit`, `help` and `rate` may
+//! be left out or null. Any other key refuses the sample, so that a misspelt key is seen.
 //!
 //! Every sample is accepted or refused by itself, with its index and the reason: the body is cut
 //! into samples by brackets and quotes first, and each is decoded alone. So a sample of the wrong

@@ -1,7 +1,8 @@
 //! StatsD and DogStatsD 1.0 to 1.6: one line in, one [`Item`] out, nothing allocated.
 //!
 //! ```text
-//! name:value[:value...]|type[|@rate][|#tag:value,tag...][|Tseconds][|c:container][|e:external][|card:level]
+//! name:value[:value...]|type[|@rate][|#tag:value,tag...][|Tseconds][|c:container][|e:external]
+//!                           [|card:level]
 //! _e{title bytes,text bytes}:title|text[|fields]      _sc|name|status[|fields]      _ack|TOKEN
 //! ```
 //!

@@ -88,7 +88,10 @@ proptest! {
     /// What is written as text is read back as the same histogram, labels and numbers.
     #[test]
     fn a_written_family_is_read_back(
-        pairs in proptest::collection::vec(("[a-k][a-z]{0,2}", "\\PC{1,6}|[\\\\\"\n,={}]{1,4}"), 0..5),
+        pairs in proptest::collection::vec(
+            ("[a-k][a-z]{0,2}", "\\PC{1,6}|[\\\\\"\n,={}]{1,4}"),
+            0..5,
+        ),
         bounds in proptest::collection::btree_set(-1_000_000i64..1_000_000, 0..8),
         counts in proptest::collection::vec(0u64..1_000_000, 9),
         sum in -1e12f64..1e12,

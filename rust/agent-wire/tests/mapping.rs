@@ -136,7 +136,8 @@ proptest! {
         names in proptest::collection::vec(
             proptest::collection::vec("[abc]{0,1}", 1..5), 1..20),
     ) {
-        let all: Vec<_> = globs.iter().map(|g| json!({"match": g.join("."), "name": "x"})).collect();
+        let rule = |glob: &Vec<String>| json!({"match": glob.join("."), "name": "x"});
+        let all: Vec<_> = globs.iter().map(rule).collect();
         let mapper = mapper(json!(all));
         for name in names {
             let model = globs.iter().position(|glob| {

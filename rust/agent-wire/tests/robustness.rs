@@ -38,16 +38,17 @@ fn check_line(line: &[u8], limits: &Limits) -> Result<(), TestCaseError> {
 }
 
 /// Text that looks like the protocol, so that deep branches are reached.
-const LIKE_STATSD: &str =
-    "(_e\\{[0-9]{0,2},?[0-9]{0,2}\\}?:?|_sc\\||_ack\\|)?[a-z.é:|]{0,6}:?\
-     ([+-]?[0-9.e:n]{0,6}\\|)?(c|g|ms|h|d|s|x)?(\\|(@[0-9.e-]{0,5}|#[a-z:,_]{0,9}|T[0-9]{0,4}|c:x|e:|card:low|z)){0,4}";
+const LIKE_STATSD: &str = "(_e\\{[0-9]{0,2},?[0-9]{0,2}\\}?:?|_sc\\||_ack\\|)?[a-z.é:|]{0,6}:?\
+    ([+-]?[0-9.e:n]{0,6}\\|)?(c|g|ms|h|d|s|x)?\
+    (\\|(@[0-9.e-]{0,5}|#[a-z:,_]{0,9}|T[0-9]{0,4}|c:x|e:|card:low|z)){0,4}";
 
-const LIKE_TEXT: &str =
-    "(# (HELP|TYPE) [a-c]{0,2} (counter|gauge|histogram|summary|x)?\n|\
-     [a-c]{0,2}(_bucket|_sum|_count)?(\\{(le|quantile|a)?=?\"?[0-9.+Inf\\\\n]{0,4}\"?,?\\})? ?-?[0-9.]{0,3}( [0-9]{1,3})?\n){0,12}";
+const LIKE_TEXT: &str = "(# (HELP|TYPE) [a-c]{0,2} (counter|gauge|histogram|summary|x)?\n|\
+    [a-c]{0,2}(_bucket|_sum|_count)?(\\{(le|quantile|a)?=?\"?[0-9.+Inf\\\\n]{0,4}\"?,?\\})? ?\
+    -?[0-9.]{0,3}( [0-9]{1,3})?\n){0,12}";
 
-const LIKE_JSON: &str =
-    "\\[?(\\{(\"(name|type|value|values|labels|rate|unit)\": ?(\"[a-z\\\\]{0,5}\"|\"counter\"|\"set\"|-?[0-9.e]{1,5}|null|\\[[0-9,]{0,5}\\]|\\{\"a\":[0-9\"]{1,3}\\}),?){0,5}\\}[,\n ]?){0,4}\\]?";
+const LIKE_JSON: &str = "\\[?(\\{(\"(name|type|value|values|labels|rate|unit)\": ?\
+    (\"[a-z\\\\]{0,5}\"|\"counter\"|\"set\"|-?[0-9.e]{1,5}|null|\\[[0-9,]{0,5}\\]|\
+    \\{\"a\":[0-9\"]{1,3}\\}),?){0,5}\\}[,\n ]?){0,4}\\]?";
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -69,14 +70,18 @@ proptest! {
     #[test]
     fn a_good_line_is_read_back_as_it_was_written(
         name in "[a-zA-Z_.]{1,20}",
-        kind in 0usize..5,
+        (kind, letter) in proptest::sample::select(vec![
+            (Kind::Counter, "c"),
+            (Kind::Gauge, "g"),
+            (Kind::Timer, "ms"),
+            (Kind::Histogram, "h"),
+            (Kind::Distribution, "d"),
+        ]),
         values in proptest::collection::vec(0.0f64..1e9, 1..6),
         rate in 1u32..=100,
         tags in proptest::collection::vec("[a-z]{1,4}:[a-z0-9/]{1,4}", 0..5),
         order in any::<bool>(),
     ) {
-        let kind = [Kind::Counter, Kind::Gauge, Kind::Timer, Kind::Histogram, Kind::Distribution][kind];
-        let letter = ["c", "g", "ms", "h", "d"][Kind::ALL[..5].iter().position(|k| *k == kind).expect("kind")];
         let rate = f64::from(rate) / 100.0;
         let tags = tags.join(",");
         let texts: Vec<_> = values.iter().map(f64::to_string).collect();
@@ -141,7 +146,11 @@ proptest! {
     #[test]
     fn samples_agree_with_a_plain_json_reader(
         samples in proptest::collection::vec(
-            ("\\PC{1,8}", -1e9f64..1e9, proptest::collection::btree_map("[a-z]{1,3}", "\\PC{0,5}", 0..3)),
+            (
+                "\\PC{1,8}",
+                -1e9f64..1e9,
+                proptest::collection::btree_map("[a-z]{1,3}", "\\PC{0,5}", 0..3),
+            ),
             0..6,
         ),
     ) {

@@ -87,8 +87,8 @@ fn metric_json(metric: &Metric<'_>, expected: &Json) -> Json {
 fn item_json(item: &Item<'_>, expected: &Json) -> Json {
     let mut map = Map::new();
     match item {
-        Item::Metric(metric) => return json!({"metric": metric_json(metric, &expected["metric"])}),
-        Item::Ack(token) => return json!({ "ack": text(token) }),
+        Item::Metric(metric) => json!({"metric": metric_json(metric, &expected["metric"])}),
+        Item::Ack(token) => json!({ "ack": text(token) }),
         Item::Event(event) => {
             put(&mut map, "title", text(event.title));
             map.insert("text".into(), text(event.text));
