@@ -1,1 +1,72 @@
-//! agent-shm
+//! Metrics in shared memory.
+//!
+//! A *segment* is one mapped file of one app. In it, a *metric map* leads from names and label texts to *series*, whose
+//! *cells* all processes add to; *slots* say who writes and whether it lives; *rings* carry raw samples to whoever wants
+//! them. Counters and histograms have no owner: a process that dies leaves nothing to clean up.
+//!
+//! Promises (each held by a test; `tests/` and the files named):
+//!
+//! 1. No mutex, no waiting: no writer waits for a writer, no reader for a writer (`series.rs`, `map.rs`, `ring.rs`).
+//! 2. Death at any instruction leaves every operation fully in or fully out (`sync.rs`: one atomic step for each).
+//! 3. Liveness is the kernel's word, never a time-out and never a process id (`slot.rs`).
+//! 4. No SIGBUS: memory exists before it is touched (`region.rs`).
+//! 5. Offsets, not addresses, and all of them checked (`region.rs`, `view.rs`).
+//! 6. Bounded: series, metrics, slots, rings and bytes have limits, and what a limit refuses is still counted, in the
+//!    overflow series of its metric (`writer.rs`).
+//! 7. A write through a stale handle never lands in another series (`series.rs`, `epoch.rs`).
+//! 8. A histogram's count and sum always belong together: they change in one 16-byte step (`sync.rs`).
+//!
+//! Not promised: values of different series from the same instant; survival of a reboot; 32-bit machines; file systems
+//! without `fallocate`.
+//!
+//! ```
+//! use agent_shm::{MetricSpec, Options, Outcome, Segment, Shape, Value};
+//!
+//! let segment = Segment::private("demo", &Options::default());
+//! let writer = segment.writer().unwrap();
+//! let spec = MetricSpec { name: "requests", help: "Requests.", unit: "", shape: Shape::Counter };
+//! let requests = writer.metric(&spec).unwrap();
+//! let ok = writer.series(requests, "code=\"200\"").unwrap();
+//! assert_eq!(writer.add(&ok, 1), Outcome::Applied);
+//!
+//! segment.view().families()[0].for_each(&mut |series| {
+//!     assert_eq!(series.labels, b"code=\"200\"");
+//!     assert_eq!(series.value, Value::Counter { whole: 1, fraction: 0.0 });
+//! });
+//! ```
+
+mod block;
+mod entry;
+mod epoch;
+mod error;
+#[cfg(not(loom))]
+mod file;
+mod layout;
+mod map;
+mod metric;
+pub mod octave;
+mod parts;
+mod region;
+mod ring;
+mod segment;
+mod series;
+mod slot;
+mod sync;
+mod tend;
+mod view;
+mod writer;
+
+pub use entry::KEY_BYTES_MAX;
+pub use error::Error;
+pub use layout::{Options, LAYOUT_VERSION};
+pub use metric::{
+    GaugeMode, MetricId, MetricMeta, MetricSpec, OwnedShape, Shape, BOUNDS_MAX, HELP_BYTES_MAX,
+    NAME_BYTES_MAX, UNIT_BYTES_MAX,
+};
+pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
+pub use segment::{Header, RingReader, Segment, Usage};
+pub use series::{Outcome, Series, SeriesId};
+pub use slot::SlotInfo;
+pub use tend::{Expirer, Tended};
+pub use view::{FamilyView, SeriesView, Value, View};
+pub use writer::{Guard, Writer, OVERFLOW_LABELS};

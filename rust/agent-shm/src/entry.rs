@@ -1,0 +1,93 @@
+//! An entry: a block that is a metric or a series. Key bytes and the fields of its header.
+
+use crate::layout::*;
+use crate::region::Region;
+use crate::sync::Ordering;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    Metric = 1,
+    Series = 2,
+}
+
+/// Longest key: the label text of a series or the name of a metric.
+pub const KEY_BYTES_MAX: usize = 8192;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// The metric's unit for a series, 0 for a metric.
+    pub metric: u32,
+    pub kind: u16,
+    pub key_len: u16,
+}
+
+impl Meta {
+    pub fn new(kind: Kind, metric: u32, key: &[u8]) -> Meta {
+        Meta { metric, kind: kind as u16, key_len: key.len() as u16 }
+    }
+
+    pub fn of(word: u64) -> Meta {
+        Meta { metric: (word >> 32) as u32, kind: (word >> 16) as u16, key_len: word as u16 }
+    }
+
+    pub fn word(self) -> u64 {
+        u64::from(self.metric) << 32 | u64::from(self.kind) << 16 | u64::from(self.key_len)
+    }
+
+    pub fn is(self, kind: Kind) -> bool {
+        self.kind == kind as u16
+    }
+}
+
+pub fn meta(region: &Region, entry: u64) -> Meta {
+    Meta::of(region.word(entry + ENTRY_META).load(Ordering::Acquire))
+}
+
+/// Where the cells of an entry start, behind its key.
+#[inline]
+pub fn cells(entry: u64, key_len: usize) -> u64 {
+    entry + round_up(ENTRY_KEY + key_len as u64, 16)
+}
+
+pub fn unit(offset: u64) -> u32 {
+    (offset / 16) as u32
+}
+
+pub fn offset(unit: u32) -> u64 {
+    u64::from(unit) * 16
+}
+
+/// Fills in the header and the key of an entry that nobody else can see yet.
+pub fn write(region: &Region, entry: u64, meta: Meta, key: &[u8], now_unix_ms: u64) {
+    region.word(entry + ENTRY_META).store(meta.word(), Ordering::Relaxed);
+    region.word(entry + ENTRY_CREATED).store(now_unix_ms, Ordering::Relaxed);
+    write_bytes(region, entry + ENTRY_KEY, key);
+}
+
+/// Bytes as words: the mapping is only ever touched through atomics.
+pub fn write_bytes(region: &Region, start: u64, bytes: &[u8]) {
+    for (index, chunk) in bytes.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        let value = u64::from_le_bytes(word);
+        region.word(start + index as u64 * 8).store(value, Ordering::Relaxed);
+    }
+}
+
+/// Appends `len` bytes from `start` (a multiple of 8) to `out`.
+pub fn read_bytes(region: &Region, start: u64, len: usize, out: &mut Vec<u8>) {
+    let end = out.len() + len;
+    for index in 0..len.div_ceil(8) as u64 {
+        let word = region.word(start + index * 8).load(Ordering::Relaxed);
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    out.truncate(end);
+}
+
+pub fn key_is(region: &Region, entry: u64, key: &[u8]) -> bool {
+    key.chunks(8).enumerate().all(|(index, chunk)| {
+        let word = region.word(entry + ENTRY_KEY + index as u64 * 8).load(Ordering::Relaxed);
+        word.to_le_bytes()[..chunk.len()] == *chunk
+    })
+}

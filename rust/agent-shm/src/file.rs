@@ -1,0 +1,243 @@
+//! The file of a segment: who may use it, how it is made, how a stale one is replaced.
+//!
+//! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
+//! others, a size that the header contradicts, a hash of the layout that differs although the version does not.
+
+use crate::error::Error;
+use crate::layout::*;
+use crate::region::Region;
+use crate::segment::{self, Segment};
+use crate::slot;
+use crate::sync::Ordering;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
+
+/// Attempts to make or open a file that others make and replace at the same time.
+const ATTEMPTS: u32 = 100;
+
+pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
+    let options = options.clamped();
+    make_directory(path)?;
+    for _ in 0..ATTEMPTS {
+        match open(path, true) {
+            Ok(file) => match check(&file, path) {
+                Ok(found) => return finish(file, path, found),
+                Err(Stale::Replace) => replace_stale(&file, path)?,
+                Err(Stale::Refuse(error)) => return Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, app, &options)?,
+            Err(source) => return Err(Error::Io { stage: "open", path: path.into(), source }),
+        }
+    }
+    let reason = "it keeps being replaced by others".into();
+    Err(Error::NotUsable { path: path.into(), reason })
+}
+
+pub(crate) fn attach(path: &Path) -> Result<Segment, Error> {
+    let fail = |stage, source| Error::Io { stage, path: path.into(), source };
+    let file = open(path, false).map_err(|source| fail("open", source))?;
+    let options = match check(&file, path) {
+        Ok(options) => options,
+        Err(Stale::Refuse(error)) => return Err(error),
+        Err(Stale::Replace) => {
+            let reason = "it was made before the last boot, or never finished".into();
+            return Err(Error::NotUsable { path: path.into(), reason });
+        }
+    };
+    let probe = slot::open_probe(path).map_err(|source| fail("open", source))?;
+    let region = Region::map(file, path, Places::of(&options).total, false)?;
+    Ok(Segment::from_region(region, options, Some(probe)))
+}
+
+enum Stale {
+    /// Of another boot, or never finished.
+    Replace,
+    Refuse(Error),
+}
+
+fn open(path: &Path, write: bool) -> io::Result<File> {
+    let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
+}
+
+fn finish(file: File, path: &Path, options: Options) -> Result<Segment, Error> {
+    let probe = slot::open_probe(path).map_err(|source| Error::Io {
+        stage: "open",
+        path: path.into(),
+        source,
+    })?;
+    let region = Region::map(file, path, Places::of(&options).total, true)?;
+    let segment = Segment::from_region(region, options, Some(probe));
+    Ok(segment)
+}
+
+/// Reads the header through the file, not a mapping, so that a short file is an error and nothing else.
+fn check(file: &File, path: &Path) -> Result<Options, Stale> {
+    let not_usable = |reason: String| Stale::Refuse(Error::NotUsable { path: path.into(), reason });
+    let io = |source| {
+        Stale::Refuse(Error::Io { stage: "read the header of", path: path.into(), source })
+    };
+    let metadata = file.metadata().map_err(io)?;
+    // SAFETY: a system call without arguments.
+    let uid = unsafe { libc::geteuid() };
+    if !metadata.is_file() {
+        return Err(not_usable("it is not a regular file".into()));
+    }
+    if metadata.uid() != uid {
+        return Err(not_usable(format!("it belongs to user {}, we are {uid}", metadata.uid())));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let mode = metadata.mode() & 0o777;
+        return Err(not_usable(format!("others may write to it (mode {mode:o})")));
+    }
+    let mut bytes = [0; HEADER_BYTES as usize];
+    let mut reader = file;
+    io::Seek::seek(&mut reader, io::SeekFrom::Start(0)).map_err(io)?;
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match reader.read(&mut bytes[filled..]).map_err(io)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    let word = |offset: u64| {
+        let start = offset as usize;
+        u64::from_le_bytes(bytes[start..start + 8].try_into().unwrap_or_default())
+    };
+    if word(WORD_MAGIC) != MAGIC {
+        return Err(not_usable("it does not begin like a segment".into()));
+    }
+    let found = (word(WORD_LAYOUT) >> 32) as u32;
+    if found != LAYOUT_VERSION {
+        let (path, expected) = (path.into(), LAYOUT_VERSION);
+        return Err(Stale::Refuse(Error::OtherLayout { path, found, expected }));
+    }
+    if word(WORD_LAYOUT) as u32 != layout_hash() {
+        return Err(not_usable("its layout differs although the version is the same".into()));
+    }
+    if u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT)) != boot_id() {
+        return Err(Stale::Replace);
+    }
+    let options = Options {
+        series_max: (word(WORD_SERIES_MAX) >> 32) as u32,
+        metric_series_max: word(WORD_SERIES_MAX) as u32,
+        metrics_max: (word(WORD_METRICS_MAX) >> 32) as u32,
+        slots_max: word(WORD_METRICS_MAX) as u16,
+        ring_records: word(WORD_RING_RECORDS) as u32,
+        bytes_max: word(WORD_BYTES_MAX),
+    };
+    if options.clamped() != options {
+        return Err(not_usable("its limits are out of range".into()));
+    }
+    let places = Places::of(&options);
+    if metadata.len() < places.rings {
+        return Err(not_usable(format!(
+            "it is {} bytes long, its header speaks of {}",
+            metadata.len(),
+            places.rings
+        )));
+    }
+    let committed_end = match word(WORD_COMMITTED).min(places.pages_max) {
+        0 => 0,
+        pages => places.page(pages),
+    };
+    if metadata.len() < committed_end {
+        return Err(not_usable(format!(
+            "it was cut to {} bytes, {committed_end} were in use",
+            metadata.len()
+        )));
+    }
+    Ok(options)
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let fail = |stage, source| Error::Io { stage, path: directory.into(), source };
+    match fs::DirBuilder::new().mode(0o700).recursive(true).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(fail("make directory", error))
+        }
+        _ => {
+            let metadata = fs::metadata(directory).map_err(|e| fail("look at directory", e))?;
+            // SAFETY: a system call without arguments.
+            let uid = unsafe { libc::geteuid() };
+            if metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
+                let mode = metadata.mode() & 0o7777;
+                let reason = format!(
+                    "the directory {} belongs to user {} with mode {mode:o}; it must be ours ({uid}) alone",
+                    directory.display(),
+                    metadata.uid()
+                );
+                return Err(Error::NotUsable { path: path.into(), reason });
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Makes the file under a name of its own and links it to `path`; somebody else's link there is as good.
+fn create(path: &Path, app: &str, options: &Options) -> Result<(), Error> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, StdOrdering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.{count}.new", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    let result =
+        fill(&temporary, app, options).and_then(|()| match fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::Io { stage: "name", path: path.into(), source: error })
+            }
+            _ => Ok(()),
+        });
+    let _ = fs::remove_file(&temporary);
+    result
+}
+
+fn fill(temporary: &Path, app: &str, options: &Options) -> Result<(), Error> {
+    let fail = |stage, source| Error::Io { stage, path: temporary.into(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+        .open(temporary)
+        .map_err(|source| fail("create", source))?;
+    let mut key = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut key))
+        .map_err(|source| fail("draw a hash key for", source))?;
+    let half = |i: usize| u64::from_le_bytes(key[i..i + 8].try_into().unwrap_or_default());
+    let places = Places::of(options);
+    let region = Region::map(file, temporary, places.total, true)?;
+    region.commit(0, places.rings).map_err(|source| fail("commit memory of", source))?;
+    segment::format(&region, app, options, boot_id(), [half(0), half(8)]);
+    region.word(WORD_COMMITTED).store(0, Ordering::Release);
+    Ok(())
+}
+
+/// Removes a file that a reboot left behind; only one process gets to, and only while it is still that file.
+fn replace_stale(file: &File, path: &Path) -> Result<(), Error> {
+    let fail = |source| Error::Io { stage: "replace", path: path.into(), source };
+    if !slot::try_lock(file, slot::REPLACE_BYTE) {
+        std::thread::yield_now();
+        return Ok(());
+    }
+    let stale = file.metadata().map_err(fail)?;
+    match fs::symlink_metadata(path) {
+        Ok(now) if (now.dev(), now.ino()) == (stale.dev(), stale.ino()) => {
+            fs::remove_file(path).map_err(fail)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Differs after every boot of the machine; 0 when the kernel does not say.
+fn boot_id() -> u128 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0)
+}

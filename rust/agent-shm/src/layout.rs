@@ -1,0 +1,240 @@
+//! Where everything stands in a segment. All numbers are bytes from its start.
+//!
+//! ```text
+//! 0            header     4 KiB: magic, layout, boot id, hash key, limits, counters, name of the app
+//! 4096         slots      slots_max x 128: one per writer (a process, or a thread of the collector)
+//! ...          heads      one word per hash bucket of the metric map: the newest entry of its chain
+//! ...          pages      one word per page: size class of its blocks, blocks in use
+//! (4 KiB)      rings      slots_max x ring_records x 32: sparse, committed with a slot's first record
+//! (4 KiB)      blocks     pages of 16 KiB, each cut into blocks of one size class: metrics, series, lanes, octaves
+//! ```
+//!
+//! Offsets of blocks are stored divided by 16 (a *unit*), so that 31 bits reach 32 GiB and one bit is left for a mark.
+//! `LAYOUT_VERSION` stands in the file's name too: two versions live beside each other during an upgrade.
+
+/// Changes whenever a byte of the layout changes its meaning.
+pub const LAYOUT_VERSION: u32 = 1;
+pub const MAGIC: u64 = u64::from_le_bytes(*b"agentseg");
+
+#[cfg(not(loom))]
+pub const HEADER_BYTES: u64 = 4096;
+#[cfg(loom)]
+pub const HEADER_BYTES: u64 = 1024;
+pub const WORD_MAGIC: u64 = 0;
+/// Layout version, and a hash of the constants in this file.
+pub const WORD_LAYOUT: u64 = 8;
+pub const WORD_BOOT: u64 = 16; // two words
+pub const WORD_KEY: u64 = 32; // two words: the key of the series hash
+pub const WORD_CREATED: u64 = 48; // unix milliseconds
+pub const WORD_SERIES_MAX: u64 = 56; // series_max, metric_series_max
+pub const WORD_METRICS_MAX: u64 = 64; // metrics_max, slots_max
+pub const WORD_RING_RECORDS: u64 = 72;
+pub const WORD_BYTES_MAX: u64 = 80;
+pub const WORD_COMMITTED: u64 = 128; // pages whose memory exists
+pub const WORD_CLAIMED: u64 = 136; // pages below this one have a class (a hint)
+pub const WORD_EPOCH: u64 = 192; // see epoch.rs; alone on its line: every operation reads it
+pub const WORD_SERIES: u64 = 256; // series now
+pub const WORD_METRICS: u64 = 264;
+pub const WORD_OVERFLOWS: u64 = 272; // label sets that went to an overflow series
+pub const WORD_REMOVED: u64 = 280; // series removed or expired so far
+pub const WORD_REFUSED: u64 = 288; // operations refused because memory could not be had
+pub const WORD_SLOTS_USED: u64 = 296; // slots below this one were used at least once
+pub const WORD_PENDING: u64 = 304; // removed series whose memory is not free yet (a hint)
+pub const WORD_TENDING: u64 = 312; // private segments only: 1 while somebody tends
+pub const WORD_APP_LEN: u64 = 512;
+pub const APP_BYTES_MAX: u64 = 128;
+pub const APP_START: u64 = 520;
+
+pub const SLOT_BYTES: u64 = 128;
+pub const SLOT_GENERATION: u64 = 0; // grows with every owner
+pub const SLOT_PID: u64 = 8;
+pub const SLOT_STARTED: u64 = 16; // unix milliseconds
+pub const SLOT_RING: u64 = 24; // 1 when the ring's memory exists
+pub const SLOT_RING_REFUSED: u64 = 32; // records not written because it could not be had
+pub const SLOT_CLAIMED: u64 = 40; // private segments only: 1 while owned
+pub const SLOT_ACTIVE: u64 = 64; // own line: 0, or (epoch << 1) | 1 inside an operation
+pub const SLOT_RING_WRITTEN: u64 = 72; // cells written since the slot exists
+
+pub const RING_CELL_BYTES: u64 = 32;
+
+#[cfg(not(loom))]
+pub const PAGE_BYTES: u64 = 16 * 1024;
+/// Small enough for a model checker.
+#[cfg(loom)]
+pub const PAGE_BYTES: u64 = 512;
+/// Pages whose memory is committed at once.
+pub const CHUNK_PAGES: u64 = 16;
+
+/// Every block starts with its state word; see block.rs.
+pub const BLOCK_STATE: u64 = 0;
+
+/// An entry (a series or a metric) in the map:
+pub const ENTRY_NEXT: u64 = 8; // hash tag (high half), next entry's unit << 1 | mark (low half)
+pub const ENTRY_META: u64 = 16; // metric's unit (high half), kind, key length
+pub const ENTRY_CREATED: u64 = 24; // unix milliseconds
+pub const ENTRY_EXTRA: u64 = 32; // lanes' unit (low half), epoch of removal (high half)
+pub const ENTRY_KEY: u64 = 40; // key bytes, then the cells at the next multiple of 16
+
+/// The payload of a metric's entry, behind its name:
+pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds
+pub const METRIC_SERIES: u64 = 8; // series now
+pub const METRIC_TEXT: u64 = 16; // length of help, length of unit
+pub const METRIC_OVERFLOWS: u64 = 24; // label sets that went to the overflow series
+pub const METRIC_BOUNDS: u64 = 32; // f64 bits; then help; then unit
+
+/// A part: a block that hangs below an entry, in the pointer word that `PART_LINK` names. Its body starts with as many
+/// pointer words (units of parts below it) as `PART_LINK` says; the rest are cells.
+pub const PART_LINK: u64 = 8; // offset of the pointer word / 8 (high half), pointers in the body (low half)
+pub const PART_BODY: u64 = 16;
+
+/// Writers that share a lane differ by a multiple of this.
+pub const LANES: u64 = 8;
+pub const LANE_BYTES: u64 = 64;
+
+/// Block sizes. 16-byte steps where most series are, then about 12 % apart; the largest is a page.
+pub const CLASSES: [u64; 39] = [
+    16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
+    416, 448, 480, 512, 576, 640, 768, 896, 1024, 1280, 1536, 1808, 2336, 2720, 3264, 4096, 5456,
+    8192, 16384,
+];
+
+pub fn class_for(bytes: u64) -> Option<u8> {
+    CLASSES.iter().position(|&size| size >= bytes && size <= PAGE_BYTES).map(|i| i as u8)
+}
+
+pub const fn blocks_in_page(class: u8) -> u64 {
+    PAGE_BYTES / CLASSES[class as usize]
+}
+
+pub const fn round_up(value: u64, step: u64) -> u64 {
+    value.div_ceil(step) * step
+}
+
+/// What a segment may hold at most; written once, when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Series in the segment; the next ones go to the overflow series of their metric.
+    pub series_max: u32,
+    /// Series of one metric.
+    pub metric_series_max: u32,
+    /// Metrics; they are never removed.
+    pub metrics_max: u32,
+    /// Writers alive at the same time.
+    pub slots_max: u16,
+    /// Records in a writer's ring; a power of two.
+    pub ring_records: u32,
+    /// Bytes of blocks.
+    pub bytes_max: u64,
+}
+
+impl Default for Options {
+    /// For an app: 100,000 series, 512 processes, at most 256 MiB; half a megabyte when new.
+    fn default() -> Options {
+        Options {
+            series_max: 100_000,
+            metric_series_max: 10_000,
+            metrics_max: 10_000,
+            slots_max: 512,
+            ring_records: 2048,
+            bytes_max: 256 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// For the collector: 1,000,000 series, rings of 2 MiB, at most 2 GiB.
+    pub fn collector() -> Options {
+        Options {
+            series_max: 1_000_000,
+            metric_series_max: 100_000,
+            metrics_max: 65_536,
+            slots_max: 512,
+            ring_records: 65_536,
+            bytes_max: 2 << 30,
+        }
+    }
+
+    /// Brings every limit into the range that the layout can hold.
+    pub fn clamped(self) -> Options {
+        Options {
+            series_max: self.series_max.clamp(1, 1 << 26),
+            metric_series_max: self.metric_series_max.clamp(1, 1 << 26),
+            metrics_max: self.metrics_max.clamp(1, 1 << 24),
+            slots_max: self.slots_max.clamp(1, 16_384),
+            ring_records: self.ring_records.clamp(8, 1 << 22).next_power_of_two(),
+            bytes_max: self.bytes_max.clamp(PAGE_BYTES, 16 << 30),
+        }
+    }
+}
+
+/// The places that follow from the limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    pub slots: u64,
+    pub heads: u64,
+    pub heads_len: u64,
+    pub pages: u64,
+    pub pages_max: u64,
+    pub rings: u64,
+    pub ring_bytes: u64,
+    pub blocks: u64,
+    pub total: u64,
+}
+
+impl Places {
+    pub fn of(options: &Options) -> Places {
+        let slots = HEADER_BYTES;
+        let heads = slots + u64::from(options.slots_max) * SLOT_BYTES;
+        // Chains of two at the limit: half a word per series, and a lookup touches two or three lines.
+        let heads_len = (u64::from(options.series_max) / 2).next_power_of_two();
+        let pages = heads + heads_len * 8;
+        let pages_max = options.bytes_max / PAGE_BYTES;
+        let rings = round_up(pages + pages_max * 8, 4096);
+        let ring_bytes = u64::from(options.ring_records) * RING_CELL_BYTES;
+        let blocks = round_up(rings + u64::from(options.slots_max) * ring_bytes, PAGE_BYTES);
+        let total = blocks + pages_max * PAGE_BYTES;
+        Places { slots, heads, heads_len, pages, pages_max, rings, ring_bytes, blocks, total }
+    }
+
+    pub fn slot(&self, index: u16) -> u64 {
+        self.slots + u64::from(index) * SLOT_BYTES
+    }
+
+    pub fn slots_max(&self) -> u64 {
+        (self.heads - self.slots) / SLOT_BYTES
+    }
+
+    pub fn page(&self, index: u64) -> u64 {
+        self.blocks + index * PAGE_BYTES
+    }
+}
+
+/// Differs when any constant above does, so that a forgotten `LAYOUT_VERSION` is noticed.
+pub fn layout_hash() -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut feed = |value: u64| {
+        for byte in value.to_le_bytes() {
+            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+    };
+    for word in [
+        HEADER_BYTES,
+        SLOT_BYTES,
+        SLOT_ACTIVE,
+        SLOT_RING_WRITTEN,
+        PAGE_BYTES,
+        ENTRY_KEY,
+        METRIC_BOUNDS,
+        PART_BODY,
+        LANES,
+        LANE_BYTES,
+        RING_CELL_BYTES,
+        WORD_EPOCH,
+        APP_START,
+        CLASSES.len() as u64,
+    ] {
+        feed(word);
+    }
+    CLASSES.iter().for_each(|&size| feed(size));
+    hash
+}

@@ -1,0 +1,268 @@
+//! A segment: one mapped file of one app. Making it, opening it, and what stands in its header.
+//!
+//! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
+//! fails when somebody was faster, whose file is then opened. A file of an earlier boot, or one that was left half made,
+//! is replaced by whoever gets the lock on its replace byte. Attaching says at which stage it failed and why.
+//!
+//! Lifetime of the numbers: as long as the file. They survive the death of every process; a reboot, a new layout version
+//! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when.
+
+use crate::error::Error;
+use crate::layout::*;
+use crate::metric::{self, MetricMeta};
+use crate::region::Region;
+use crate::ring::{self, Drained, Entry, Ring};
+use crate::series::SeriesId;
+use crate::slot::{self, SlotInfo};
+use crate::sync::{Ordering, Pair};
+use crate::{block, entry};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) struct Inner {
+    pub region: Region,
+    pub places: Places,
+    pub options: Options,
+    /// For asking about locks; nothing for private memory.
+    pub probe: Option<File>,
+}
+
+/// A segment mapped into this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Segment {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What stands in the header of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub app: String,
+    pub layout_version: u32,
+    pub boot_id: u128,
+    pub created_unix_ms: u64,
+    pub options: Options,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub series: u64,
+    pub metrics: u64,
+    /// Memory of blocks that exists, and may exist at most.
+    pub bytes_committed: u64,
+    pub bytes_max: u64,
+    /// Address space of the whole segment, mostly holes.
+    pub bytes_reserved: u64,
+    pub overflows: u64,
+    pub removed: u64,
+    pub refused: u64,
+    pub pending: u64,
+    /// Accesses that a corrupt offset sent outside of the mapping.
+    pub damage: u64,
+}
+
+impl Segment {
+    /// Opens the segment at `path` for writing, making it when there is none.
+    ///
+    /// # Errors
+    /// When the directory or file cannot be used, belongs to another user, is of another layout, or memory for it
+    /// cannot be had. The caller falls back to [`Segment::private`].
+    #[cfg(not(loom))]
+    pub fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
+        if !Pair::is_lock_free() {
+            return Err(Error::NoWideAtomics);
+        }
+        crate::file::open_or_create(path, app, options)
+    }
+
+    /// Attaches an existing segment for reading.
+    #[cfg(not(loom))]
+    pub fn attach(path: &Path) -> Result<Segment, Error> {
+        crate::file::attach(path)
+    }
+
+    /// A segment in anonymous memory: for tests, and when there is no place for a file.
+    pub fn private(app: &str, options: &Options) -> Segment {
+        let options = options.clamped();
+        let places = Places::of(&options);
+        let region = Region::anonymous(places.total).unwrap_or_else(|error| panic!("{error}"));
+        format(&region, app, &options, 0, [1, 2]);
+        Segment { inner: Arc::new(Inner { region, places, options, probe: None }) }
+    }
+
+    pub(crate) fn from_region(region: Region, options: Options, probe: Option<File>) -> Segment {
+        let places = Places::of(&options);
+        Segment { inner: Arc::new(Inner { region, places, options, probe }) }
+    }
+
+    pub fn header(&self) -> Header {
+        header(&self.inner.region)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.inner.region.path()
+    }
+
+    /// Device and inode of the file; nothing for private memory.
+    pub fn file_id(&self) -> Option<(u64, u64)> {
+        self.inner.region.file_id()
+    }
+
+    /// Start and length of the mapping, for a SIGBUS handler.
+    #[cfg(not(loom))]
+    pub fn addresses(&self) -> (usize, usize) {
+        self.inner.region.addresses()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let region = &self.inner.region;
+        let word = |offset| region.word(offset).load(Ordering::Relaxed);
+        Usage {
+            series: word(WORD_SERIES),
+            metrics: word(WORD_METRICS),
+            bytes_committed: block::pages_committed(region, &self.inner.places) * PAGE_BYTES,
+            bytes_max: self.inner.options.bytes_max,
+            bytes_reserved: self.inner.places.total,
+            overflows: word(WORD_OVERFLOWS),
+            removed: word(WORD_REMOVED),
+            refused: word(WORD_REFUSED),
+            pending: word(WORD_PENDING),
+            damage: region.damage(),
+        }
+    }
+
+    /// Slots that were used at least once.
+    pub fn slots(&self) -> Vec<SlotInfo> {
+        let Inner { region, places, probe, .. } = &*self.inner;
+        (0..self.slots_used())
+            .map(|index| slot::info(region, places, probe.as_ref(), index))
+            .collect()
+    }
+
+    pub fn slots_used(&self) -> u16 {
+        let used = self.inner.region.word(WORD_SLOTS_USED).load(Ordering::Acquire);
+        used.min(u64::from(self.inner.options.slots_max)) as u16
+    }
+
+    pub fn slot_is_alive(&self, index: u16) -> bool {
+        let Inner { region, places, probe, .. } = &*self.inner;
+        slot::is_alive(region, places, probe.as_ref(), index)
+    }
+
+    pub(crate) fn ring(&self, index: u16) -> Option<Ring<'_>> {
+        let Inner { region, places, options, .. } = &*self.inner;
+        let slot = places.slot(index);
+        let start = places.rings + u64::from(index) * places.ring_bytes;
+        let there =
+            index < options.slots_max && region.word(slot + SLOT_RING).load(Ordering::Acquire) == 1;
+        there.then_some(Ring { region, slot, start, cells: u64::from(options.ring_records) })
+    }
+
+    /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one.
+    pub fn ring_reader(&self, slot: u16) -> Option<RingReader> {
+        let cursor = ring::RingReader::new(&self.ring(slot)?);
+        Some(RingReader { segment: self.clone(), slot, cursor })
+    }
+
+    /// The metric and the label text behind a series of a ring record; nothing when it was removed.
+    pub fn describe(&self, id: SeriesId) -> Option<(MetricMeta, String)> {
+        let region = &self.inner.region;
+        let block = entry::offset(id.offset);
+        let is_it = || {
+            let state = block::state(region, block);
+            matches!(state.state, block::LIVE | block::EXPIRING)
+                && state.generation == id.generation
+        };
+        let meta = entry::meta(region, block);
+        if !is_it() || !meta.is(entry::Kind::Series) {
+            return None;
+        }
+        let mut labels = Vec::with_capacity(usize::from(meta.key_len) + 8);
+        entry::read_bytes(region, block + ENTRY_KEY, meta.key_len.into(), &mut labels);
+        let metric = metric::read(region, entry::offset(meta.metric))?;
+        let labels = String::from_utf8(labels).ok()?;
+        is_it().then_some((metric, labels))
+    }
+}
+
+/// A reader's place in the ring of one slot.
+pub struct RingReader {
+    segment: Segment,
+    slot: u16,
+    cursor: ring::RingReader,
+}
+
+impl RingReader {
+    pub fn slot(&self) -> u16 {
+        self.slot
+    }
+
+    /// Gives every record since the last call, oldest first, at most a ring full; counts what was overwritten before.
+    pub fn drain(&mut self, each: impl FnMut(Entry<'_>)) -> Drained {
+        match self.segment.ring(self.slot) {
+            Some(ring) => self.cursor.drain(&ring, each),
+            None => Drained::default(),
+        }
+    }
+}
+
+/// Writes the header of a new segment. The magic word comes last: before it, nobody takes the file for a segment.
+pub(crate) fn format(region: &Region, app: &str, options: &Options, boot_id: u128, key: [u64; 2]) {
+    let put = |offset, value| region.word(offset).store(value, Ordering::Relaxed);
+    put(WORD_LAYOUT, u64::from(LAYOUT_VERSION) << 32 | u64::from(layout_hash()));
+    put(WORD_BOOT, boot_id as u64);
+    put(WORD_BOOT + 8, (boot_id >> 64) as u64);
+    put(WORD_KEY, key[0]);
+    put(WORD_KEY + 8, key[1]);
+    put(WORD_CREATED, now_unix_ms());
+    put(
+        WORD_SERIES_MAX,
+        u64::from(options.series_max) << 32 | u64::from(options.metric_series_max),
+    );
+    put(WORD_METRICS_MAX, u64::from(options.metrics_max) << 32 | u64::from(options.slots_max));
+    put(WORD_RING_RECORDS, options.ring_records.into());
+    put(WORD_BYTES_MAX, options.bytes_max);
+    put(WORD_EPOCH, 1);
+    let mut name = app.as_bytes();
+    while name.len() as u64 > APP_BYTES_MAX {
+        name = &name[..name.len() - 1];
+    }
+    put(WORD_APP_LEN, name.len() as u64);
+    entry::write_bytes(region, APP_START, name);
+    region.word(WORD_MAGIC).store(MAGIC, Ordering::Release);
+}
+
+pub(crate) fn header(region: &Region) -> Header {
+    let word = |offset| region.word(offset).load(Ordering::Acquire);
+    let mut app = Vec::new();
+    let len = word(WORD_APP_LEN).min(APP_BYTES_MAX) as usize;
+    entry::read_bytes(region, APP_START, len, &mut app);
+    Header {
+        app: String::from_utf8_lossy(&app).into_owned(),
+        layout_version: (word(WORD_LAYOUT) >> 32) as u32,
+        boot_id: u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT)),
+        created_unix_ms: word(WORD_CREATED),
+        options: Options {
+            series_max: (word(WORD_SERIES_MAX) >> 32) as u32,
+            metric_series_max: word(WORD_SERIES_MAX) as u32,
+            metrics_max: (word(WORD_METRICS_MAX) >> 32) as u32,
+            slots_max: word(WORD_METRICS_MAX) as u16,
+            ring_records: word(WORD_RING_RECORDS) as u32,
+            bytes_max: word(WORD_BYTES_MAX),
+        },
+    }
+}
+
+/// Wall clock, milliseconds; the cheap clock of the kernel, 1 to 4 ms coarse.
+#[cfg(not(loom))]
+pub(crate) fn now_unix_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(loom)]
+pub(crate) fn now_unix_ms() -> u64 {
+    1
+}
