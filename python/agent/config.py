@@ -324,14 +324,6 @@ def value_at(config: msgspec.Struct, path: str) -> Any:
     return value
 
 
-def default_dir(runtime_dir: str, uid: int) -> str:
-    """Where segments live when `dir` is empty; `runtime_dir` is $XDG_RUNTIME_DIR or empty."""
-    # Mode 0700, and refused where it belongs to somebody else: safe in a shared folder.
-    if runtime_dir:
-        return f"{runtime_dir}/agent-metrics"
-    return f"/dev/shm/agent-metrics-{uid}"  # noqa: S108
-
-
 def stream_socket_path(statsd: Statsd) -> str:
     """The path of the Unix stream socket, "" for none."""
     if statsd.stream_socket == "auto":
