@@ -361,9 +361,16 @@ impl Writer {
         self.region().word(WORD_REMOVED).fetch_add(1, Ordering::Relaxed);
         self.region().word(WORD_PENDING).fetch_add(1, Ordering::Relaxed);
         let meta = entry::meta(self.region(), block);
-        self.count_off(WORD_SERIES);
-        if let Some(payload) = metric::payload(self.region(), entry::offset(meta.metric)) {
-            self.count_off(payload + METRIC_SERIES);
+        let payload = metric::payload(self.region(), entry::offset(meta.metric));
+        if entry::key_is(self.region(), block, OVERFLOW_LABELS.as_bytes()) {
+            if let Some(payload) = payload {
+                self.region().word(payload + METRIC_OVERFLOWS).store(0, Ordering::Relaxed);
+            }
+        } else {
+            self.count_off(WORD_SERIES);
+            if let Some(payload) = payload {
+                self.count_off(payload + METRIC_SERIES);
+            }
         }
         let mut key = Vec::new();
         entry::read_bytes(self.region(), block + ENTRY_KEY, meta.key_len.into(), &mut key);
@@ -381,15 +388,22 @@ impl Writer {
     pub fn clear(&self, metric: MetricId) -> usize {
         let _guard = self.enter();
         let (region, places) = (self.region(), self.places());
+        let overflows = metric::payload(region, entry::offset(metric.0))
+            .map_or(0, |payload| region.word(payload + METRIC_OVERFLOWS).load(Ordering::Relaxed));
         let mut removed = 0;
         for index in 0..block::pages_committed(region, places) {
             let Some(page) = block::page(region, places, index) else { continue };
             for number in 0..blocks_in_page(page.class) {
                 let block = places.page(index) + number * CLASSES[usize::from(page.class)];
-                let live =
-                    matches!(block::state(region, block).state, block::LIVE | block::EXPIRING);
+                let state = block::state(region, block).state;
                 let meta = entry::meta(region, block);
-                if live && meta.is(Kind::Series) && meta.metric == metric.0 && self.kill(block) {
+                let is_ours = matches!(state, block::LIVE | block::EXPIRING)
+                    && meta.is(Kind::Series)
+                    && meta.metric == metric.0;
+                // The overflow series stays while nothing went there: later there may be no memory for it.
+                let is_kept =
+                    overflows == 0 && entry::key_is(region, block, OVERFLOW_LABELS.as_bytes());
+                if is_ours && !is_kept && self.kill(block) {
                     removed += 1;
                 }
             }
