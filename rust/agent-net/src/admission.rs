@@ -1,8 +1,37 @@
-//! Who may send how much: the decision to accept or refuse, with its reason.
+//! Who may send how much: every decision to accept or refuse, with its reason.
+//!
+//! ```text
+//! connection: all of the worker -> of its source address
+//! samples:    memory watermark -> bucket and window of all -> bucket and window of the source
+//! ```
+//!
+//! A decision is taken before a datagram, a read or a body, and the samples are charged after they
+//! were counted. So a source may overdraw its bucket by one of these, and pays it back first.
+//!
+//! Source addresses stand in a table of at most `sources_max` rows. A new address takes the row of
+//! the one not heard of for longest; rows with open connections stay. When all rows are taken so,
+//! and for unix sockets, row 0 is shared. The sliding window is the usual two-count estimate: the
+//! last whole window, weighted by what is still in view, and the running one.
+//!
+//! Limits of 0 are off. Not promised: limits of a source hold per worker, because the kernel spreads
+//! connections over workers; a sender with many addresses has many buckets.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
+use hashbrown::HashTable;
+
+use crate::config::Limits;
 use crate::telemetry::Reason;
+
+/// Connections over the cap that are accepted on the HTTP listener all the same, so that probes and
+/// scrapes get through; their pushes are refused.
+pub const HTTP_RESERVE: u32 = 64;
+
+/// The row of unix sockets, and of addresses for which there is no row.
+pub const SHARED_ROW: u32 = 0;
+
+const NONE: u32 = u32::MAX;
 
 /// The other end of a connection or the sender of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,3 +49,350 @@ pub struct Shed {
     /// For `Retry-After`, at least 1.
     pub retry_after_s: u32,
 }
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The worker has as many as it may.
+    ConnectionsMax,
+    /// The source address has as many as it may.
+    SourceConnectionsMax,
+    /// Memory is above the watermark.
+    Memory,
+}
+
+/// The rates of one source, or of all.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rates {
+    per_s: f64,
+    burst: f64,
+    window: f64,
+    window_ms: u64,
+}
+
+impl Rates {
+    fn new(per_s: u64, burst: u64, window: u64, window_s: u32, share: f64) -> Rates {
+        let burst = if burst == 0 { per_s } else { burst };
+        Rates {
+            per_s: per_s as f64 / share,
+            burst: burst as f64 / share,
+            window: window as f64 / share,
+            window_ms: u64::from(window_s.max(1)) * 1000,
+        }
+    }
+}
+
+/// A token bucket and a sliding window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Meter {
+    tokens: f64,
+    previous: f64,
+    current: f64,
+    filled_ms: u64,
+    window: u32,
+}
+
+impl Meter {
+    fn full(rates: &Rates, now_ms: u64) -> Meter {
+        let window = (now_ms / rates.window_ms) as u32;
+        Meter { tokens: rates.burst, filled_ms: now_ms, window, ..Meter::default() }
+    }
+
+    fn refresh(&mut self, rates: &Rates, now_ms: u64) {
+        let passed_s = now_ms.saturating_sub(self.filled_ms) as f64 / 1000.0;
+        self.tokens = (self.tokens + passed_s * rates.per_s).min(rates.burst);
+        self.filled_ms = now_ms;
+        let window = (now_ms / rates.window_ms) as u32;
+        match window.wrapping_sub(self.window) {
+            0 => return,
+            1 => (self.previous, self.current) = (self.current, 0.0),
+            _ => (self.previous, self.current) = (0.0, 0.0),
+        }
+        self.window = window;
+    }
+
+    /// Seconds until it has tokens again, or until the window has moved on.
+    fn check(&mut self, rates: &Rates, now_ms: u64, by: [Reason; 2]) -> Result<(), Shed> {
+        self.refresh(rates, now_ms);
+        if rates.per_s > 0.0 && self.tokens <= 0.0 {
+            let wait_s = (-self.tokens / rates.per_s).ceil().clamp(1.0, 3600.0);
+            return Err(Shed { reason: by[0], retry_after_s: wait_s as u32 });
+        }
+        if rates.window > 0.0 {
+            let into = (now_ms % rates.window_ms) as f64 / rates.window_ms as f64;
+            let seen = self.previous * (1.0 - into) + self.current;
+            if seen >= rates.window {
+                let left_ms = rates.window_ms - now_ms % rates.window_ms;
+                let retry_after_s = left_ms.div_ceil(1000).max(1) as u32;
+                return Err(Shed { reason: by[1], retry_after_s });
+            }
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, samples: u64) {
+        self.tokens -= samples as f64;
+        self.current += samples as f64;
+    }
+}
+
+/// One source address.
+#[derive(Debug, Clone)]
+struct Row {
+    address: Option<IpAddr>,
+    connections: u32,
+    /// Neighbours in the order of use; rows with connections stand in it too and are passed over.
+    newer: u32,
+    older: u32,
+    meter: Meter,
+}
+
+/// The limits of one worker and the state they need.
+#[derive(Debug)]
+pub struct Admission {
+    source: Rates,
+    total: Rates,
+    meter: Meter,
+    connections_max: u32,
+    source_connections_max: u32,
+    connections: u32,
+    memory_is_short: bool,
+    rows: Vec<Row>,
+    rows_max: usize,
+    index: HashTable<u32>,
+    hash: RandomState,
+    newest: u32,
+    oldest: u32,
+    /// The address of the last datagram, so that a busy sender is not looked up each time.
+    last: Option<Peer>,
+}
+
+impl Admission {
+    /// `connections_max` is the file limit where the config has none; `workers` divides the totals.
+    pub fn new(limits: &Limits, workers: u32, connections_max: u32, now_ms: u64) -> Admission {
+        let (source, total) = rates(limits, workers);
+        let shared = Row {
+            address: None,
+            connections: 0,
+            newer: NONE,
+            older: NONE,
+            meter: Meter::full(&source, now_ms),
+        };
+        Admission {
+            source,
+            total,
+            meter: Meter::full(&total, now_ms),
+            connections_max,
+            source_connections_max: limits.source_connections_max,
+            connections: 0,
+            memory_is_short: false,
+            rows: vec![shared],
+            rows_max: limits.sources_max.max(1) as usize + 1,
+            index: HashTable::new(),
+            hash: RandomState::new(),
+            newest: NONE,
+            oldest: NONE,
+            last: None,
+        }
+    }
+
+    /// Takes over new limits; buckets keep what is in them, up to their new size.
+    pub fn reload(&mut self, limits: &Limits, workers: u32, connections_max: u32) {
+        (self.source, self.total) = rates(limits, workers);
+        self.connections_max = connections_max;
+        self.source_connections_max = limits.source_connections_max;
+        self.rows_max = (limits.sources_max.max(1) as usize + 1).max(self.rows.len());
+    }
+
+    /// What the watermark says now; see [`crate::memory`].
+    pub fn set_memory_is_short(&mut self, short: bool) {
+        self.memory_is_short = short;
+    }
+
+    pub fn memory_is_short(&self) -> bool {
+        self.memory_is_short
+    }
+
+    /// Source addresses known now.
+    pub fn sources(&self) -> usize {
+        self.index.len()
+    }
+
+    /// The peer with its row; the address counts as heard of now.
+    #[inline]
+    pub fn peer(&mut self, address: Option<IpAddr>, now_ms: u64) -> Peer {
+        match self.last {
+            Some(last) if last.address == address => last,
+            _ => {
+                let peer = self.find(address, now_ms);
+                self.last = Some(peer);
+                peer
+            }
+        }
+    }
+
+    fn find(&mut self, address: Option<IpAddr>, now_ms: u64) -> Peer {
+        let Some(ip) = address else {
+            return Peer { address, row: SHARED_ROW };
+        };
+        let hash = self.hash.hash_one(ip);
+        let rows = &self.rows;
+        let known = self.index.find(hash, |&row| rows[row as usize].address == address).copied();
+        let row = match known.or_else(|| self.new_row(ip, hash, now_ms)) {
+            Some(row) => row,
+            None => return Peer { address, row: SHARED_ROW },
+        };
+        self.unlink(row);
+        self.link_newest(row);
+        Peer { address, row }
+    }
+
+    fn new_row(&mut self, ip: IpAddr, hash: u64, now_ms: u64) -> Option<u32> {
+        let fresh = Row {
+            address: Some(ip),
+            connections: 0,
+            newer: NONE,
+            older: NONE,
+            meter: Meter::full(&self.source, now_ms),
+        };
+        let row = if self.rows.len() < self.rows_max {
+            self.rows.push(fresh);
+            (self.rows.len() - 1) as u32
+        } else {
+            let row = self.evictable()?;
+            self.forget(row);
+            self.rows[row as usize] = fresh;
+            row
+        };
+        let (rows, hasher) = (&self.rows, &self.hash);
+        let rehash = |&row: &u32| hasher.hash_one(rows[row as usize].address.unwrap_or(ip));
+        self.index.insert_unique(hash, row, rehash);
+        self.link_newest(row);
+        Some(row)
+    }
+
+    /// The row not used for longest that has no connection; looks at no more than 16.
+    fn evictable(&mut self) -> Option<u32> {
+        for _ in 0..16 {
+            let row = self.oldest;
+            if row == NONE || self.rows[row as usize].connections == 0 {
+                return (row != NONE).then_some(row);
+            }
+            self.unlink(row);
+            self.link_newest(row);
+        }
+        None
+    }
+
+    fn forget(&mut self, row: u32) {
+        self.unlink(row);
+        self.last = None;
+        if let Some(ip) = self.rows[row as usize].address {
+            if let Ok(entry) = self.index.find_entry(self.hash.hash_one(ip), |&at| at == row) {
+                entry.remove();
+            }
+        }
+    }
+
+    fn unlink(&mut self, row: u32) {
+        let (newer, older) = (self.rows[row as usize].newer, self.rows[row as usize].older);
+        match newer {
+            NONE if self.newest == row => self.newest = older,
+            NONE => {}
+            newer => self.rows[newer as usize].older = older,
+        }
+        match older {
+            NONE if self.oldest == row => self.oldest = newer,
+            NONE => {}
+            older => self.rows[older as usize].newer = newer,
+        }
+        (self.rows[row as usize].newer, self.rows[row as usize].older) = (NONE, NONE);
+    }
+
+    fn link_newest(&mut self, row: u32) {
+        let older = self.newest;
+        if older == row {
+            return;
+        }
+        self.rows[row as usize].older = older;
+        match older {
+            NONE => self.oldest = row,
+            older => self.rows[older as usize].newer = row,
+        }
+        self.newest = row;
+    }
+
+    /// Whether a new connection may stay. The caller closes it again with [`Admission::closed`].
+    pub fn open(&mut self, peer: &Peer, is_http: bool) -> Result<(), Refusal> {
+        let reserve = if is_http { HTTP_RESERVE } else { 0 };
+        if self.connections >= self.connections_max.saturating_add(reserve) {
+            return Err(Refusal::ConnectionsMax);
+        }
+        if self.memory_is_short && !is_http {
+            return Err(Refusal::Memory);
+        }
+        let row = &mut self.rows[peer.row as usize];
+        let most = self.source_connections_max;
+        if most > 0 && row.connections >= most && peer.address.is_some() {
+            return Err(Refusal::SourceConnectionsMax);
+        }
+        row.connections += 1;
+        self.connections += 1;
+        Ok(())
+    }
+
+    /// Gives back what [`Admission::open`] took.
+    pub fn closed(&mut self, row: u32) {
+        let row = &mut self.rows[row as usize];
+        row.connections = row.connections.saturating_sub(1);
+        self.connections = self.connections.saturating_sub(1);
+    }
+
+    /// Whether samples of this peer may be applied now.
+    #[inline]
+    pub fn samples(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
+        if self.memory_is_short {
+            return Err(Shed { reason: Reason::Memory, retry_after_s: 5 });
+        }
+        self.meter.check(&self.total, now_ms, [Reason::TotalRate, Reason::TotalWindow])?;
+        let meter = &mut self.rows[peer.row as usize].meter;
+        meter.check(&self.source, now_ms, [Reason::SourceRate, Reason::SourceWindow])
+    }
+
+    /// Whether a pushing request may go on to its body.
+    pub fn request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
+        if self.connections > self.connections_max {
+            return Err(Shed { reason: Reason::ConnectionsMax, retry_after_s: 5 });
+        }
+        self.samples(peer, now_ms)
+    }
+
+    /// Charges samples that were let through.
+    #[inline]
+    pub fn charge(&mut self, peer: &Peer, samples: u64) {
+        self.meter.charge(samples);
+        self.rows[peer.row as usize].meter.charge(samples);
+    }
+}
+
+fn rates(limits: &Limits, workers: u32) -> (Rates, Rates) {
+    let source = Rates::new(
+        limits.source_samples_per_s_max,
+        limits.source_samples_burst_max,
+        limits.source_window_samples_max,
+        limits.rate_window_s,
+        1.0,
+    );
+    let total = Rates::new(
+        limits.total_samples_per_s_max,
+        limits.total_samples_burst_max,
+        limits.total_window_samples_max,
+        limits.rate_window_s,
+        f64::from(workers.max(1)),
+    );
+    (source, total)
+}
+
+#[cfg(test)]
+#[path = "admission_test.rs"]
+mod tests;

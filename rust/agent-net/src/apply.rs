@@ -1,16 +1,45 @@
 //! Decoded samples into cells, refusals into the ledger.
+//!
+//! ```text
+//! line -> parse -> received+1 -> cache (else: rules, name, labels, segment) -> cell, ring -> applied+1
+//!                                                       \-> refused by a reason -> rejected+1
+//! ```
+//!
+//! | kind | cell | value |
+//! |---|---|---|
+//! | counter | counter | value / rate |
+//! | gauge | gauge, the most recent value | value, or a shift when it had a sign |
+//! | timer, histogram, distribution | exponential histogram | value, `round(1 / rate)` times; timers in seconds |
+//! | set | gauge set by the aggregator | a 64-bit hash of the member, in the ring |
+//!
+//! An [`Apply`] is one batch: a datagram batch, one read of a stream, one request. While it lives
+//! the cells' protected section is open, so a batch should not last. Windows come from the rings:
+//! every observation is one record, see [`crate::window::pack`] for how its weight travels.
+//!
+//! Time stamps of samples (`|T`) are read and not used: a cell has no time. Container, external and
+//! cardinality fields are read and not used. A metric keeps the type of its first sample; others are
+//! refused as `type_conflict`.
 
-use std::marker::PhantomData;
+use std::hash::{DefaultHasher, Hasher};
 
-use agent_wire::{Kind, Value};
+use agent_shm::{
+    Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
+};
+use agent_wire::mapping::{Mapped, Mapper};
+use agent_wire::sample::{weight, INCREMENT_MAX};
+use agent_wire::statsd::{self, Item, Metric};
+use agent_wire::{labels, name, Kind, Reject, Value};
 
-use crate::admission::{Peer, Shed};
-use crate::telemetry::{Reason, SourceId};
+use crate::admission::{Admission, Peer, Shed};
+use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};
+use crate::config::WorkerConfig;
+use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId, HISTOGRAM_SCHEMA};
+use crate::window;
 
 /// The labels of a sample.
 #[derive(Debug, Clone, Copy)]
 pub enum Labels<'a> {
-    /// DogStatsD tags, raw.
+    /// DogStatsD tags, raw; the mapping rules look at such samples.
     Tags(&'a [u8]),
     /// Canonical label text, as [`agent_wire::labels`] writes it.
     Text(&'a str),
@@ -32,32 +61,421 @@ pub struct NormalSample<'a> {
     pub help: &'a str,
 }
 
-/// One batch of samples being applied: the cells' protected section is open as long as it lives.
-pub struct Apply<'a> {
-    batch: PhantomData<&'a mut ()>,
+/// What a line was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// This many samples, applied or rejected.
+    Samples(u64),
+    /// An event or a service check.
+    Told,
+    /// To be answered with the token.
+    Ack(&'a [u8]),
 }
 
-impl Apply<'_> {
-    /// Counts the sample as received, adds it to its cell, counts it as applied; or as rejected.
-    pub fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason> {
-        let _ = sample;
-        self.reject(source, Reason::SegmentFull, 1);
-        Err(Reason::SegmentFull)
+/// How samples are read and named; replaced as a whole by a reload.
+struct Rules {
+    limits: agent_wire::Limits,
+    mapper: Mapper,
+    windows: bool,
+}
+
+/// The writing side of one thread: its writer, what it remembers, its accounts, its limits.
+pub struct Applier {
+    writer: Writer,
+    parts: Parts,
+    admission: Admission,
+}
+
+struct Parts {
+    rules: Rules,
+    cache: Cache,
+    accounts: Vec<Account>,
+    scratch: Scratch,
+    now_s: u32,
+    /// Makes the hash of a set's member the same in all workers of a segment, and no other.
+    unique_salt: u64,
+    cache_entries: Own,
+    cache_misses: Own,
+}
+
+#[derive(Default)]
+struct Scratch {
+    name: String,
+    labels: String,
+}
+
+impl Applier {
+    /// # Errors
+    /// Mapping rules that cannot be used, or no free slot in the segment.
+    pub fn new(
+        segment: &Segment,
+        config: &WorkerConfig,
+        admission: Admission,
+    ) -> Result<Applier, String> {
+        let writer = segment.writer().map_err(|error| error.to_string())?;
+        let account = |source: &SourceId| Account::new(*source, config.worker);
+        let label = format!("worker=\"{}\"", config.worker);
+        let parts = Parts {
+            rules: Rules::new(config)?,
+            cache: Cache::new(ENTRIES_MAX),
+            accounts: SourceId::ALL.iter().map(account).collect(),
+            scratch: Scratch::default(),
+            now_s: 0,
+            unique_salt: segment.header().created_unix_ms,
+            cache_entries: Own::new(SelfMetric::CacheEntries, label.clone()),
+            cache_misses: Own::new(SelfMetric::CacheMisses, label),
+        };
+        Ok(Applier { writer, parts, admission })
     }
 
-    /// Counts `count` samples received and rejected that never became a [`NormalSample`].
-    pub fn reject(&mut self, source: SourceId, reason: Reason, count: u64) {
-        let _ = (source, reason, count);
+    /// Takes over new rules and limits.
+    ///
+    /// # Errors
+    /// Mapping rules that cannot be used; then nothing has changed.
+    pub fn reload(&mut self, config: &WorkerConfig, connections_max: u32) -> Result<(), String> {
+        self.parts.rules = Rules::new(config)?;
+        self.parts.cache.clear();
+        self.admission.reload(&config.limits, config.workers, connections_max);
+        Ok(())
+    }
+
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    pub fn admission(&mut self) -> &mut Admission {
+        &mut self.admission
+    }
+
+    pub fn line_bytes_max(&self) -> usize {
+        self.parts.rules.limits.line_bytes_max
+    }
+
+    /// Opens a batch.
+    #[inline]
+    pub fn batch(&mut self) -> Apply<'_> {
+        Apply {
+            _open: self.writer.enter(),
+            writer: &self.writer,
+            parts: &mut self.parts,
+            admission: &mut self.admission,
+        }
+    }
+
+    /// Once a second or so: publishes what is only counted locally.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.parts.now_s = (now_ms / 1000) as u32;
+        self.parts.cache_entries.set(&self.writer, self.parts.cache.len() as f64);
+        self.parts.cache_misses.add(&self.writer, self.parts.cache.take_misses());
+    }
+
+    pub fn account(&mut self, source: SourceId) -> (&mut Account, &Writer) {
+        (&mut self.parts.accounts[source as usize], &self.writer)
+    }
+}
+
+impl Rules {
+    fn new(config: &WorkerConfig) -> Result<Rules, String> {
+        let mapper = Mapper::compile(&config.mapping).map_err(|error| error.to_string())?;
+        Ok(Rules { limits: config.limits.wire(), mapper, windows: config.windows })
+    }
+}
+
+/// One batch of samples being applied: the cells' protected section is open as long as it lives.
+pub struct Apply<'a> {
+    _open: Guard<'a>,
+    writer: &'a Writer,
+    parts: &'a mut Parts,
+    admission: &'a mut Admission,
+}
+
+/// Label texts of these forms never meet in the cache.
+const FORM_TAGS: u8 = 0;
+const FORM_TEXT: u8 = 16;
+
+impl<'a> Apply<'a> {
+    /// The writer of this thread, for cells of one's own.
+    pub fn writer(&self) -> &'a Writer {
+        self.writer
+    }
+
+    /// Limits of the codecs.
+    pub fn limits(&self) -> &agent_wire::Limits {
+        &self.parts.rules.limits
     }
 
     /// Whether a pushing request of this peer may go on to its body.
     pub fn admit_request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
-        let _ = (peer, now_ms);
-        Ok(())
+        self.admission.request(peer, now_ms)
     }
 
-    /// Charges the samples of an accepted body to the peer's limits.
-    pub fn charge(&mut self, peer: &Peer, samples: u64, now_ms: u64) {
-        let _ = (peer, samples, now_ms);
+    /// Whether lines of this peer may be applied now.
+    #[inline]
+    pub fn admit(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
+        self.admission.samples(peer, now_ms)
+    }
+
+    /// Charges the samples of a body, a datagram or a read to the peer's limits.
+    #[inline]
+    pub fn charge(&mut self, peer: &Peer, samples: u64, _now_ms: u64) {
+        self.admission.charge(peer, samples);
+    }
+
+    pub fn memory_is_short(&self) -> bool {
+        self.admission.memory_is_short()
+    }
+
+    /// Counts bytes read.
+    pub fn bytes(&mut self, source: SourceId, count: u64) {
+        self.parts.accounts[source as usize].bytes(self.writer, count);
+    }
+
+    pub fn account(&mut self, source: SourceId) -> (&mut Account, &'a Writer) {
+        (&mut self.parts.accounts[source as usize], self.writer)
+    }
+
+    /// Counts `count` samples received and rejected that never became a sample.
+    pub fn reject(&mut self, source: SourceId, reason: Reason, count: u64) {
+        let account = &mut self.parts.accounts[source as usize];
+        account.received(self.writer, count);
+        account.rejected(self.writer, reason, count);
+    }
+
+    /// Decodes one line and applies it.
+    #[inline]
+    pub fn line<'l>(&mut self, source: SourceId, line: &'l [u8]) -> Line<'l> {
+        match statsd::parse_line(line, &self.parts.rules.limits) {
+            Ok(Item::Metric(metric)) => Line::Samples(self.metric(source, &metric)),
+            Err(reject) => {
+                self.reject(source, reject.into(), 1);
+                Line::Samples(1)
+            }
+            Ok(Item::Ack(token)) => Line::Ack(token),
+            Ok(Item::Event(_)) => {
+                self.writer.event(line);
+                self.parts.accounts[source as usize].event(self.writer);
+                Line::Told
+            }
+            Ok(Item::Check(_)) => {
+                self.writer.event(line);
+                self.parts.accounts[source as usize].check(self.writer);
+                Line::Told
+            }
+        }
+    }
+
+    #[inline]
+    fn metric(&mut self, source: SourceId, metric: &Metric<'_>) -> u64 {
+        let mut count = 0;
+        for value in metric.values.clone() {
+            let sample = NormalSample {
+                name: metric.name,
+                kind: metric.kind,
+                value,
+                rate: metric.rate,
+                labels: Labels::Tags(metric.tags),
+                unit: "",
+                help: "",
+            };
+            // The reason is in the ledger.
+            let _ = self.sample(source, &sample);
+            count += 1;
+        }
+        count
+    }
+
+    /// Counts the sample as received, adds it to its cell, counts it as applied; or as rejected.
+    #[inline]
+    pub fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason> {
+        let account = source as usize;
+        self.parts.accounts[account].received(self.writer, 1);
+        let result = self.put(sample);
+        match result {
+            Ok(()) => self.parts.accounts[account].applied(self.writer, 1),
+            Err(reason) => self.parts.accounts[account].rejected(self.writer, reason, 1),
+        }
+        result
+    }
+
+    #[inline]
+    fn put(&mut self, sample: &NormalSample<'_>) -> Result<(), Reason> {
+        let (form, text) = match sample.labels {
+            Labels::Tags(tags) => (FORM_TAGS, tags),
+            Labels::Text(text) => (FORM_TEXT, text.as_bytes()),
+        };
+        let key = Key {
+            form: form | sample.kind as u8,
+            name: sample.name,
+            unit: sample.unit.as_bytes(),
+            labels: text,
+        };
+        let (writer, windows) = (self.writer, self.parts.rules.windows);
+        let salt = self.parts.unique_salt;
+        if let Some(known) = self.parts.cache.find(&key, self.parts.now_s) {
+            if let Some(result) = put_known(writer, known, sample, windows, salt) {
+                return result;
+            }
+        }
+        // Not known, or removed since: look it up; a second removal in between is looked up again.
+        for _ in 0..3 {
+            let known = self.parts.resolve(writer, sample);
+            let result = put_known(writer, &known, sample, windows, salt);
+            self.parts.cache.insert(&key, known);
+            if let Some(result) = result {
+                return result;
+            }
+        }
+        Err(Reason::SegmentFull)
     }
 }
+
+/// Adds the value to the cell; nothing when the series was removed.
+#[inline]
+fn put_known(
+    writer: &Writer,
+    known: &Known,
+    sample: &NormalSample<'_>,
+    windows: bool,
+    salt: u64,
+) -> Option<Result<(), Reason>> {
+    let outcome = match (&known.target, sample.value) {
+        (Target::Counter(series), Value::Number(number)) => {
+            let amount = number * known.scale / sample.rate;
+            // The codec has checked counters; a rule may have made one of something else.
+            if amount < 0.0 {
+                return Some(Err(Reject::ValueNegative.into()));
+            } else if amount > INCREMENT_MAX {
+                return Some(Err(Reject::ValueOutOfRange.into()));
+            }
+            count(writer, series, amount)
+        }
+        (Target::Gauge(series), Value::Number(number)) => writer.set(series, number * known.scale),
+        (Target::Gauge(series), Value::Delta(number)) => writer.shift(series, number * known.scale),
+        (Target::Observed(series), Value::Number(number)) => {
+            let (number, times) = (number * known.scale, weight(sample.rate));
+            let outcome = writer.observe(series, number, times);
+            if windows && outcome == Outcome::Applied {
+                writer.record(series, RecordKind::Sample, window::pack(number, times));
+            }
+            outcome
+        }
+        (Target::Unique(series), Value::Set(member)) => {
+            writer.record(series, RecordKind::Unique, unique_hash(salt, member));
+            Outcome::Applied
+        }
+        (Target::Refused(reason), _) => return Some(Err(*reason)),
+        // A rule made a gauge something else; a shift is no value for it.
+        _ => return Some(Err(Reason::TypeConflict)),
+    };
+    (outcome == Outcome::Applied).then_some(Ok(()))
+}
+
+#[inline]
+fn count(writer: &Writer, series: &Series, amount: f64) -> Outcome {
+    if amount.fract() == 0.0 {
+        writer.add(series, amount as u64)
+    } else {
+        writer.add_f64(series, amount)
+    }
+}
+
+/// The same member has the same hash in every worker of the segment.
+fn unique_hash(salt: u64, member: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(salt);
+    hasher.write(member);
+    hasher.finish()
+}
+
+impl Parts {
+    /// Finds or makes the series of a sample.
+    #[cold]
+    fn resolve(&mut self, writer: &Writer, sample: &NormalSample<'_>) -> Known {
+        match self.try_resolve(writer, sample) {
+            Ok(known) => known,
+            Err(reason) => Known {
+                target: Target::Refused(reason),
+                scale: 1.0,
+                until_s: self.now_s.saturating_add(RETRY_S),
+            },
+        }
+    }
+
+    fn try_resolve(&mut self, writer: &Writer, sample: &NormalSample<'_>) -> Result<Known, Reason> {
+        let Scratch { name: family, labels: text } = &mut self.scratch;
+        let limits = &self.rules.limits;
+        let (mut kind, mut help) = (sample.kind, sample.help);
+        let (unit, scale) = match sample.labels {
+            Labels::Tags(tags) => match self.rules.mapper.apply(sample.name, sample.kind) {
+                Mapped::Unmatched => {
+                    labels::from_statsd_tags(tags, limits, text)?;
+                    name::family_into(kind, sample.name, family)
+                }
+                Mapped::Drop { .. } => return Err(Reject::MappingDrop.into()),
+                Mapped::Renamed(new) => {
+                    labels::from_statsd_tags_and_pairs(tags, &new.labels, limits, text)?;
+                    (kind, help) = (new.kind, new.help);
+                    name::family_into(kind, new.name.as_bytes(), family)
+                }
+            },
+            Labels::Text(given) => {
+                text.clear();
+                text.push_str(given);
+                name::family_with_unit(kind, sample.name, sample.unit, family)
+                    .ok_or(Reject::UnitUnknown)?
+            }
+        };
+        if family.is_empty() {
+            return Err(Reject::NameEmpty.into());
+        }
+        let help = if help.is_empty() { default_help(kind) } else { help };
+        let spec = MetricSpec { name: family, help, unit, shape: shape_of(kind) };
+        let metric = writer.metric(&spec).map_err(|error| reason_of(&error))?;
+        let series = writer.series(metric, text).map_err(|error| reason_of(&error))?;
+        let until_s = match series.is_overflow() {
+            true => self.now_s.saturating_add(RETRY_S),
+            false => u32::MAX,
+        };
+        let target = match kind {
+            Kind::Counter => Target::Counter(series),
+            Kind::Gauge => Target::Gauge(series),
+            Kind::Timer | Kind::Histogram | Kind::Distribution => Target::Observed(series),
+            Kind::Set => Target::Unique(series),
+        };
+        Ok(Known { target, scale, until_s })
+    }
+}
+
+fn shape_of(kind: Kind) -> Shape<'static> {
+    match kind {
+        Kind::Counter => Shape::Counter,
+        Kind::Gauge | Kind::Set => Shape::Gauge(GaugeMode::MostRecent),
+        Kind::Timer | Kind::Histogram | Kind::Distribution => {
+            Shape::Exponential { schema: HISTOGRAM_SCHEMA }
+        }
+    }
+}
+
+/// HELP of a metric whose sender gives none: every family has one.
+fn default_help(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "Counter, as received.",
+        Kind::Gauge => "Gauge, as received.",
+        Kind::Timer => "Timer, as received, in seconds.",
+        Kind::Histogram => "Histogram, as received.",
+        Kind::Distribution => "Distribution, as received.",
+        Kind::Set => "Distinct members of a set over the last minute, estimated.",
+    }
+}
+
+fn reason_of(error: &Error) -> Reason {
+    match error {
+        Error::Conflict { .. } => Reason::TypeConflict,
+        Error::Full { what: "metrics_max" } => Reason::MetricsFull,
+        _ => Reason::SegmentFull,
+    }
+}
+
+#[cfg(test)]
+#[path = "apply_test.rs"]
+mod tests;

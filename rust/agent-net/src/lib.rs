@@ -30,7 +30,12 @@
 pub mod admission;
 pub mod apply;
 pub mod apps;
+pub mod cache;
 pub mod config;
 pub mod http;
 pub mod scrape;
+pub mod slab;
 pub mod telemetry;
+pub mod unique;
+pub mod wheel;
+pub mod window;
