@@ -1,0 +1,387 @@
+"""The supervisor's loop: turns signals, deaths and lines from children into events, and acts as the
+plan says.
+
+Purpose: everything that touches processes. One thread, one selector, no decision: `plan` decides,
+`Crew` knows what a child is and where settings come from.
+
+Signals: the handlers do nothing; Python's wake-up descriptor records the number and ends the
+select. Children are forked with signals blocked, so that none is handled with the parent's
+handlers.
+
+Control pipe: one socket pair per child, lines of text. To the child: `drain`, `stop`, `state
+{json}`, `reload {json}`. From the child: `ready`, `reloaded`, `refused WHY`, `drained`, `log
+{json}`. A child that sees the end of the pipe knows that the supervisor is dead.
+
+Limits: a line from a child has at most 64 KiB, what waits for a child at most 32 MiB; a child
+beyond that is killed and replaced. Output is never waited for.
+
+Not promised: fairness between children; a child that writes log records without end is read first
+come, first served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from agent.log import Log
+
+from . import messages as m
+from . import plan
+
+LINE_BYTES_MAX = 64 * 1024
+OUT_BYTES_MAX = 32 * 1024 * 1024
+# The longest sleep; a clock that was set or a lost wake-up costs no more than this.
+SLEEP_S_MAX = 5.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+EXIT_SOFTWARE = 70
+
+
+class Crew(Protocol):
+    """What the arbiter does not know: what children do, where settings come from, who is told."""
+
+    def run(self, name: str, control_fd: int) -> int:
+        """The life of a child, called after the fork; the result is its exit code."""
+
+    def settings(self, name: str, new: bool) -> bytes:
+        """The JSON of a `reload`: the checked new settings, or those in force."""
+
+    def check(self) -> str:
+        """Reads the settings again and keeps them aside; says what is wrong, or nothing."""
+
+    def commit(self) -> None:
+        """The settings kept aside are in force."""
+
+    def reject(self, why: str) -> None:
+        """The settings kept aside are forgotten."""
+
+    def settle(self, name: str) -> None:
+        """Books what a dead worker left in its ledger."""
+
+    def announce(self, what: str) -> None:
+        """Tells the world: ready, reloading, stopping."""
+
+    def report(self, state: plan.State) -> bytes:
+        """The JSON of a `state` line."""
+
+    def tick(self, now_s: float, state: plan.State) -> float:
+        """Work that comes with time; returns when it wants to be called again."""
+
+
+class Channel:
+    """The supervisor's end of one child's control pipe."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.name = name
+        self.sock = sock
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+
+    def lines(self) -> tuple[list[bytes], bool]:
+        """The whole lines that have come, and whether the pipe is still open."""
+        open_ = True
+        try:
+            while data := self.sock.recv(65_536):
+                self.incoming += data
+            open_ = False
+        except BlockingIOError:
+            pass
+        except OSError:
+            open_ = False
+        *lines, rest = self.incoming.split(b"\n")
+        self.incoming = rest if len(rest) <= LINE_BYTES_MAX else bytearray()
+        return [bytes(line) for line in lines], open_
+
+    def flush(self) -> None:
+        """Sends what the pipe takes now."""
+        try:
+            while self.outgoing:
+                sent = self.sock.send(self.outgoing)
+                del self.outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.outgoing.clear()  # The child is gone; its death is on its way as a signal.
+
+
+class Arbiter:
+    """Runs a crew of children until the plan says to leave."""
+
+    def __init__(
+        self,
+        state: plan.State,
+        crew: Crew,
+        log: Log,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = state
+        self.crew = crew
+        self.log = log
+        self.clock = clock
+        self.selector = selectors.DefaultSelector()
+        self.channels: dict[str, Channel] = {}
+        self.pids: dict[int, str] = {}
+        self.exit_code: int | None = None
+        self.reported = b""
+        self.crew_due_s = 0.0
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until the exit; the result is the exit code of the process."""
+        # What exists now is shared with every child: keep the collector's hands off those pages.
+        gc.collect()
+        gc.freeze()
+        with self._signals() as wakeup:
+            self.selector.register(wakeup, selectors.EVENT_READ, wakeup)
+            self.tell(m.Start())
+            while self.exit_code is None:
+                self._turn(wakeup)
+            self._reap(block=True)
+        self.selector.close()
+        return self.exit_code
+
+    def _turn(self, wakeup: socket.socket) -> None:
+        now_s = self.clock()
+        due_s = min(plan.next_due_s(self.state), self.crew_due_s)
+        timeout_s = min(SLEEP_S_MAX, max(0.0, due_s - now_s))
+        for key, _ in self.selector.select(timeout_s):
+            if key.data is wakeup:
+                self._signalled(wakeup)
+            elif isinstance(key.data, Channel) and key.data.name in self.channels:
+                self._talk(key.data)
+        if self.exit_code is None and self.clock() >= plan.next_due_s(self.state):
+            self.tell(m.Tick())
+        if self.exit_code is None and self.clock() >= self.crew_due_s:
+            self.crew_due_s = self.crew.tick(self.clock(), self.state)
+
+    def tell(self, event: m.Event) -> None:
+        """One event, its actions, and the events that follow from those."""
+        events = [event]
+        while events:
+            self.state, actions = plan.decide(self.state, events.pop(0), self.clock())
+            # Children learn of a new phase before anybody outside does.
+            self._broadcast()
+            for action in actions:
+                follows = self._act(action)
+                if follows is not None:
+                    events.append(follows)
+
+    def _act(self, action: m.Action) -> m.Event | None:
+        match action:
+            case m.Spawn(name):
+                return self._spawn(name)
+            case m.Settle(name):
+                self.crew.settle(name)
+            case m.Send(name, line):
+                self._send(name, line.encode())
+            case m.SendSettings(name, new):
+                self._send(name, b"reload " + self.crew.settings(name, new))
+            case m.Kill(_, pid, number):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            case m.CheckSettings():
+                return m.Checked(self.crew.check())
+            case m.CommitSettings():
+                self.crew.commit()
+            case m.RejectSettings(why):
+                self.crew.reject(why)
+            case m.Announce(what):
+                self.crew.announce(what)
+            case m.Log(level, message, fields):
+                self.log.write(level, message, fields)
+            case m.Exit(code):
+                self.exit_code = code
+        return None
+
+    # -- signals -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Handlers that record, for as long as the loop runs."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._wakeup_ends = (reader, writer)
+        try:
+            for number in SIGNALS:
+                signal.signal(number, _record)
+            yield reader
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            reader.close()
+            writer.close()
+
+    def _signalled(self, wakeup: socket.socket) -> None:
+        numbers = b""
+        with contextlib.suppress(BlockingIOError):
+            numbers = wakeup.recv(4096)
+        # Whatever the signal was: looking for dead children costs one system call.
+        self._reap(block=False)
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self.tell(m.Terminate(number))
+            elif number == signal.SIGHUP:
+                self.tell(m.Hangup())
+            if self.exit_code is not None:
+                return
+
+    def _reap(self, block: bool) -> None:
+        """Collects dead children; strangers too, because in a container we may be process 1."""
+        while self.pids or not block:
+            try:
+                pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self.pids.pop(pid, None)
+            if name is None:
+                continue
+            self._hear(name)
+            self._close(name)
+            if self.exit_code is None:
+                self.tell(m.Exited(name, os.waitstatus_to_exitcode(status)))
+            else:
+                self.crew.settle(name)
+
+    # -- children ------------------------------------------------------------------------------
+
+    def _spawn(self, name: str) -> m.Event:
+        ours, theirs = socket.socketpair()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be_child(name, ours, theirs, before)
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self.log.error("cannot fork", child=name, why=error.strerror)
+            return m.SpawnFailed(name)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        ours.setblocking(False)
+        channel = Channel(name, ours)
+        self.channels[name] = channel
+        self.pids[pid] = name
+        self.selector.register(ours, selectors.EVENT_READ, channel)
+        self.log.debug("forked", child=name, pid=pid)
+        self._send(name, b"state " + self.reported)
+        return m.Spawned(name, pid)
+
+    def _be_child(
+        self, name: str, ours: socket.socket, theirs: socket.socket, mask: set[int | signal.Signals]
+    ) -> None:
+        """The child's first steps; never returns."""
+        code = EXIT_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            ours.close()
+            for end in self._wakeup_ends:
+                end.close()
+            for channel in self.channels.values():
+                channel.sock.close()
+            self.selector.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _name_process(name)
+            code = self.crew.run(name, theirs.fileno())
+        except BaseException as error:  # noqa: BLE001
+            # Nothing may unwind into the parent's frames: this is another process now.
+            self.log.error("crashed", child=name, why=f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(code)
+
+    def _talk(self, channel: Channel) -> None:
+        channel.flush()
+        self._watch(channel)
+        if not self._hear(channel.name):
+            # The pipe is closed but the child may still be there: its death comes as SIGCHLD.
+            self.selector.unregister(channel.sock)
+            del self.channels[channel.name]
+            channel.sock.close()
+
+    def _hear(self, name: str) -> bool:
+        """Reads what the child has written; false when the pipe is closed."""
+        channel = self.channels.get(name)
+        if channel is None:
+            return False
+        lines, open_ = channel.lines()
+        for line in lines:
+            self._heard(name, line)
+        return open_
+
+    def _heard(self, name: str, line: bytes) -> None:
+        word, _, rest = line.partition(b" ")
+        if word == b"log":
+            self.log.relay(name, rest)
+        elif word == b"ready":
+            self.tell(m.Ready(name))
+        elif word == b"reloaded":
+            self.tell(m.Reloaded(name))
+        elif word == b"refused":
+            self.tell(m.Refused(name, rest.decode(errors="replace")))
+        elif word == b"drained":
+            self.log.debug("drained", child=name)
+        else:
+            self.log.error("unknown line", child=name, line=line[:200].decode(errors="replace"))
+
+    def _send(self, name: str, line: bytes) -> None:
+        channel = self.channels.get(name)
+        if channel is None:
+            return
+        if len(channel.outgoing) + len(line) > OUT_BYTES_MAX:
+            self.log.error("does not read its control pipe", child=name)
+            for pid, owner in self.pids.items():
+                if owner == name:
+                    os.kill(pid, signal.SIGKILL)
+            return
+        channel.outgoing += line + b"\n"
+        channel.flush()
+        self._watch(channel)
+
+    def _watch(self, channel: Channel) -> None:
+        """Asks for writability only while something waits to be written."""
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.outgoing else 0)
+        if self.selector.get_key(channel.sock).events != wanted:
+            self.selector.modify(channel.sock, wanted, channel)
+
+    def _close(self, name: str) -> None:
+        channel = self.channels.pop(name, None)
+        if channel is not None:
+            self.selector.unregister(channel.sock)
+            channel.sock.close()
+
+    def _broadcast(self) -> None:
+        """Sends the state to all children when it has changed."""
+        report = self.crew.report(self.state)
+        if report != self.reported:
+            self.reported = report
+            for name in list(self.channels):
+                self._send(name, b"state " + report)
+
+
+def _record(_number: int, _frame: object) -> None:
+    """Python wants a handler; the wake-up descriptor has recorded the signal already."""
+
+
+def _name_process(name: str) -> None:
+    """What `ps` and `top` show; 15 characters at most."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(f"agent-{name}"[:15])

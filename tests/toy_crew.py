@@ -1,0 +1,131 @@
+"""A supervised toy for the tests of the arbiter: real processes and sockets, no extension module.
+
+Run as `python toy_crew.py WORKERS SETTINGS-FILE [NAME=VALUE of the policy ...]`. Each worker
+listens on its share of one TCP port and answers a line `hello` by `PID SETTINGS STATE`. `crash`
+kills it with SIGSEGV, `hang` makes it deaf to its supervisor. Settings that contain `wrong` do not
+pass the check, and worker-1 refuses those that contain `refuse`. Everything that happens to the
+crew is one line of JSON on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from agent.config import Config, Http, Statsd
+from agent.log import Log
+from agent.supervisor import plan
+from agent.supervisor.arbiter import Arbiter
+from agent.supervisor.listeners import Listeners, open_listeners
+
+
+class Toy:
+    def __init__(self, listeners: Listeners, settings_file: Path) -> None:
+        self.listeners = listeners
+        self.file = settings_file
+        self.now = self.candidate = settings_file.read_text()
+        self.ticks = 0
+
+    def say(self, **what: object) -> None:
+        os.write(1, json.dumps(what).encode() + b"\n")
+
+    # -- the supervisor's side -----------------------------------------------------------------
+
+    def settings(self, name: str, new: bool) -> bytes:
+        return (self.candidate if new else self.now).encode()
+
+    def check(self) -> str:
+        self.candidate = self.file.read_text()
+        return "they are wrong" if "wrong" in self.candidate else ""
+
+    def commit(self) -> None:
+        self.now = self.candidate
+        self.say(did="commit", settings=self.now)
+
+    def reject(self, why: str) -> None:
+        self.say(did="reject", why=why)
+
+    def settle(self, name: str) -> None:
+        self.say(did="settle", name=name)
+
+    def announce(self, what: str) -> None:
+        self.say(did="announce", what=what, addresses=self.listeners.addresses)
+
+    def report(self, state: plan.State) -> bytes:
+        return json.dumps({"phase": state.phase}).encode()
+
+    def tick(self, now_s: float, state: plan.State) -> float:
+        self.ticks += 1
+        return now_s + 0.05
+
+    # -- the child's side ----------------------------------------------------------------------
+
+    def run(self, name: str, control_fd: int) -> int:
+        if "unusable" in self.now:
+            return 78
+        control = socket.socket(fileno=os.dup(control_fd))
+        index = plan.worker_index(name)
+        own = [] if index is None else self.listeners.of(index)
+        by_fd = {sock.fileno(): sock for sock in self.listeners.sockets}
+        selector = selectors.DefaultSelector()
+        selector.register(control, selectors.EVENT_READ)
+        for listener in own:
+            selector.register(by_fd[listener.fd], selectors.EVENT_READ)
+        control.sendall(b"ready\n")
+        buffer = b""
+        settings, state = self.now, "none"
+        while True:
+            lines: list[bytes] = []
+            for key, _ in selector.select():
+                if key.fileobj is not control:
+                    self.serve(key.fileobj, settings, state, selector, control)
+                    continue
+                data = control.recv(65_536)
+                *lines, buffer = (buffer + (data or b"\n")).split(b"\n")
+            for line in lines:
+                word, _, rest = line.decode().partition(" ")
+                if word == "state":
+                    state = json.loads(rest)["phase"]
+                elif word == "reload" and "refuse" in rest and name == "worker-1":
+                    control.sendall(b"refused it is not good\n")
+                elif word == "reload":
+                    settings = rest
+                    control.sendall(b"reloaded\n")
+                else:  # drain, stop, or the end of the supervisor
+                    return 0
+
+    def serve(
+        self,
+        listener: socket.socket,
+        settings: str,
+        state: str,
+        selector: selectors.BaseSelector,
+        control: socket.socket,
+    ) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(30)
+            word = connection.makefile("rb").readline().strip()
+            if word == b"crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if word == b"hang":
+                selector.unregister(control)
+            connection.sendall(f"{os.getpid()} {settings.strip()} {state}\n".encode())
+
+
+def main() -> int:
+    workers, settings_file = int(sys.argv[1]), Path(sys.argv[2])
+    policy = {k: float(v) for k, _, v in (word.partition("=") for word in sys.argv[3:])}
+    config = Config(http=Http(address="127.0.0.1:0"), statsd=Statsd(address=""))
+    toy = Toy(open_listeners(config, workers), settings_file)
+    state = plan.begin(workers, plan.Policy(**policy))
+    return Arbiter(state, toy, Log(form="json", level="debug")).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
