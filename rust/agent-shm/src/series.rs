@@ -188,8 +188,10 @@ impl Writer {
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
-                    let Some(octave) = self.octave(own, negative, octave, schema) else { return };
-                    octave + index as u64 * 16
+                    match self.octave(own, negative, octave, schema) {
+                        Some(octave) => octave + index as u64 * 16,
+                        None => own + parts::EXPONENTIAL_OVER,
+                    }
                 }
                 Place::Zero => own + parts::EXPONENTIAL_ZERO,
                 Place::Over { .. } => own + parts::EXPONENTIAL_OVER,
@@ -215,7 +217,8 @@ impl Writer {
         match self.allocator().octave(cells, negative, octave, schema) {
             Ok(body) => Some(body),
             Err(_) => {
-                // No memory for a new octave: the observation is refused and counted.
+                // No memory for a new octave: the observation goes to the bucket up to +Inf, so that count and sum
+                // stay right, and is reported.
                 self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
                 None
             }
