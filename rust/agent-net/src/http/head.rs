@@ -8,13 +8,11 @@
 //!    two readers of one byte stream in agreement (request smuggling): one `Host`, at most one
 //!    `Content-Length` of digits only, never beside `Transfer-Encoding`, which may only say `chunked`.
 //!
-//! Limits: [`HEAD_BYTES_MAX`] for the head, [`HEADERS_MAX`] lines, [`TARGET_BYTES_MAX`] for the target.
+//! Limits: a size for the head (empty line included), [`HEADERS_MAX`] lines, [`TARGET_BYTES_MAX`] for the target.
 //! Not promised: HTTP/2 (its preface gets 505), `Upgrade` (ignored), trailers (read, then forgotten).
 
 use std::mem::MaybeUninit;
 
-/// Request line and headers together, the empty line included, unless the settings say otherwise.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header lines of one request.
 pub const HEADERS_MAX: usize = 64;
 /// Bytes of the request target.

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
 /// Scans `bytes` cut at `cut`, then whole, and parses what was found.
 fn read_cut(bytes: &[u8], cut: usize) -> Result<Option<(Head<'_>, usize)>, HeadError> {
     let mut scan = HeadScan::new(HEAD_BYTES_MAX);

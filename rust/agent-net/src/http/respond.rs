@@ -91,15 +91,6 @@ pub fn refusal_body(json: bool, reason: &str, text: &str) -> Vec<u8> {
     }
 }
 
-/// Writes `data` as one chunk of a chunked body; an empty one would end it, so it writes nothing.
-pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    if !data.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-        out.extend_from_slice(data);
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
 /// The end of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 

@@ -1,0 +1,583 @@
+//! One connection: from bytes to requests, from requests to answers.
+//!
+//! An answer that is decided before the body was read closes the connection, unless the body is at
+//! most [`SKIPPED_BYTES_MAX`] of known length: that is skipped. Requests in one read are answered in order
+//! until `out` holds [`OUT_BYTES_MAX`].
+
+use super::body::{BodyError, Charge, Framer};
+use super::decode::{Coding, Decoder};
+use super::gateway_path;
+use super::head::{Framing, Head, HeadError, HeadScan, Method, Scanned};
+use super::push::{self, Form};
+use super::respond::{refusal_body, Answer, Terms, JSON, TEXT};
+use super::routes::{Route, NO_ROUTE};
+use super::stats::Count;
+use super::stream::Stream;
+use super::{health, page, HttpService, Ingest, Next, Peer};
+
+/// A body that nobody wants is read and forgotten up to this length.
+pub const SKIPPED_BYTES_MAX: u64 = 64 << 10;
+/// Pipelined requests wait when this much waits to be written.
+pub const OUT_BYTES_MAX: usize = 64 << 10;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A request in progress.
+pub struct HttpState {
+    phase: Phase,
+    deadline_ms: u64,
+}
+
+enum Phase {
+    /// The head is not complete.
+    Head { bytes: Vec<u8>, scan: HeadScan },
+    /// The body is on its way.
+    Body(Upload),
+    /// The answer was given, the body is skipped.
+    Skip(Framer),
+}
+
+struct Upload {
+    task: Task,
+    terms: Terms,
+    framer: Framer,
+    decoder: Decoder,
+    charge: Charge,
+    began_ms: u64,
+    received: u64,
+}
+
+/// What a body is for.
+enum Task {
+    Push(Form),
+    Group(gateway_path::GroupKey, bool),
+}
+
+impl Task {
+    fn route(&self) -> Route<'static> {
+        match self {
+            Task::Push(_) => Route::Push,
+            Task::Group(..) => Route::Gateway(""),
+        }
+    }
+}
+
+/// Where a connection stands after one step.
+enum Flow {
+    /// The next request begins.
+    Next,
+    Wait(Box<HttpState>),
+    Close,
+    Stream(Stream),
+}
+
+/// What one step has at hand.
+struct Turn<'t, I> {
+    peer: &'t Peer,
+    out: &'t mut Vec<u8>,
+    cx: &'t mut I,
+    now_ms: u64,
+}
+
+impl HttpService {
+    /// When the request in progress is too late; an idle connection has no deadline here.
+    pub fn deadline_ms(state: &Option<Box<HttpState>>) -> Option<u64> {
+        state.as_ref().map(|state| state.deadline_ms)
+    }
+
+    /// The deadline has passed: answers 408 and ends the request.
+    pub fn on_deadline(&mut self, state: &mut Option<Box<HttpState>>, out: &mut Vec<u8>) -> Next {
+        let (route, reason, text) = match state.take().map(|state| state.phase) {
+            Some(Phase::Head { bytes, .. }) if !bytes.iter().all(u8::is_ascii_whitespace) => {
+                (None, "slow_head", "the request head comes too slowly")
+            }
+            Some(Phase::Body(upload)) => {
+                let slow = BodyError::TooSlow;
+                (Some(upload.task.route()), slow.as_str(), slow.text())
+            }
+            _ => return Next::WriteThenClose,
+        };
+        self.refuse(out, 0, route, Terms::CLOSE, 408, reason, text, &[]);
+        Next::WriteThenClose
+    }
+
+    /// Takes the bytes that arrived; see the module's head for what the answer means.
+    pub fn on_bytes<I: Ingest>(
+        &mut self,
+        state: &mut Option<Box<HttpState>>,
+        input: &[u8],
+        peer: &Peer,
+        out: &mut Vec<u8>,
+        cx: &mut I,
+        now_ms: u64,
+    ) -> (usize, Next) {
+        let mut turn = Turn { peer, out, cx, now_ms };
+        let mut used = 0;
+        while used < input.len() {
+            if turn.out.len() > OUT_BYTES_MAX {
+                return (used, Next::Write);
+            }
+            let (taken, flow) = match state.take() {
+                None => self.begin(&input[used..], &mut turn),
+                Some(state) => self.resume(state, &input[used..], &mut turn),
+            };
+            used += taken;
+            match flow {
+                Flow::Next => {}
+                Flow::Wait(waiting) => *state = Some(waiting),
+                Flow::Close => return (input.len(), Next::WriteThenClose),
+                Flow::Stream(stream) => return (used, Next::Stream(stream)),
+            }
+        }
+        (used, if turn.out.is_empty() { Next::Read } else { Next::Write })
+    }
+
+    fn begin<I: Ingest>(&mut self, input: &[u8], turn: &mut Turn<'_, I>) -> (usize, Flow) {
+        let mut scan = HeadScan::new(self.settings.head_bytes_max);
+        match scan.scan(input) {
+            Ok(Scanned::Complete { start, end }) => {
+                let (more, flow) = self.request(&input[start..end], &input[end..], turn);
+                (end + more, flow)
+            }
+            Ok(Scanned::More) => {
+                let phase = Phase::Head { bytes: input.to_vec(), scan };
+                let deadline_ms = turn.now_ms + self.settings.head_timeout_ms;
+                (input.len(), Flow::Wait(Box::new(HttpState { phase, deadline_ms })))
+            }
+            Err(error) => (0, self.refuse_head(error, turn)),
+        }
+    }
+
+    fn resume<I: Ingest>(
+        &mut self,
+        mut state: Box<HttpState>,
+        input: &[u8],
+        turn: &mut Turn<'_, I>,
+    ) -> (usize, Flow) {
+        match &mut state.phase {
+            Phase::Head { bytes, scan } => {
+                let held = bytes.len();
+                // One byte over the limit is enough to see that the limit is passed.
+                let take = input.len().min(self.settings.head_bytes_max + 1 - held);
+                bytes.extend_from_slice(&input[..take]);
+                match scan.scan(bytes) {
+                    Ok(Scanned::Complete { start, end }) => {
+                        let rest = &input[end - held..];
+                        let (more, flow) = self.request(&bytes[start..end], rest, turn);
+                        (end - held + more, flow)
+                    }
+                    Ok(Scanned::More) => (take, Flow::Wait(state)),
+                    Err(error) => (0, self.refuse_head(error, turn)),
+                }
+            }
+            Phase::Skip(framer) => match framer.step(input) {
+                Ok(step) if framer.is_done() => (step.consumed, Flow::Next),
+                Ok(step) => (step.consumed, Flow::Wait(state)),
+                Err(_) => (0, Flow::Close),
+            },
+            Phase::Body(upload) => match upload.take(input) {
+                Ok(taken) if upload.framer.is_done() => {
+                    let Phase::Body(upload) = state.phase else { return (taken, Flow::Close) };
+                    (taken, self.finish_upload(upload, turn))
+                }
+                Ok(taken) => {
+                    let limits = &self.settings.body;
+                    state.deadline_ms = limits.deadline_ms(upload.began_ms, upload.received);
+                    (taken, Flow::Wait(state))
+                }
+                Err(error) => (0, self.refuse_body(error, &upload.task, turn)),
+            },
+        }
+    }
+
+    /// Answers a request whose head is complete; `rest` are the bytes behind it.
+    fn request<I: Ingest>(
+        &mut self,
+        bytes: &[u8],
+        rest: &[u8],
+        turn: &mut Turn<'_, I>,
+    ) -> (usize, Flow) {
+        let head = match Head::parse(bytes) {
+            Ok(head) => head,
+            Err(error) => return (0, self.refuse_head(error, turn)),
+        };
+        let route = Route::of(head.path);
+        let skipped = match head.framing {
+            Framing::Empty => true,
+            Framing::Length(bytes) => {
+                bytes <= SKIPPED_BYTES_MAX && !head.expect_continue && !route.is_streamed(head.method)
+            }
+            Framing::Chunked => false,
+        };
+        let terms = Terms {
+            http11: head.http11,
+            keep_alive: head.keep_alive && !self.health.is_draining(),
+            head_only: head.method == Method::Head,
+        };
+        // The terms of an answer that is given before the body was read.
+        let early = Terms { keep_alive: terms.keep_alive && skipped, ..terms };
+        let flow = if route == Route::Unknown {
+            self.refuse(
+                turn.out,
+                turn.now_ms,
+                Some(route),
+                early,
+                404,
+                "not_found",
+                "there is nothing at this path",
+                &[],
+            )
+        } else if !route.allows(head.method) {
+            let allow = [("Allow", route.allow())];
+            let text = "this path does not take this method";
+            let reason = "method_not_allowed";
+            self.refuse(turn.out, turn.now_ms, Some(route), early, 405, reason, text, &allow)
+        } else if let Route::Push | Route::Gateway(_) = route {
+            match self.upload(&head, route, terms, early, rest, turn) {
+                Ok(done) => return done,
+                Err(flow) => flow,
+            }
+        } else {
+            self.answer(&head, route, early, turn)
+        };
+        (0, skip(flow, head.framing, turn.now_ms, &self.settings.body))
+    }
+
+    /// Requests without a body.
+    fn answer<I: Ingest>(
+        &mut self,
+        head: &Head<'_>,
+        route: Route<'_>,
+        terms: Terms,
+        turn: &mut Turn<'_, I>,
+    ) -> Flow {
+        let verbose = head.query.split('&').any(|part| part == "verbose" || part == "verbose=1");
+        let (status, body) = match route {
+            Route::Livez if !verbose && terms.http11 && terms.keep_alive && !terms.head_only => {
+                return self.answer_probe(turn.out, turn.now_ms);
+            }
+            Route::Livez => health::answer(&self.health.live(), verbose),
+            Route::Readyz => health::answer(&self.health.ready(), verbose),
+            Route::Metrics => return self.start_scrape(head, terms, turn.out, turn.now_ms),
+            Route::Status => return self.start_status(terms, turn.out, turn.now_ms),
+            Route::Schema => {
+                let schema = self.settings.schema_json.clone();
+                let answer = Answer::new(200, JSON);
+                return self.send(turn.out, turn.now_ms, route, terms, answer, schema.as_bytes());
+            }
+            _ => {
+                let (content_type, body) = page::asset(route);
+                let answer =
+                    Answer { status: 200, content_type, extra: page::SECURITY_HEADERS };
+                return self.send(turn.out, turn.now_ms, route, terms, answer, body.as_bytes());
+            }
+        };
+        let extra: &[(&str, &str)] = match status {
+            503 => &[("Retry-After", "1"), ("Cache-Control", "no-store")],
+            _ => &[("Cache-Control", "no-store")],
+        };
+        let answer = Answer { status, content_type: TEXT, extra };
+        self.send(turn.out, turn.now_ms, route, terms, answer, body.as_bytes())
+    }
+
+    /// The ordinary liveness probe: one copy.
+    fn answer_probe(&mut self, out: &mut Vec<u8>, now_ms: u64) -> Flow {
+        let date = self.date.at(now_ms);
+        if self.alive.0 != date {
+            self.alive.0 = date.to_owned();
+            self.alive.1.clear();
+            let terms = Terms { http11: true, keep_alive: true, head_only: false };
+            let extra = &[("Cache-Control", "no-store")];
+            let answer = Answer { status: 200, content_type: TEXT, extra };
+            answer.write(&mut self.alive.1, date, terms, b"ok\n");
+        }
+        out.extend_from_slice(&self.alive.1);
+        self.count(Route::Livez.index(), 200);
+        Flow::Next
+    }
+
+    /// Requests with a body. `Err` is an answer that was given without reading it.
+    fn upload<I: Ingest>(
+        &mut self,
+        head: &Head<'_>,
+        route: Route<'_>,
+        terms: Terms,
+        early: Terms,
+        rest: &[u8],
+        turn: &mut Turn<'_, I>,
+    ) -> Result<(usize, Flow), Flow> {
+        let (now_ms, route) = (turn.now_ms, Some(route));
+        if let Err(shed) = turn.cx.admit_request(turn.peer, now_ms) {
+            let after = shed.retry_after_s.max(1).to_string();
+            let extra = [("Retry-After", after.as_str())];
+            let text = "too many samples or too little memory; try again later";
+            let reason = shed.reason.as_str();
+            return Err(self.refuse(turn.out, now_ms, route, early, 503, reason, text, &extra));
+        }
+        let task = match route {
+            Some(Route::Gateway(group)) => {
+                let key = match gateway_path::GroupKey::from_path(group, &self.settings.wire) {
+                    Ok(key) => key,
+                    Err(why) => {
+                        self.shared.stats.add_reason(Count::GatewayRefused, "bad_group");
+                        let reason = "bad_group";
+                        return Err(
+                            self.refuse(turn.out, now_ms, route, early, 400, reason, why, &[])
+                        );
+                    }
+                };
+                if head.method == Method::Delete {
+                    return Err(self.start_delete(key, early, turn.out, now_ms));
+                }
+                if !push::is_prometheus_text(head.content_type) {
+                    let text = "the body must be Prometheus text 0.0.4";
+                    let reason = "content_type";
+                    return Err(self.refuse(turn.out, now_ms, route, early, 415, reason, text, &[]));
+                }
+                Task::Group(key, head.method == Method::Put)
+            }
+            _ => match Form::from_header(head.content_type) {
+                Some(form) => Task::Push(form),
+                None => {
+                    let text = "the body must be application/json or application/x-ndjson";
+                    let reason = "content_type";
+                    return Err(self.refuse(turn.out, now_ms, route, early, 415, reason, text, &[]));
+                }
+            },
+        };
+        let upload = Coding::from_header(head.content_encoding).and_then(|coding| {
+            let sent_bytes_max = coding.sent_bytes_max(&self.settings.body) as u64;
+            if matches!(head.framing, Framing::Length(bytes) if bytes > sent_bytes_max) {
+                return Err(BodyError::TooLarge);
+            }
+            Ok(Upload {
+                task,
+                terms,
+                framer: Framer::new(head.framing),
+                decoder: Decoder::new(coding, &self.settings.body)?,
+                charge: self.budget.charge(),
+                began_ms: now_ms,
+                received: 0,
+            })
+        });
+        let upload = match upload {
+            Ok(upload) => upload,
+            Err(error) => {
+                let known = [("Accept-Encoding", "gzip, deflate, zstd")];
+                let extra: &[(&str, &str)] =
+                    if error == BodyError::UnknownCoding { &known } else { &[] };
+                let (status, reason, text) = (error.status(), error.as_str(), error.text());
+                return Err(self.refuse(turn.out, now_ms, route, early, status, reason, text, extra));
+            }
+        };
+        if head.expect_continue && head.framing != Framing::Empty {
+            turn.out.extend_from_slice(CONTINUE);
+        }
+        // The common case: a plain body that came with its head.
+        if let (Framing::Length(bytes), Task::Push(form), true) =
+            (head.framing, &upload.task, head.content_encoding.is_none())
+        {
+            let whole = usize::try_from(bytes).ok().and_then(|bytes| rest.get(..bytes));
+            if let Some(body) = whole {
+                let form = *form;
+                return Ok((body.len(), self.push(body, form, terms, turn)));
+            }
+        }
+        if upload.framer.is_done() {
+            return Ok((0, self.finish_upload(upload, turn)));
+        }
+        let deadline_ms = self.settings.body.deadline_ms(now_ms, 0);
+        Ok((0, Flow::Wait(Box::new(HttpState { phase: Phase::Body(upload), deadline_ms }))))
+    }
+
+    fn finish_upload<I: Ingest>(&mut self, upload: Upload, turn: &mut Turn<'_, I>) -> Flow {
+        let body = match upload.decoder.finish() {
+            Ok(body) => body,
+            Err(error) => return self.refuse_body(error, &upload.task, turn),
+        };
+        match upload.task {
+            Task::Push(form) => self.push(&body, form, upload.terms, turn),
+            Task::Group(key, replace) => {
+                let samples = gateway_path::samples_at_most(&body);
+                turn.cx.charge(turn.peer, samples, turn.now_ms);
+                let put = super::jobs::Put { key, replace, body, _charge: upload.charge };
+                self.start_put(put, upload.terms, turn.out, turn.now_ms)
+            }
+        }
+    }
+
+    fn push<I: Ingest>(
+        &mut self,
+        body: &[u8],
+        form: Form,
+        terms: Terms,
+        turn: &mut Turn<'_, I>,
+    ) -> Flow {
+        let outcome = push::apply(body, form, &self.settings.wire, turn.cx);
+        turn.cx.charge(turn.peer, outcome.samples, turn.now_ms);
+        let retry: &[(&str, &str)] =
+            if outcome.status == 503 { &[("Retry-After", "1")] } else { &[] };
+        let answer = Answer { status: outcome.status, content_type: JSON, extra: retry };
+        self.send(turn.out, turn.now_ms, Route::Push, terms, answer, &outcome.json)
+    }
+
+    fn refuse_head<I: Ingest>(&mut self, error: HeadError, turn: &mut Turn<'_, I>) -> Flow {
+        let (status, reason, text) = (error.status(), error.as_str(), error.text());
+        self.refuse(turn.out, turn.now_ms, None, Terms::CLOSE, status, reason, text, &[])
+    }
+
+    fn refuse_body<I: Ingest>(
+        &mut self,
+        error: BodyError,
+        task: &Task,
+        turn: &mut Turn<'_, I>,
+    ) -> Flow {
+        let retry: &[(&str, &str)] =
+            if error.status() == 503 { &[("Retry-After", "1")] } else { &[] };
+        let (status, reason, text) = (error.status(), error.as_str(), error.text());
+        let route = Some(task.route());
+        self.refuse(turn.out, turn.now_ms, route, Terms::CLOSE, status, reason, text, retry)
+    }
+
+    /// Writes a refusal and counts it by its reason.
+    #[allow(clippy::too_many_arguments)] // One line for each refusal is worth the eight.
+    fn refuse(
+        &mut self,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+        route: Option<Route<'_>>,
+        terms: Terms,
+        status: u16,
+        reason: &str,
+        text: &str,
+        extra: &[(&str, &str)],
+    ) -> Flow {
+        let json = route.is_some_and(Route::is_json);
+        let body = refusal_body(json, reason, text);
+        let answer = Answer { status, content_type: if json { JSON } else { TEXT }, extra };
+        answer.write(out, self.date.at(now_ms), terms, &body);
+        self.shared.stats.add_reason(Count::Refused, reason);
+        self.count(route.map_or(NO_ROUTE, Route::index), status);
+        after(terms)
+    }
+
+    fn send(
+        &mut self,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+        route: Route<'_>,
+        terms: Terms,
+        answer: Answer<'_>,
+        body: &[u8],
+    ) -> Flow {
+        answer.write(out, self.date.at(now_ms), terms, body);
+        self.count(route.index(), answer.status);
+        after(terms)
+    }
+
+    /// Hands the request to a render thread, which writes the whole answer.
+    fn start(
+        &mut self,
+        route: Route<'_>,
+        terms: Terms,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+        work: impl FnOnce(&super::Shared, super::jobs::Reply<'_>) + Send + 'static,
+    ) -> Flow {
+        match super::jobs::submit(&self.pool, &self.shared, terms, work) {
+            Ok(stream) => {
+                self.count(route.index(), 200);
+                Flow::Stream(stream)
+            }
+            Err(_) => {
+                let text = "too many answers are being made; try again";
+                let extra = [("Retry-After", "1")];
+                self.refuse(out, now_ms, Some(route), terms, 503, "answers_waiting", text, &extra)
+            }
+        }
+    }
+
+    fn start_scrape(
+        &mut self,
+        head: &Head<'_>,
+        terms: Terms,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+    ) -> Flow {
+        let format = agent_wire::exposition::negotiate(head.accept.unwrap_or(b""));
+        let gzip = head.accept_encoding.is_some_and(agent_wire::exposition::accepts_gzip);
+        self.start(Route::Metrics, terms, out, now_ms, move |shared, reply| {
+            super::jobs::scrape(shared, reply, format, gzip);
+        })
+    }
+
+    fn start_status(&mut self, terms: Terms, out: &mut Vec<u8>, now_ms: u64) -> Flow {
+        self.start(Route::Status, terms, out, now_ms, super::jobs::status)
+    }
+
+    fn start_put(
+        &mut self,
+        put: super::jobs::Put,
+        terms: Terms,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+    ) -> Flow {
+        let wire = self.settings.wire.clone();
+        self.start(Route::Gateway(""), terms, out, now_ms, move |shared, reply| {
+            super::jobs::put(shared, reply, put, &wire);
+        })
+    }
+
+    fn start_delete(
+        &mut self,
+        key: gateway_path::GroupKey,
+        terms: Terms,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+    ) -> Flow {
+        self.start(Route::Gateway(""), terms, out, now_ms, move |shared, reply| {
+            super::jobs::delete(shared, reply, &key);
+        })
+    }
+}
+
+impl Upload {
+    /// Takes what belongs to the body.
+    fn take(&mut self, input: &[u8]) -> Result<usize, BodyError> {
+        let mut used = 0;
+        while used < input.len() && !self.framer.is_done() {
+            let step = self.framer.step(&input[used..])?;
+            let data = &input[used..][step.data];
+            self.decoder.feed(data)?;
+            self.charge.raise_to(self.decoder.held_bytes())?;
+            used += step.consumed;
+        }
+        self.received += used as u64;
+        Ok(used)
+    }
+}
+
+fn after(terms: Terms) -> Flow {
+    if terms.keep_alive {
+        Flow::Next
+    } else {
+        Flow::Close
+    }
+}
+
+/// Lets the connection go on behind a body that nobody wants.
+fn skip(
+    flow: Flow,
+    framing: Framing,
+    now_ms: u64,
+    limits: &super::body::BodyLimits,
+) -> Flow {
+    match (flow, framing) {
+        (Flow::Next, Framing::Length(_)) => {
+            let phase = Phase::Skip(Framer::new(framing));
+            let deadline_ms = limits.deadline_ms(now_ms, 0);
+            Flow::Wait(Box::new(HttpState { phase, deadline_ms }))
+        }
+        (flow, _) => flow,
+    }
+}

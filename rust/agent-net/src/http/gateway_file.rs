@@ -1,0 +1,146 @@
+//! The file of one group: five lines of header, then Prometheus text with complete labels.
+//!
+//! ```text
+//! agent-gateway 1
+//! key instance="b",job="a"
+//! created_unix_ms 1700000000000
+//! pushed_s 1700000000.123
+//! failed_s 0
+//! # TYPE x counter
+//! x{instance="b",job="a"} 3
+//! ```
+//!
+//! A file of another version is not read and not touched. The name is a hash of the key, so nothing
+//! that came over the wire is ever part of a path; the key in the file tells two groups apart.
+
+use std::hash::Hasher;
+
+use agent_wire::exposition::{Encoder, FamilyKind, Format};
+use agent_wire::prometheus_text::{self, SeriesValue};
+use agent_wire::{number, Limits};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::gateway::{Family, Group};
+use super::gateway_path::GroupKey;
+
+pub const SUFFIX: &str = ".group";
+const FIRST_LINE: &str = "agent-gateway 1";
+
+/// The name of a group's file.
+pub fn name_of(key: &GroupKey) -> String {
+    let mut hasher = SipHasher13::new_with_keys(0x6167_656e, 0x7467_726f_7570);
+    hasher.write(key.text().as_bytes());
+    format!("{:032x}{SUFFIX}", hasher.finish128().as_u128())
+}
+
+/// The text of a group, without the families called `left_out`.
+pub fn encode(group: &Group, left_out: &[&str]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let header = format!(
+        "{FIRST_LINE}\nkey {}\ncreated_unix_ms {}\npushed_s {}\nfailed_s {}\n",
+        group.key.text(),
+        group.created_unix_ms,
+        group.pushed_s,
+        group.failed_s
+    );
+    out.extend_from_slice(header.as_bytes());
+    let mut encoder = Encoder::new(Format::Text004);
+    let mut unused = Vec::new();
+    for family in &group.families {
+        if left_out.contains(&family.name.as_str()) {
+            continue;
+        }
+        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        if !help.is_empty() {
+            out.extend_from_slice(format!("# HELP {} {help}\n", family.name).as_bytes());
+        }
+        let word = type_word(family.kind);
+        out.extend_from_slice(format!("# TYPE {} {word}\n", family.name).as_bytes());
+        // As "unknown", so that the name stays as it was pushed.
+        let kind = match family.kind {
+            FamilyKind::Histogram | FamilyKind::Summary => family.kind,
+            _ => FamilyKind::Unknown,
+        };
+        encoder.family(&mut unused, &family.name, "", "", kind);
+        unused.clear();
+        for (labels, value) in &family.series {
+            encode_value(&encoder, labels.as_bytes(), value, &mut out);
+        }
+    }
+    out
+}
+
+fn encode_value(encoder: &Encoder, labels: &[u8], value: &SeriesValue, out: &mut Vec<u8>) {
+    match value {
+        SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
+        SeriesValue::Histogram { buckets, sum } => {
+            encoder.histogram(out, labels, buckets, *sum, None)
+        }
+        SeriesValue::Summary { quantiles, sum, count } => {
+            encoder.summary(out, labels, quantiles, *sum, *count, None)
+        }
+    }
+}
+
+fn type_word(kind: FamilyKind) -> &'static str {
+    match kind {
+        FamilyKind::Counter => "counter",
+        FamilyKind::Gauge => "gauge",
+        FamilyKind::Histogram => "histogram",
+        FamilyKind::Summary => "summary",
+        FamilyKind::Unknown => "untyped",
+    }
+}
+
+/// Reads [`encode`]'s text back.
+pub fn decode(text: &[u8]) -> Result<Group, &'static str> {
+    let mut rest = text;
+    if next_line(&mut rest)? != FIRST_LINE {
+        return Err("not a group of this version");
+    }
+    let mut field = |name: &str| {
+        next_line(&mut rest)?.strip_prefix(name).ok_or("the header of the group is broken")
+    };
+    let key = GroupKey::from_text(field("key ")?);
+    let broken = "a number in the header of the group is broken";
+    let seconds = |text: &str| number::parse_f64(text.as_bytes()).map_err(|_| broken);
+    let created = field("created_unix_ms ")?;
+    let created_unix_ms = number::parse_u64(created.as_bytes()).ok_or(broken)?;
+    let pushed_s = seconds(field("pushed_s ")?)?;
+    let failed_s = seconds(field("failed_s ")?)?;
+    if !key.has("job") {
+        return Err("the group has no job");
+    }
+    // The limits were applied when it was pushed; those in force now may be others.
+    let limits = Limits {
+        name_bytes_max: 1 << 20,
+        labels_max: agent_wire::limits::LABELS_CAP,
+        label_name_bytes_max: 1 << 20,
+        label_value_bytes_max: 1 << 20,
+        body_samples_max: 10_000_000,
+        help_bytes_max: 1 << 20,
+        line_bytes_max: 16 << 20,
+        ..Limits::default()
+    };
+    let parsed = prometheus_text::parse(rest, &limits).map_err(|_| "the text is broken")?;
+    let families = parsed.into_iter().map(|family| Family {
+        name: family.name.into_owned(),
+        help: family.help,
+        kind: family.kind,
+        series: family
+            .series
+            .into_iter()
+            .map(|series| (GroupKey::text_of(&series.labels), series.value))
+            .collect(),
+    });
+    let families = families.collect();
+    Ok(Group { key, created_unix_ms, families, pushed_s, failed_s })
+}
+
+fn next_line<'a>(rest: &mut &'a [u8]) -> Result<&'a str, &'static str> {
+    const SHORT: &str = "the header of the group is cut short";
+    let end = memchr::memchr(b'\n', rest).ok_or(SHORT)?;
+    let line = std::str::from_utf8(&rest[..end]).map_err(|_| SHORT)?;
+    *rest = &rest[end + 1..];
+    Ok(line)
+}

@@ -1,0 +1,242 @@
+//! The HTTP/1.1 engine: bytes of a connection in, bytes for the connection out.
+//!
+//! ```text
+//! engine --bytes--> HttpService::on_bytes --> head.rs -> routes.rs -> answer in `out`
+//!                                                 \-> body.rs, decode.rs -> push.rs -> apply
+//!                                                  \-> pool.rs (threads): scrape, status, gateway -> Stream
+//! ```
+//!
+//! # The contract with the event loop
+//!
+//! - `on_bytes` gets what arrived and says how much of it is done with. It keeps unfinished heads and
+//!   bodies itself, in the boxed [`HttpState`]; a connection that is idle between requests has none.
+//! - [`Next::Read`]: everything was consumed, wait for more. `out` is empty.
+//! - [`Next::Write`]: write `out`. Bytes not consumed are pipelined requests: keep them, and call again
+//!   with them (before reading more) when `out` is written.
+//! - [`Next::WriteThenClose`]: write `out`, shut down the sending side, read and forget what still
+//!   comes for a moment (else the answer is lost in a reset), close.
+//! - [`Next::Stream`]: write `out`, then the chunks of the stream as [`Stream::take`] gives them, waiting
+//!   on [`Stream::fd`]; do not read meanwhile. After [`Taken::End`] go on as after `Write`, or close when it
+//!   says so; after [`Taken::Broken`] close at once.
+//! - [`HttpService::deadline_ms`] says when to call [`HttpService::on_deadline`]; without state there is
+//!   none, and the idle time-out is the loop's own.
+//! - Every second, and before the worker exits: [`HttpService::publish`].
+//!
+//! # Limits
+//!
+//! Head 16 KiB, 64 headers, target 4 KiB, 5 s; body 4 MiB compressed, 16 MiB plain, growth 100, 1 KiB/s;
+//! bodies of one worker together 64 MiB; answers of threads 2 at a time, 256 waiting, 4 chunks of 64 KiB
+//! each. All from [`crate::config::Limits`] where it names them.
+//!
+//! Not promised: HTTP/2, TLS, `Upgrade`, range requests, conditional requests, several content codings.
+
+mod body;
+mod conn;
+mod decode;
+pub mod gateway;
+mod gateway_file;
+mod gateway_path;
+mod head;
+mod health;
+mod jobs;
+mod page;
+mod pool;
+mod push;
+mod respond;
+mod routes;
+mod stats;
+mod status;
+mod stream;
+
+#[cfg(test)]
+mod conn_test;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent_shm::{Segment, Writer};
+
+use crate::admission::{Peer, Shed};
+use crate::apply::{Apply, NormalSample};
+use crate::apps::Apps;
+use crate::config::WorkerConfig;
+use crate::telemetry::{Reason, SourceId};
+
+use body::{BodyLimits, Budget};
+use gateway::Gateway;
+use health::Health;
+use pool::Pool;
+use respond::DateLine;
+
+pub use conn::HttpState;
+pub use stats::{Count, Stats};
+pub use stream::{Stream, Taken};
+
+/// What the event loop does next with a connection.
+#[derive(Debug)]
+pub enum Next {
+    Read,
+    Write,
+    WriteThenClose,
+    Stream(Stream),
+}
+
+/// What a request needs of the rest of the worker. [`Apply`] is the one that counts.
+pub trait Ingest {
+    fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason>;
+    fn reject(&mut self, source: SourceId, reason: Reason, count: u64);
+    fn admit_request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed>;
+    fn charge(&mut self, peer: &Peer, samples: u64, now_ms: u64);
+}
+
+impl Ingest for Apply<'_> {
+    fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason> {
+        Apply::sample(self, source, sample)
+    }
+
+    fn reject(&mut self, source: SourceId, reason: Reason, count: u64) {
+        Apply::reject(self, source, reason, count);
+    }
+
+    fn admit_request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
+        Apply::admit_request(self, peer, now_ms)
+    }
+
+    fn charge(&mut self, peer: &Peer, samples: u64, now_ms: u64) {
+        Apply::charge(self, peer, samples, now_ms);
+    }
+}
+
+/// The settings of one worker that requests depend on.
+#[derive(Debug, Clone)]
+struct Settings {
+    wire: agent_wire::Limits,
+    body: BodyLimits,
+    head_bytes_max: usize,
+    head_timeout_ms: u64,
+    schema_json: Arc<str>,
+}
+
+impl Settings {
+    fn new(config: &WorkerConfig) -> Settings {
+        let limits = &config.limits;
+        Settings {
+            wire: limits.wire(),
+            body: BodyLimits {
+                coded_bytes_max: limits.body_bytes_max,
+                plain_bytes_max: limits.body_decompressed_bytes_max,
+                ratio_max: limits.body_ratio_max,
+                bytes_per_s_min: limits.body_bytes_per_s_min,
+            },
+            head_bytes_max: limits.header_bytes_max,
+            head_timeout_ms: (limits.header_timeout_s.max(0.0) * 1000.0) as u64,
+            schema_json: config.schema_json.as_str().into(),
+        }
+    }
+}
+
+/// What the event loop and the render threads of one worker share.
+struct Shared {
+    segment: Segment,
+    apps: Mutex<Apps>,
+    gateway: Gateway,
+    stats: Arc<Stats>,
+    /// The supervisor's last `state` line, for the status page.
+    state: Mutex<Arc<str>>,
+    events: Mutex<status::EventLog>,
+    version: String,
+    worker: u32,
+}
+
+/// The HTTP engine of one worker.
+pub struct HttpService {
+    settings: Settings,
+    shared: Arc<Shared>,
+    budget: Budget,
+    pool: Pool,
+    health: Health,
+    date: DateLine,
+    /// The whole answer of an ordinary liveness probe, remade with the date.
+    alive: (String, Vec<u8>),
+    requests: [[u64; STATUSES.len()]; routes::LABELS.len()],
+    panics_published: usize,
+}
+
+/// Statuses that are counted one by one; the last one stands for all others.
+const STATUSES: [u16; 18] =
+    [200, 202, 207, 400, 404, 405, 408, 413, 414, 415, 417, 431, 500, 501, 503, 505, 507, 0];
+
+impl HttpService {
+    pub fn new(config: &WorkerConfig, segment: &Segment) -> HttpService {
+        let stats = Arc::new(Stats::default());
+        let folder = Path::new(&config.apps_dir);
+        let shared = Shared {
+            segment: segment.clone(),
+            apps: Mutex::new(Apps::new(folder, segment.file_id())),
+            gateway: Gateway::new(folder),
+            stats,
+            state: Mutex::new("{}".into()),
+            events: Mutex::default(),
+            version: config.version.clone(),
+            worker: config.worker,
+        };
+        let mut health = Health::default();
+        health.set_private_memory(segment.file_id().is_none());
+        HttpService {
+            settings: Settings::new(config),
+            shared: Arc::new(shared),
+            budget: Budget::new(config.limits.bodies_bytes_max),
+            pool: Pool::default(),
+            health,
+            date: DateLine::default(),
+            alive: Default::default(),
+            requests: Default::default(),
+            panics_published: 0,
+        }
+    }
+
+    /// Takes new settings; requests in progress finish under the old ones.
+    pub fn reload(&mut self, config: &WorkerConfig) {
+        self.settings = Settings::new(config);
+    }
+
+    /// Takes the supervisor's `state` line (see `health.rs` for what is read in it).
+    pub fn set_state(&mut self, json: &str) {
+        self.health.set_state(json);
+        *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) = json.into();
+    }
+
+    /// `/readyz` says no from now on, and connections are closed after their next answer.
+    pub fn set_draining(&mut self) {
+        self.health.set_draining();
+    }
+
+    /// Adds what was counted since the last call to the collector's segment.
+    pub fn publish(&mut self, writer: &Writer) {
+        let stats = &self.shared.stats;
+        for (route, row) in self.requests.iter_mut().enumerate() {
+            for (status, count) in row.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+                let code = match STATUSES[status] {
+                    0 => "other".to_owned(),
+                    code => code.to_string(),
+                };
+                let labels = format!("code=\"{code}\",route=\"{}\"", routes::LABELS[route]);
+                stats.add(Count::Requests, &labels, std::mem::take(count));
+            }
+        }
+        let panics = self.pool.pressure().panics();
+        stats.add(Count::JobsPanicked, "", (panics - self.panics_published) as u64);
+        self.panics_published = panics;
+        stats.publish(writer);
+    }
+
+    /// Bytes that bodies in progress hold.
+    pub fn bodies_bytes(&self) -> usize {
+        self.budget.spent()
+    }
+
+    fn count(&mut self, route: usize, status: u16) {
+        let column = STATUSES.iter().position(|known| *known == status);
+        self.requests[route][column.unwrap_or(STATUSES.len() - 1)] += 1;
+    }
+}
