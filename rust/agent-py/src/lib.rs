@@ -1,1 +1,70 @@
-//! agent-py
+//! `agent._core`: the Python face of the Rust crates. Conversions and the release of the GIL; what it says is in
+//! `python/agent/_core.pyi`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`metric`] | the base class: a handle, its repair, children |
+//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names them all |
+//! | [`labels`], [`children`] | from label values to the child |
+//! | [`timer`] | `with` blocks and decorators |
+//! | [`registry`], [`store`], [`family`], [`name`] | which segment, which definitions, which names |
+//! | [`fork`], [`replace`] | what happens to a store in a child, and to a file that nobody uses |
+//! | [`render`], [`inspect`] | pages and plain values |
+//! | [`server`] | the loops of workers and aggregator |
+//! | [`raw`], [`number`], [`buffer`], [`error`] | methods without argument parsing; values; exceptions |
+//!
+//! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells in the segment are
+//! atomic, so this is what a free-threaded build would have to change, not the segment.
+
+mod buffer;
+mod children;
+mod classes;
+mod counter;
+mod error;
+mod family;
+mod fork;
+mod gauge;
+mod histogram;
+mod inspect;
+mod labels;
+mod metric;
+mod name;
+mod number;
+mod raw;
+mod registry;
+mod render;
+mod replace;
+mod server;
+mod store;
+mod summary;
+mod timer;
+
+use pyo3::prelude::*;
+use std::sync::OnceLock;
+
+/// The working directory when the module was imported; part of an app's identity.
+static START_DIR: OnceLock<String> = OnceLock::new();
+
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let start_dir = std::env::current_dir().unwrap_or_default();
+    START_DIR.get_or_init(|| start_dir.to_string_lossy().into_owned());
+    module.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+    module.add("LAYOUT_VERSION", agent_shm::LAYOUT_VERSION)?;
+    module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<metric::Metric>()?;
+    module.add_class::<counter::Counter>()?;
+    module.add_class::<gauge::Gauge>()?;
+    module.add_class::<histogram::Histogram>()?;
+    module.add_class::<summary::Summary>()?;
+    module.add_class::<timer::Block>()?;
+    module.add_class::<registry::Registry>()?;
+    module.add_function(wrap_pyfunction!(registry::default_registry, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
+    let py = module.py();
+    raw::install(&py.get_type::<counter::Counter>(), counter::METHODS)?;
+    raw::install(&py.get_type::<gauge::Gauge>(), gauge::METHODS)?;
+    raw::install(&py.get_type::<histogram::Histogram>(), histogram::METHODS)?;
+    raw::install(&py.get_type::<summary::Summary>(), summary::METHODS)
+}

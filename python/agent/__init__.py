@@ -1,0 +1,68 @@
+"""Metrics in shared memory for Python programs of many processes, and the collector that serves them.
+
+This is the distribution `agent-metrics`; it has nothing to do with AI agents. See `agent.metrics` for how to use it, and
+`python -m agent --help` for the collector.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from agent._native import __version__
+from agent.errors import (
+    AgentError,
+    AgentWarning,
+    AmountError,
+    BufferTypeError,
+    ConflictError,
+    InvalidNameError,
+    LabelError,
+    SegmentError,
+)
+from agent.metrics import (
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Registry,
+    Summary,
+    render,
+)
+
+__all__ = [
+    "REGISTRY",
+    "AgentError",
+    "AgentWarning",
+    "AmountError",
+    "BufferTypeError",
+    "ConflictError",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "InvalidNameError",
+    "LabelError",
+    "Metric",
+    "Registry",
+    "SegmentError",
+    "Summary",
+    "__version__",
+    "render",
+]
+
+
+# What programs ask of other packages and modules that are called `agent`.
+_STRANGERS = frozenset({"Agent", "AgentExecutor", "Runner", "Tool", "agent", "gen", "root_agent", "run", "tools"})
+
+
+def __getattr__(name: str) -> NoReturn:
+    told = f"module 'agent' has no attribute {name!r}"
+    if name in _STRANGERS:
+        # Not an AttributeError: `from agent import NAME` would replace its text.
+        raise ImportError(
+            f"{told}: this is agent-metrics, a metrics library without AI ({__file__}). If you meant another package"
+            " or an agent.py of your own, Python found this one first",
+            name="agent",
+            path=__file__,
+        )
+    raise AttributeError(told)

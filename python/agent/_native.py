@@ -1,0 +1,42 @@
+"""The one door to `agent._core`: checks that the extension fits this package, and warns when it is a debug build."""
+
+from __future__ import annotations
+
+from agent.errors import AgentWarning
+
+__version__ = "0.1.0"
+LAYOUT_VERSION = 1
+
+try:
+    from agent import _core
+except ImportError as error:  # pragma: no cover - needs a broken installation
+    raise ImportError(
+        f"the compiled part of agent-metrics cannot be loaded ({error}); install it again for this Python, or run"
+        " `make build` in a source tree"
+    ) from error
+
+if __version__ != _core.VERSION or LAYOUT_VERSION != _core.LAYOUT_VERSION:  # pragma: no cover
+    raise ImportError(
+        f"agent-metrics {__version__} (segment layout {LAYOUT_VERSION}) found a compiled part of version"
+        f" {_core.VERSION} (layout {_core.LAYOUT_VERSION}); install the package again"
+    )
+
+if _core.BUILD_PROFILE != "release":
+    import warnings
+
+    warnings.warn(
+        "agent._core is a debug build: right, and several times slower (`make build` makes a release build)",
+        AgentWarning,
+        stacklevel=2,
+    )
+
+Block = _core.Block
+Counter = _core.Counter
+Gauge = _core.Gauge
+Histogram = _core.Histogram
+Metric = _core.Metric
+Registry = _core.Registry
+Summary = _core.Summary
+default_registry = _core.default_registry
+inspect = _core.inspect
+open_segment = _core.open_segment

@@ -1,0 +1,105 @@
+"""Metrics in memory that all processes of an app share.
+
+    import agent
+
+    requests = agent.Counter("http_requests", "Requests answered.", ["method", "code"])
+    latency = agent.Histogram("http_request", "Time to answer.", unit="seconds")
+
+    requests.labels("GET", "200").inc()
+    with latency.time():
+        ...
+    page = agent.render()          # bytes, all processes merged, no collector needed
+
+There is nothing to configure. The first metric opens (or makes) the segment of this app; every later process of the app,
+however it was started, adds to the same cells. An update is one atomic step in shared memory: no lock, no system call, no
+thread. A process that is killed loses nothing that it counted and leaves nothing to clean up.
+
+*Which app*: `AGENT_METRICS_APP`, else a name derived from the program (see `agent.app`). *Where*: `AGENT_METRICS_DIR`,
+else `$XDG_RUNTIME_DIR/agent-metrics`, else `/dev/shm/agent-metrics-UID`. When that place cannot be used, or memory runs
+out, the process goes on in private memory and says so in one `AgentWarning`; an update never raises for such a reason.
+
+*How long counters live*: as long as the segment's file, so past the death of every process of the app, until a reboot,
+`clear()`, or the removal of the file, after which a process that starts makes a new one. A program that comes back with
+another definition of a metric (other buckets) begins a new file when no process of the old kind is alive; while one is,
+in a rolling upgrade, the new processes form the app `NAME.2`. `_created` always tells when a series really began.
+
+*Definitions*: the same definition twice is the same metric; another one under the same name raises `ConflictError`.
+Label values are turned into text. A metric has at most 10,000 label sets and an app 100,000; what is over goes to the
+series `{agent_overflow="true"}`, so totals stay right.
+
+*Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot call into yours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from agent._native import (
+    Block,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Registry,
+    Summary,
+    default_registry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "REGISTRY",
+    "Block",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Metric",
+    "Registry",
+    "Summary",
+    "render",
+]
+
+# The registry of the app. Nothing is opened before it has a metric.
+REGISTRY: Registry = default_registry()
+
+_IS_COROUTINE_FUNCTION = 0x80
+
+
+def render(format: Literal["prometheus", "openmetrics"] = "prometheus") -> bytes:  # noqa: A002
+    """The metrics of all processes of this app, as Prometheus text 0.0.4 or OpenMetrics 1.0."""
+    return REGISTRY.render(format)
+
+
+def decorate(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a block used as a decorator gives: each call runs in a block of its own."""
+    from functools import wraps
+
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & _IS_COROUTINE_FUNCTION:
+
+        @wraps(function)
+        async def in_block_async(*args: Any, **kwargs: Any) -> Any:
+            with block.fresh():
+                return await function(*args, **kwargs)
+
+        return in_block_async
+
+    @wraps(function)
+    def in_block(*args: Any, **kwargs: Any) -> Any:
+        with block.fresh():
+            return function(*args, **kwargs)
+
+    return in_block
+
+
+def rebuild(
+    metric_class: type[Metric],
+    name: str,
+    documentation: str,
+    options: dict[str, Any],
+    labelvalues: tuple[str, ...] | None,
+) -> Metric:
+    """A metric that was pickled, as in the arguments of a spawned process."""
+    metric = metric_class(name, documentation, **options)
+    return metric if labelvalues is None else metric.labels(*labelvalues)

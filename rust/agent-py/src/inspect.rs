@@ -1,0 +1,151 @@
+//! `inspect(path)`: everything a segment says, as plain Python values. Attaches for reading and changes nothing.
+
+use crate::error;
+use agent_shm::{FamilyView, OwnedShape, Segment, Value};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use std::path::PathBuf;
+
+/// Header, usage, slots and families of the segment at `path`. Raises SegmentError when it is none.
+#[pyfunction]
+#[pyo3(signature = (path, *, series_shown_max = 100_000))]
+pub fn inspect<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    series_shown_max: usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    let segment = Segment::attach(&path).map_err(|error| error::segment(&error))?;
+    let told = PyDict::new(py);
+    told.set_item("path", path.to_string_lossy())?;
+    told.set_item("header", header(py, &segment)?)?;
+    told.set_item("usage", usage(py, &segment)?)?;
+    told.set_item("slots", slots(py, &segment)?)?;
+    let families = PyList::empty(py);
+    let view = segment.view();
+    let mut left = series_shown_max;
+    for family in view.families() {
+        families.append(told_family(py, family, &mut left)?)?;
+    }
+    told.set_item("families", families)?;
+    told.set_item(
+        "series_left_out",
+        view.families().iter().map(FamilyView::len).sum::<usize>().saturating_sub(series_shown_max),
+    )?;
+    Ok(told)
+}
+
+fn header<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
+    let header = segment.header();
+    let told = PyDict::new(py);
+    told.set_item("app", header.app)?;
+    told.set_item("layout_version", header.layout_version)?;
+    told.set_item("boot_id", format!("{:032x}", header.boot_id))?;
+    told.set_item("created_unix_ms", header.created_unix_ms)?;
+    told.set_item("series_max", header.options.series_max)?;
+    told.set_item("metric_series_max", header.options.metric_series_max)?;
+    told.set_item("metrics_max", header.options.metrics_max)?;
+    told.set_item("slots_max", header.options.slots_max)?;
+    told.set_item("ring_records", header.options.ring_records)?;
+    told.set_item("bytes_max", header.options.bytes_max)?;
+    Ok(told)
+}
+
+fn usage<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
+    let usage = segment.usage();
+    let told = PyDict::new(py);
+    told.set_item("series", usage.series)?;
+    told.set_item("metrics", usage.metrics)?;
+    told.set_item("bytes_committed", usage.bytes_committed)?;
+    told.set_item("bytes_max", usage.bytes_max)?;
+    told.set_item("bytes_reserved", usage.bytes_reserved)?;
+    told.set_item("overflows", usage.overflows)?;
+    told.set_item("removed", usage.removed)?;
+    told.set_item("refused", usage.refused)?;
+    told.set_item("pending", usage.pending)?;
+    told.set_item("damage", usage.damage)?;
+    Ok(told)
+}
+
+fn slots<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyList>> {
+    let told = PyList::empty(py);
+    for slot in segment.slots() {
+        let entry = PyDict::new(py);
+        entry.set_item("index", slot.index)?;
+        entry.set_item("alive", slot.alive)?;
+        entry.set_item("pid", slot.pid)?;
+        entry.set_item("generation", slot.generation)?;
+        entry.set_item("started_unix_ms", slot.started_unix_ms)?;
+        entry.set_item("ring", slot.ring)?;
+        entry.set_item("ring_written", slot.ring_written)?;
+        entry.set_item("ring_refused", slot.ring_refused)?;
+        told.append(entry)?;
+    }
+    Ok(told)
+}
+
+fn told_family<'py>(
+    py: Python<'py>,
+    family: &FamilyView<'_>,
+    left: &mut usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    let meta = family.meta();
+    let told = PyDict::new(py);
+    told.set_item("name", &meta.name)?;
+    told.set_item("help", &meta.help)?;
+    told.set_item("unit", &meta.unit)?;
+    told.set_item("type", type_of(&meta.shape))?;
+    told.set_item("shape", meta.shape.borrowed().told())?;
+    told.set_item("overflows", meta.overflows)?;
+    told.set_item("series_count", family.len())?;
+    let list = PyList::empty(py);
+    let mut result = Ok(());
+    family.for_each(&mut |series| {
+        if *left == 0 || result.is_err() {
+            return;
+        }
+        *left -= 1;
+        let labels = String::from_utf8_lossy(series.labels).into_owned();
+        result = told_series(py, &labels, series.created_unix_ms, &series.value)
+            .and_then(|told| list.append(told));
+    });
+    result?;
+    told.set_item("series", list)?;
+    Ok(told)
+}
+
+fn type_of(shape: &OwnedShape) -> &'static str {
+    match shape {
+        OwnedShape::Counter => "counter",
+        OwnedShape::Gauge(_) => "gauge",
+        OwnedShape::Exponential { .. } | OwnedShape::Explicit(_) => "histogram",
+        OwnedShape::Summary(_) => "summary",
+    }
+}
+
+fn told_series<'py>(
+    py: Python<'py>,
+    labels: &str,
+    created_unix_ms: u64,
+    value: &Value<'_>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let told = PyDict::new(py);
+    told.set_item("labels", labels)?;
+    told.set_item("created_unix_ms", created_unix_ms)?;
+    match value {
+        Value::Counter { whole, fraction } if *fraction == 0.0 => told.set_item("value", whole)?,
+        Value::Counter { whole, fraction } => told.set_item("value", *whole as f64 + fraction)?,
+        Value::Gauge(value) => told.set_item("value", value)?,
+        Value::GaugePerProcess(values) => told.set_item("per_process", values.to_vec())?,
+        Value::Histogram { count, sum, buckets } => {
+            told.set_item("count", count)?;
+            told.set_item("sum", sum)?;
+            let filled: Vec<_> = buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
+            told.set_item("buckets", filled)?;
+        }
+        Value::Summary { count, sum } => {
+            told.set_item("count", count)?;
+            told.set_item("sum", sum)?;
+        }
+    }
+    Ok(told)
+}

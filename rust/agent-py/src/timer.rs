@@ -1,0 +1,139 @@
+//! Blocks: what `time()`, `track_inprogress()` and `count_exceptions()` give, for `with` and as a decorator.
+//!
+//! A block may be entered again while it is open (recursion): starts form a stack, one for each thread. Interleaved
+//! `async` tasks that share one block object would mix up their starts; a call of `time()` for each `with`, or the
+//! decorator, which makes a block for each call, does not have that problem.
+
+use crate::metric::Metric;
+use agent_shm::OwnedShape;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::cell::RefCell;
+use std::time::Instant;
+
+pub enum Action {
+    ObserveSeconds,
+    SetSeconds,
+    TrackInProgress,
+    /// A class of exceptions or a tuple of them.
+    CountExceptions(Py<PyAny>),
+}
+
+#[pyclass(frozen, module = "agent")]
+pub struct Block {
+    metric: Py<PyAny>,
+    action: Action,
+    starts: RefCell<Vec<(libc::pthread_t, Instant)>>,
+}
+
+// SAFETY: touched only by attached threads, one at a time (the module declares `gil_used`).
+unsafe impl Sync for Block {}
+
+impl Block {
+    pub fn new(metric: &Bound<'_, PyAny>, action: Action) -> Block {
+        Block { metric: metric.clone().unbind(), action, starts: RefCell::default() }
+    }
+
+    fn metric<'a>(&'a self, py: Python<'a>) -> PyResult<&'a Metric> {
+        Ok(self.metric.bind(py).cast::<Metric>()?.get())
+    }
+
+    fn shift(&self, py: Python<'_>, change: f64) -> PyResult<()> {
+        self.metric(py)?.apply(py, |writer, series| writer.shift(series, change))
+    }
+
+    fn took(&self) -> Option<f64> {
+        let mut starts = self.starts.borrow_mut();
+        let thread = this_thread();
+        let index = starts.iter().rposition(|(owner, _)| *owner == thread)?;
+        Some(starts.remove(index).1.elapsed().as_secs_f64())
+    }
+}
+
+fn this_thread() -> libc::pthread_t {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::pthread_self() }
+}
+
+#[pymethods]
+impl Block {
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let block = slf.get();
+        match block.action {
+            Action::ObserveSeconds | Action::SetSeconds => {
+                block.starts.borrow_mut().push((this_thread(), Instant::now()));
+            }
+            Action::TrackInProgress => block.shift(slf.py(), 1.0)?,
+            Action::CountExceptions(_) => {}
+        }
+        Ok(slf.clone())
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        class: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let metric = self.metric(py)?;
+        match &self.action {
+            Action::ObserveSeconds => {
+                if let Some(took) = self.took() {
+                    metric.apply(py, |writer, series| match metric.family.shape {
+                        OwnedShape::Summary(_) => crate::summary::add(metric, writer, series, took),
+                        _ => writer.observe(series, took, 1),
+                    })?;
+                }
+            }
+            Action::SetSeconds => {
+                if let Some(took) = self.took() {
+                    metric.apply(py, |writer, series| writer.set(series, took))?;
+                }
+            }
+            Action::TrackInProgress => self.shift(py, -1.0)?,
+            Action::CountExceptions(counted) => {
+                if !class.is_none() && is_subclass(class, counted.bind(py))? {
+                    metric.apply(py, |writer, series| writer.add(series, 1))?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// As a decorator of a function or of an `async` function.
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("agent.metrics")?.call_method1("decorate", (slf, function))
+    }
+
+    /// A block that does the same and is not open.
+    fn fresh(slf: &Bound<'_, Self>) -> Block {
+        let py = slf.py();
+        let block = slf.get();
+        let action = match &block.action {
+            Action::ObserveSeconds => Action::ObserveSeconds,
+            Action::SetSeconds => Action::SetSeconds,
+            Action::TrackInProgress => Action::TrackInProgress,
+            Action::CountExceptions(counted) => Action::CountExceptions(counted.clone_ref(py)),
+        };
+        Block::new(block.metric.bind(py), action)
+    }
+}
+
+fn is_subclass(class: &Bound<'_, PyAny>, counted: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let class = class.cast::<pyo3::types::PyType>()?;
+    match counted.cast::<PyTuple>() {
+        Ok(classes) => {
+            for counted in classes.iter() {
+                if class.is_subclass(&counted)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Err(_) => class.is_subclass(counted),
+    }
+}
