@@ -21,6 +21,7 @@
 //! refused as `type_conflict`.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::net::IpAddr;
 
 use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
@@ -207,6 +208,12 @@ impl<'a> Apply<'a> {
     /// Whether a pushing request of this peer may go on to its body.
     pub fn admit_request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
         self.admission.request(peer, now_ms)
+    }
+
+    /// The sender at this address, with its row.
+    #[inline]
+    pub fn peer(&mut self, address: Option<IpAddr>, now_ms: u64) -> Peer {
+        self.admission.peer(address, now_ms)
     }
 
     /// Whether lines of this peer may be applied now.

@@ -172,6 +172,8 @@ self_metrics! {
         "Last lines of closed streams that had no line end and were applied all the same.";
     KernelDrops: Counter "agent_kernel_drops", "",
         "Datagrams the kernel dropped because the receive buffer was full, by source.";
+    SocketDrops: Gauge "agent_socket_kernel_drops", "",
+        "Drop count of a datagram socket at its last reading, as the kernel has it.";
     ReceiveBuffer: Gauge "agent_socket_receive_buffer_bytes", "bytes",
         "Receive buffer the kernel granted to a datagram socket.";
     ConnectionsOpen: Gauge "agent_connections_open", "",
