@@ -68,6 +68,8 @@ def instructions(case: str, turns: int) -> int:
                 "--tool=callgrind",
                 "--callgrind-out-file=/dev/null",
                 sys.executable,
+                # In private memory, after a failure, the counts would be of something else.
+                "-Werror",
                 "-c",
                 PROGRAM.format(setup=setup, line=line),
                 str(turns),

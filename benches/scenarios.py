@@ -20,7 +20,7 @@ ROUNDS = 5
 # The default bounds of prometheus_client, without +Inf.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 WORKERS, METRICS = 32, 500
-LABEL = ("series",)
+SERIES_MAX = 1_100_000
 
 
 def measure(name: str, subject: str, *arguments: object) -> dict[str, float]:
@@ -28,9 +28,6 @@ def measure(name: str, subject: str, *arguments: object) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="agent-bench-", dir="/dev/shm") as folder:
         env = os.environ | {
             "AGENT_METRICS_DIR": folder,
-            "AGENT_METRICS_APP": "bench",
-            "AGENT_METRICS_SERIES_MAX": "1100000",
-            "AGENT_METRICS_METRIC_SERIES_MAX": "1100000",
         }
         if subject == "prometheus_client mp":
             env["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -48,33 +45,47 @@ def best_ms(call: Callable[[], object], rounds: int = ROUNDS) -> float:
     return best * 1000
 
 
-def library(subject: str):
-    """The module, and the function that renders everything."""
-    if subject == "agent":
-        import agent
+class Library:
+    """One library: its two classes, and the function that renders everything."""
 
-        return agent, agent.render
-    import prometheus_client as module
+    def __init__(self, subject: str) -> None:
+        if subject == "agent":
+            import agent as module
 
-    registry = module.REGISTRY
-    if subject == "prometheus_client mp":
-        from prometheus_client import multiprocess
+            # As the app's own registry, with room for more series than its default limits allow.
+            path = os.path.join(os.environ["AGENT_METRICS_DIR"], "bench.v1.seg")
+            limits = {"series_max": SERIES_MAX, "metric_series_max": SERIES_MAX}
+            registry = module.Registry(path, "bench", bytes_max=4 << 30, **limits)
+            self.render = registry.render
+        else:
+            import prometheus_client as module
 
-        registry = module.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
-    return module, lambda: module.generate_latest(registry)
+            registry = module.REGISTRY
+            merged = registry
+            if subject == "prometheus_client mp":
+                from prometheus_client import multiprocess
 
+                merged = module.CollectorRegistry()
+                multiprocess.MultiProcessCollector(merged)
+            self.render = lambda: module.generate_latest(merged)
+        self.module, self.registry = module, registry
 
-def make_series(module, kind: str, count: int, offset: int = 0) -> object:
-    if kind == "counter":
-        metric = module.Counter(f"made_{offset}", "Made for the benchmark.", LABEL)
-        for i in range(count):
-            metric.labels(f"s{i}").inc()
+    def counter(self, name: str, labels: tuple[str, ...] = ()):
+        return self.module.Counter(name, "Made.", labels, registry=self.registry)
+
+    def histogram(self, name: str, labels: tuple[str, ...] = ()):
+        return self.module.Histogram(name, "Made.", labels, registry=self.registry, buckets=BUCKETS)
+
+    def make_series(self, kind: str, count: int, name: str) -> object:
+        if kind == "counter":
+            metric = self.counter(name, ("series",))
+            for i in range(count):
+                metric.labels(f"s{i}").inc()
+        else:
+            metric = self.histogram(name, ("series",))
+            for i in range(count):
+                metric.labels(f"s{i}").observe(0.2)
         return metric
-    metric = module.Histogram(f"made_{offset}", "Made for the benchmark.", LABEL, buckets=BUCKETS)
-    for i in range(count):
-        metric.labels(f"s{i}").observe(0.2)
-    return metric
 
 
 # --- scenarios --------------------------------------------------------------------------------
@@ -101,11 +112,12 @@ def import_time(subject: str) -> dict[str, float]:
 
 def render(subject: str, count: str) -> dict[str, float]:
     """Milliseconds to render that many counters, and what another thread can do meanwhile."""
-    module, rendered = library(subject)
-    make_series(module, "counter", int(count))
-    rounds = 3 if subject != "agent" else 2 * ROUNDS
-    milliseconds = best_ms(rendered, rounds)
-    return {"ms": milliseconds, "bytes": len(rendered()), "gil_free": gil_free(rendered)}
+    library = Library(subject)
+    library.make_series("counter", int(count), "made")
+    milliseconds = best_ms(library.render, 2 * ROUNDS if subject == "agent" else 3)
+    page = library.render()
+    assert page.count(b"made_total{") == int(count)
+    return {"ms": milliseconds, "bytes": len(page), "gil_free": gil_free(library.render)}
 
 
 def gil_free(call: Callable[[], object]) -> float:
@@ -161,29 +173,28 @@ def scrape(subject: str, dead: str) -> dict[str, float]:
 
     `dead` workers have come, written and gone before.
     """
-    module, rendered = library(subject)
+    library = Library(subject)
 
     def work() -> None:
         for i in range(METRICS):
-            module.Counter(f"count_{i}", "Made.").inc()
-            module.Histogram(f"seconds_{i}", "Made.", buckets=BUCKETS).observe(0.2)
-
-    def brief() -> None:
-        module.Counter("brief", "Made.").inc()
+            library.counter(f"count_{i}").inc()
+            library.histogram(f"seconds_{i}").observe(0.2)
 
     for _ in range(int(dead)):
         child = os.fork()
         if child == 0:
-            brief()
+            library.counter("brief").inc()
+            library.histogram("brief_seconds").observe(0.2)
             os._exit(0)
         os.waitpid(child, 0)
     stop = fork_workers(WORKERS, work)
     try:
-        milliseconds = best_ms(rendered)
-        size = len(rendered())
+        milliseconds = best_ms(library.render)
+        page = library.render()
     finally:
         stop()
-    return {"ms": milliseconds, "bytes": size}
+    assert f"count_7_total {WORKERS}.0\n" in page.decode().replace(f"{WORKERS}\n", f"{WORKERS}.0\n")
+    return {"ms": milliseconds, "bytes": len(page)}
 
 
 def series_memory(subject: str, kind: str) -> dict[str, float]:
@@ -193,8 +204,8 @@ def series_memory(subject: str, kind: str) -> dict[str, float]:
     """
     from procs import anonymous_bytes
 
-    module, _ = library(subject)
-    make_series(module, kind, 1000)
+    library = Library(subject)
+    warm = library.make_series(kind, 1000, "warm")
     folder = Path(os.environ["AGENT_METRICS_DIR"])
     count = 50_000
 
@@ -202,9 +213,9 @@ def series_memory(subject: str, kind: str) -> dict[str, float]:
         return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
     before = shared(), anonymous_bytes()
-    kept = make_series(module, kind, count, offset=1)
+    kept = library.make_series(kind, count, "made")
     after = shared(), anonymous_bytes()
-    assert kept is not None
+    assert kept is not warm
     return {
         "shared": (after[0] - before[0]) / count,
         "private": (after[1] - before[1]) / count,
