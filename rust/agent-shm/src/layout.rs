@@ -141,6 +141,8 @@ impl Default for Options {
     }
 }
 
+const RINGS_BYTES_MAX: u64 = 8 << 30;
+
 impl Options {
     /// For the collector: 1,000,000 series, rings of 2 MiB, at most 2 GiB.
     pub fn collector() -> Options {
@@ -156,12 +158,16 @@ impl Options {
 
     /// Brings every limit into the range that the layout can hold.
     pub fn clamped(self) -> Options {
+        let slots_max = self.slots_max.clamp(1, 16_384);
+        // All rings together stay below 8 GiB: blocks stand behind them, and 31 bits must reach the last one.
+        let records_max = (RINGS_BYTES_MAX / RING_CELL_BYTES / u64::from(slots_max)) as u32;
+        let records_max = (records_max / 2 + 1).next_power_of_two().min(1 << 22);
         Options {
             series_max: self.series_max.clamp(1, 1 << 26),
             metric_series_max: self.metric_series_max.clamp(1, 1 << 26),
             metrics_max: self.metrics_max.clamp(1, 1 << 24),
-            slots_max: self.slots_max.clamp(1, 16_384),
-            ring_records: self.ring_records.clamp(8, 1 << 22).next_power_of_two(),
+            slots_max,
+            ring_records: self.ring_records.clamp(8, records_max).next_power_of_two(),
             bytes_max: self.bytes_max.clamp(PAGE_BYTES, 16 << 30),
         }
     }

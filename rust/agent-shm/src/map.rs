@@ -12,7 +12,7 @@
 //! A link word is `tag (32) | unit of the next entry (31) | mark (1)`; the tag is the upper half of the owner's hash, so
 //! most strangers in a chain are passed without looking at their keys.
 
-use crate::block::{self, CLAIMED, DEAD, EXPIRING, LIVE};
+use crate::block::{self, CLAIMED, DEAD, EXPIRING, LIMBO, LIVE};
 use crate::entry::{self, Kind};
 use crate::layout::*;
 use crate::region::Region;
@@ -66,6 +66,9 @@ impl Map<'_> {
     }
 
     pub fn find(&self, key: &Key<'_>) -> Lookup {
+        if key.bytes.len() > entry::KEY_BYTES_MAX {
+            return Lookup::Missing(0);
+        }
         self.walk(key, |entry| {
             let meta = entry::meta(self.region, entry);
             meta == entry::Meta::new(key.kind, key.metric, key.bytes)
@@ -141,6 +144,8 @@ impl Map<'_> {
                     let word = self.region.word(current + ENTRY_NEXT);
                     word.fetch_or(MARK, Ordering::AcqRel) | MARK
                 }
+                // Killed, taken out of the chain and retired since we read the link that led here.
+                LIMBO => return Step::Again,
                 _ => return Step::Corrupt,
             }
         };

@@ -6,13 +6,13 @@
 //!
 //! ```text
 //! cell (32 bytes)   stamp | a | b | c
-//!   stamp           2 x (number of the cell + 1), one less while it is being written
+//!   stamp           number of the cell + 1 (62) | follows another (1) | being written (1)
 //!   value           a = series (unit, generation)   b = unix ms (48) | kind (8) | 0      c = f64 bits or hash
 //!   event           a = length in bytes             b = unix ms (48) | kind (8) | cells that follow   c = 0
 //!   ... follow      a, b, c = 24 bytes of text
 //! ```
 //!
-//! A writer killed inside a cell leaves an odd stamp that nobody reads and a cursor that does not count it; the slot's
+//! A writer killed inside a cell leaves a stamp that nobody reads and a cursor that does not count it; the slot's
 //! next owner goes on from the cursor and overwrites it. Seqlock orderings after Boehm, *Can seqlocks get along with
 //! programming language memory models?* (2012).
 
@@ -59,6 +59,12 @@ pub struct Ring<'a> {
     pub cells: u64,
 }
 
+const WRITING: u64 = 1;
+
+fn stamp(number: u64, follows: bool) -> u64 {
+    (number + 1) << 2 | u64::from(follows) << 1
+}
+
 impl Ring<'_> {
     fn cell(&self, number: u64) -> u64 {
         self.start + (number & (self.cells - 1)) * RING_CELL_BYTES
@@ -70,12 +76,12 @@ impl Ring<'_> {
 
     /// Writes one cell; by the slot's owner only.
     #[inline]
-    fn put(&self, number: u64, a: u64, b: u64, c: u64) {
+    fn put(&self, number: u64, follows: bool, [a, b, c]: [u64; 3]) {
         let cell = self.cell(number);
         let word = |offset: u64| self.region.word(cell + offset);
-        let stamp = (number + 1) << 1;
-        word(0).store(stamp - 1, Ordering::Relaxed);
-        // Partner: the Acquire fence in `get`. A reader that sees new contents sees the odd stamp too.
+        let stamp = stamp(number, follows);
+        word(0).store(stamp | WRITING, Ordering::Relaxed);
+        // Partner: the Acquire fence in `get`. A reader that sees new contents sees this stamp too.
         fence(Ordering::Release);
         word(8).store(a, Ordering::Relaxed);
         word(16).store(b, Ordering::Relaxed);
@@ -88,7 +94,7 @@ impl Ring<'_> {
         let written = self.region.word(self.slot + SLOT_RING_WRITTEN);
         let number = written.load(Ordering::Relaxed);
         let a = u64::from(series.offset) << 32 | u64::from(series.generation);
-        self.put(number, a, unix_ms << 16 | (kind as u64) << 8, bits);
+        self.put(number, false, [a, unix_ms << 16 | (kind as u64) << 8, bits]);
         written.store(number + 1, Ordering::Release);
     }
 
@@ -98,24 +104,24 @@ impl Ring<'_> {
         let follow = bytes.len().div_ceil(EVENT_CELL_BYTES) as u64;
         let written = self.region.word(self.slot + SLOT_RING_WRITTEN);
         let number = written.load(Ordering::Relaxed);
-        self.put(number, bytes.len() as u64, unix_ms << 16 | KIND_EVENT << 8 | follow, 0);
+        self.put(number, false, [bytes.len() as u64, unix_ms << 16 | KIND_EVENT << 8 | follow, 0]);
         for (index, chunk) in bytes.chunks(EVENT_CELL_BYTES).enumerate() {
             let mut cell = [0; EVENT_CELL_BYTES];
             cell[..chunk.len()].copy_from_slice(chunk);
             let word = |i: usize| {
                 u64::from_le_bytes(cell[i * 8..i * 8 + 8].try_into().unwrap_or_default())
             };
-            self.put(number + 1 + index as u64, word(0), word(1), word(2));
+            self.put(number + 1 + index as u64, true, [word(0), word(1), word(2)]);
         }
         // Readers come only as far as this: an event is there whole or not at all.
         written.store(number + 1 + follow, Ordering::Release);
     }
 
-    /// The contents of cell `number`, or nothing when it has been overwritten.
-    fn get(&self, number: u64) -> Option<[u64; 3]> {
+    /// The contents of cell `number`, or nothing when it has been overwritten or is not of that sort.
+    fn get(&self, number: u64, follows: bool) -> Option<[u64; 3]> {
         let cell = self.cell(number);
         let word = |offset: u64| self.region.word(cell + offset);
-        let stamp = (number + 1) << 1;
+        let stamp = stamp(number, follows);
         if word(0).load(Ordering::Acquire) != stamp {
             return None;
         }
@@ -152,8 +158,9 @@ impl RingReader {
         }
         while self.next < written {
             let before = self.next;
-            match ring.get(before) {
+            match ring.get(before, false) {
                 Some(contents) => self.give(ring, contents, written, &mut drained, &mut each),
+                // Overwritten, or what is left of an event whose beginning was.
                 None => {
                     drained.lost += 1;
                     self.next = before + 1;
@@ -187,7 +194,7 @@ impl RingReader {
         let follow = (b & 0xff).min(written - self.next - 1);
         self.text.clear();
         let whole = kind == KIND_EVENT
-            && (1..=follow).all(|index| match ring.get(self.next + index) {
+            && (1..=follow).all(|index| match ring.get(self.next + index, true) {
                 Some(words) => {
                     words.iter().for_each(|word| self.text.extend_from_slice(&word.to_le_bytes()));
                     true

@@ -14,7 +14,7 @@ use crate::region::Region;
 use crate::ring::{self, Drained, Entry, Ring};
 use crate::series::SeriesId;
 use crate::slot::{self, SlotInfo};
-use crate::sync::{Ordering, Pair};
+use crate::sync::{fence, Ordering, Pair};
 use crate::{block, entry};
 use std::fs::File;
 use std::path::Path;
@@ -169,6 +169,7 @@ impl Segment {
         let region = &self.inner.region;
         let block = entry::offset(id.offset);
         let is_it = || {
+            fence(Ordering::Acquire);
             let state = block::state(region, block);
             matches!(state.state, block::LIVE | block::EXPIRING)
                 && state.generation == id.generation

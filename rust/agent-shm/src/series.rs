@@ -177,7 +177,13 @@ impl Writer {
 
     /// Counts every value once.
     pub fn observe_many(&self, s: &Series, values: impl Iterator<Item = f64>) -> Outcome {
-        self.guarded(s, || values.for_each(|value| self.observe_inside(s, value, 1)))
+        // A guard, not `guarded`: an iterator that panics must not leave the section open.
+        let _guard = self.enter();
+        if !self.lives(s) {
+            return Outcome::Stale;
+        }
+        values.for_each(|value| self.observe_inside(s, value, 1));
+        Outcome::Applied
     }
 
     #[inline]

@@ -111,7 +111,7 @@ pub fn info(region: &Region, places: &Places, probe: Option<&File>, index: u16) 
 }
 
 /// A second open file description of the same file: locks belong to descriptions, not to processes.
-fn open_again(region: &Region) -> Result<File, Error> {
+pub fn open_again(region: &Region) -> Result<File, Error> {
     let path = region.path();
     let fail = |source| Error::Io { stage: "open for locking", path: path.into(), source };
     let file = OpenOptions::new()

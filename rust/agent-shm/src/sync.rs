@@ -28,8 +28,9 @@ impl Pair {
         split(self.0.load(Ordering::Acquire))
     }
 
-    /// Both halves at one moment, by 8-byte loads only, for pairs whose first half grows with every change: the same
-    /// first half before and after means that the second half belongs to it. After 64 attempts under a hammering
+    /// Both halves at one moment, by 8-byte loads only, for pairs whose first half grows with every change, or changes
+    /// once per owner and never back: the same first half before and after means that the second half belongs to it.
+    /// After 64 attempts under a hammering
     /// writer the last read is given.
     pub fn load_counted(&self) -> (u64, u64) {
         // SAFETY: `self` is 16 valid bytes, aligned to 16; both halves lie in it, and 8-byte atomic loads of a location

@@ -90,12 +90,12 @@ impl Writer {
                 FREE => continue,
                 DEAD => self.retire(block, state),
                 LIMBO => {
-                    if self.is_past_grace(block) && self.free_entry(block, state) {
+                    if self.is_past_grace(block, self.epoch()) && self.free_entry(block, state) {
                         tended.freed += 1;
                         continue;
                     }
                 }
-                CLAIMED | CLAIMED_PART if !self.segment().slot_is_alive(state.owner) => {
+                CLAIMED | CLAIMED_PART if self.is_abandoned(state.owner) => {
                     tended.recovered += u64::from(self.recover(block, state));
                 }
                 _ => {}
@@ -128,16 +128,20 @@ impl Writer {
 
     /// Writes the epoch of now into the upper half of `ENTRY_EXTRA`.
     fn stamp(&self, block: u64) {
-        let epoch = self.region().word(WORD_EPOCH).load(Ordering::Acquire);
+        let epoch = self.epoch();
         let extra = self.region().word(block + ENTRY_EXTRA);
         let _ = extra.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             Some(word & 0xffff_ffff | epoch << 32)
         });
     }
 
-    fn is_past_grace(&self, block: u64) -> bool {
+    fn epoch(&self) -> u64 {
+        self.region().word(WORD_EPOCH).load(Ordering::Acquire)
+    }
+
+    /// Whether `epoch` is late enough for what was stamped on `block`.
+    fn is_past_grace(&self, block: u64, epoch: u64) -> bool {
         let stamped = self.region().word(block + ENTRY_EXTRA).load(Ordering::Acquire) >> 32;
-        let epoch = self.region().word(WORD_EPOCH).load(Ordering::Acquire);
         u64::from((epoch as u32).wrapping_sub(stamped as u32)) >= epoch::GRACE
     }
 
@@ -154,6 +158,14 @@ impl Writer {
             parts::free_below(region, places, cells, parts::EXPONENTIAL_POINTERS, 0);
         }
         block::free(region, places, block, state)
+    }
+
+    /// Whether nobody goes on filling in what was seen claimed for this slot. Blocks are claimed inside of operations
+    /// only: no mark means that the operation is over, and then either the state has moved on, and the change that the
+    /// caller is about to make fails, or the claim is of an owner who died before this one came.
+    fn is_abandoned(&self, owner: u16) -> bool {
+        let active = self.region().word(self.places().slot(owner) + SLOT_ACTIVE);
+        active.load(Ordering::Acquire) == 0 || !self.segment().slot_is_alive(owner)
     }
 
     /// A block whose owner died while filling it in.
@@ -178,9 +190,7 @@ impl Writer {
             let word = self.region().word(WORD_TENDING);
             return word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
         }
-        let open =
-            || std::fs::OpenOptions::new().read(true).write(true).open(self.region().path()).ok();
-        let lock = self.tend.lock.get_or_init(open);
+        let lock = self.tend.lock.get_or_init(|| slot::open_again(self.region()).ok());
         lock.as_ref().is_some_and(|file| slot::try_lock(file, TEND_BYTE))
     }
 
@@ -203,6 +213,8 @@ impl Expirer {
     /// Lets series go whose value has been the same for `idle_ms`; `now_ms` is any clock that does not jump back.
     /// Gives how many died. To be followed by [`Writer::tend`].
     pub fn run(&mut self, writer: &Writer, now_ms: u64, idle_ms: u64) -> u64 {
+        // The epoch first: only a value read when the grace was over already can be the last one.
+        let epoch = writer.epoch();
         let view = writer.segment().view();
         let mut seen = HashMap::with_capacity(self.seen.len());
         let mut expired = 0;
@@ -212,7 +224,7 @@ impl Expirer {
                 let (old, since) = self.seen.get(&series.id).copied().unwrap_or((digest, now_ms));
                 let since = if old == digest { since } else { now_ms };
                 let idle = now_ms.saturating_sub(since) >= idle_ms;
-                if idle && writer.expire_step(series.id, old == digest) {
+                if idle && writer.expire_step(series.id, old == digest, epoch) {
                     expired += 1;
                 } else {
                     seen.insert(series.id, (digest, since));
@@ -226,7 +238,7 @@ impl Expirer {
 
 impl Writer {
     /// One step of an idle series towards its end; `true` when it died.
-    fn expire_step(&self, id: SeriesId, unchanged: bool) -> bool {
+    fn expire_step(&self, id: SeriesId, unchanged: bool, epoch: u64) -> bool {
         let _guard = self.enter();
         let block = entry::offset(id.offset);
         let state = block::state(self.region(), block);
@@ -243,7 +255,8 @@ impl Writer {
                 block::publish(self.region(), block);
                 false
             }
-            EXPIRING if self.is_past_grace(block) => self.kill(block),
+            // From exactly this state: whoever made it live again meanwhile is about to add.
+            EXPIRING if self.is_past_grace(block, epoch) => self.kill(block, state),
             EXPIRING => {
                 // Nothing else may be waiting: ask for epochs.
                 self.region().word(WORD_PENDING).fetch_max(1, Ordering::Relaxed);

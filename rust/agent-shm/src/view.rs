@@ -17,7 +17,7 @@ use crate::parts;
 use crate::region::Region;
 use crate::segment::{Inner, Segment};
 use crate::series::{lane_value, SeriesId};
-use crate::sync::Ordering;
+use crate::sync::{fence, Ordering};
 use std::collections::HashMap;
 
 /// The value of one series, merged over all processes.
@@ -184,6 +184,8 @@ impl FamilyView<'_> {
         let reader = Reader { inner: self.inner, cells, extra: block + ENTRY_EXTRA };
         let Scratch { labels, buckets, per_process } = scratch;
         let value = reader.value(&self.meta.shape, buckets, per_process);
+        // All that was read above was read before this word is.
+        fence(Ordering::Acquire);
         let now = region.word(block).load(Ordering::Acquire);
         // Between live and expiring only the state byte differs: it is the same series.
         if now & !0xff00 != word & !0xff00 || !matches!((now >> 8) as u8, LIVE | EXPIRING) {
@@ -246,10 +248,17 @@ impl Reader<'_> {
     }
 
     fn pair(&self, offset: u64) -> (u64, f64) {
-        let pair = self.region().pair(offset);
-        let (count, sum) =
-            if self.region().is_writable() { pair.load() } else { pair.load_counted() };
+        let (count, sum) = self.pair_bits(offset);
         (count, f64::from_bits(sum))
+    }
+
+    fn pair_bits(&self, offset: u64) -> (u64, u64) {
+        let pair = self.region().pair(offset);
+        if self.region().is_writable() {
+            pair.load()
+        } else {
+            pair.load_counted()
+        }
     }
 
     /// Visits the cells above and every writer's copy of them.
@@ -335,8 +344,10 @@ impl Reader<'_> {
             }
             let lane = group + slot % parts::GAUGE_SLOTS_IN_GROUP * parts::GAUGE_LANE_BYTES;
             let word = |offset| self.region().word(lane + offset).load(Ordering::Acquire);
-            retired.extend(lane_value(word(0)));
-            let Some(value) = lane_value(word(8)) else { continue };
+            // Both at one moment: a new owner moves one into the other, and neither twice nor never may it be seen.
+            let (left, value) = self.pair_bits(lane);
+            retired.extend(lane_value(left));
+            let Some(value) = lane_value(value) else { continue };
             let state = self.inner.places.slot(slot as u16);
             let owner = |offset| self.region().word(state + offset).load(Ordering::Acquire);
             let current = owner(SLOT_GENERATION) == word(16);

@@ -3,7 +3,7 @@
 //! One per thread that writes; a Python process has one, used under the GIL. Operations of one writer do not overlap, and
 //! that is all the exclusion there is: writers never wait for each other.
 
-use crate::block::{self, Cursor};
+use crate::block::{self, Cursor, State};
 use crate::entry::{self, Kind, Meta};
 use crate::epoch::{self, Barrier};
 use crate::error::Error;
@@ -286,8 +286,11 @@ impl Writer {
         loop {
             let head = match self.map().find(&key) {
                 Lookup::Found(block) => {
+                    if block::publish(self.region(), block).state != block::LIVE {
+                        // Removed since it was found: the next search takes it out of the chain.
+                        continue;
+                    }
                     self.discard(made);
-                    block::publish(self.region(), block);
                     return Ok(self.handle(block, metric, labels.len(), &shape.0, false));
                 }
                 Lookup::Missing(head) => head,
@@ -346,14 +349,19 @@ impl Writer {
         let _guard = self.enter();
         let key = self.map().key(Kind::Series, metric.0, labels.as_bytes());
         match self.map().find(&key) {
-            Lookup::Found(block) => self.kill(block),
+            Lookup::Found(block) => self.kill_now(block),
             _ => false,
         }
     }
 
-    /// Declares a series dead. Inside an epoch.
-    pub(crate) fn kill(&self, block: u64) -> bool {
-        let state = block::state(self.region(), block);
+    /// Declares a series dead, whether it is about to expire or not. Inside an epoch.
+    fn kill_now(&self, block: u64) -> bool {
+        // Twice at most changes the state under us without killing it: expiring, and live again.
+        (0..8).any(|_| self.kill(block, block::state(self.region(), block)))
+    }
+
+    /// Declares a series dead if it is still in the state `state`. Inside an epoch.
+    pub(crate) fn kill(&self, block: u64, state: State) -> bool {
         let mortal = matches!(state.state, block::LIVE | block::EXPIRING);
         if !mortal || !block::shift(self.region(), block, state, state.with(block::DEAD, 0)) {
             return false;
@@ -403,7 +411,7 @@ impl Writer {
                 // The overflow series stays while nothing went there: later there may be no memory for it.
                 let is_kept =
                     overflows == 0 && entry::key_is(region, block, OVERFLOW_LABELS.as_bytes());
-                if is_ours && !is_kept && self.kill(block) {
+                if is_ours && !is_kept && self.kill_now(block) {
                     removed += 1;
                 }
             }

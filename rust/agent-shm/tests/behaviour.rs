@@ -306,3 +306,42 @@ fn every_slot_taken_is_an_error_that_says_so() {
     drop(writers);
     assert!(segment.writer().is_ok());
 }
+
+#[test]
+fn a_reader_that_comes_in_the_middle_of_an_event_loses_that_event_only() {
+    let segment = Segment::private("t", &Options { ring_records: 16, ..Options::default() });
+    let writer = segment.writer().unwrap();
+    let metric = writer.metric(&spec("h", Shape::Summary(&[0.5]))).unwrap();
+    let series = writer.series(metric, "").unwrap();
+    // Text that looks like the head of a record of every kind, and of events with many cells behind them.
+    for text in [[1; 100], [2; 100], [3; 100], [0xff; 100]] {
+        writer.event(&text);
+        (0..14).for_each(|n| writer.record(&series, RecordKind::Sample, n));
+        let mut seen = Vec::new();
+        let drained = segment.ring_reader(0).unwrap().drain(|entry| match entry {
+            Entry::Value { bits, .. } => seen.push(bits),
+            Entry::Event { .. } => panic!("its beginning was overwritten"),
+        });
+        assert_eq!(seen, (0..14).collect::<Vec<_>>());
+        assert_eq!((drained.read, drained.lost), (14, 2));
+    }
+}
+
+#[test]
+fn the_largest_limits_stay_within_the_reach_of_an_offset() {
+    let options = Options {
+        series_max: u32::MAX,
+        metric_series_max: 10,
+        metrics_max: u32::MAX,
+        slots_max: u16::MAX,
+        ring_records: u32::MAX,
+        bytes_max: u64::MAX,
+    };
+    let segment = Segment::private("t", &options);
+    assert!(segment.usage().bytes_reserved < 32 << 30);
+    let writer = segment.writer().unwrap();
+    let metric = writer.metric(&spec("a", Shape::Counter)).unwrap();
+    let series = writer.series(metric, "").unwrap();
+    assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    assert_eq!(values(&segment, "a"), [(String::new(), 1.0)]);
+}
