@@ -137,7 +137,10 @@ def run_scenarios() -> list[Row]:
 def cell(value: float, ours: float | None) -> str:
     """A figure with three digits, and how many times ours it is."""
     text = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-    return text if ours is None or not ours else f"{text} ({value / ours:.2g}x)"
+    if not ours:
+        return text
+    ratio = value / ours
+    return f"{text} ({ratio:.0f}x)" if ratio >= 10 else f"{text} ({ratio:.2g}x)"
 
 
 def table(rows: list[Row]) -> list[str]:
