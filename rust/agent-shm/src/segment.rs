@@ -160,13 +160,18 @@ impl Segment {
 
     /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one.
     pub fn ring_reader(&self, slot: u16) -> Option<RingReader> {
-        let cursor = ring::RingReader::new(&self.ring(slot)?);
+        let ring = self.ring(slot)?;
+        // The file grew when the ring got its memory.
+        self.inner.region.refresh();
+        let cursor = ring::RingReader::new(&ring);
         Some(RingReader { segment: self.clone(), slot, cursor })
     }
 
     /// The metric and the label text behind a series of a ring record; nothing when it was removed.
     pub fn describe(&self, id: SeriesId) -> Option<(MetricMeta, String)> {
         let region = &self.inner.region;
+        // The series may be in pages that came after the last view.
+        region.refresh();
         let block = entry::offset(id.offset);
         let is_it = || {
             fence(Ordering::Acquire);
