@@ -154,8 +154,7 @@ impl Apps {
 
     fn drop_damaged(&mut self, files: &[(String, Metadata)], stats: &Stats) {
         let hit = |one: &Attached| {
-            one.app.watched.was_hit()
-                || one.app.segment.usage().damage > one.damage
+            one.app.watched.was_hit() || one.app.segment.usage().damage > one.damage
         };
         let names: Vec<String> =
             self.attached.iter().filter(|(_, one)| hit(one)).map(|(n, _)| n.clone()).collect();

@@ -246,11 +246,11 @@ impl Page<'_> {
     }
 
     fn header(&mut self, family: &Merged<'_>, out: &mut Vec<u8>) {
-        let help = family.parts.iter().map(|part| match part {
+        let mut help = family.parts.iter().map(|part| match part {
             Part::Cells { family, .. } => family.meta().help.as_str(),
             Part::Pushed { family, .. } => family.help.as_str(),
         });
-        let help = help.filter(|help| !help.is_empty()).next().unwrap_or("");
+        let help = help.find(|help| !help.is_empty()).unwrap_or("");
         let unit = family.parts.iter().find_map(|part| match part {
             Part::Cells { family, .. } => Some(family.meta().unit.as_str()),
             Part::Pushed { .. } => None,

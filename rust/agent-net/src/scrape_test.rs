@@ -1,0 +1,194 @@
+//! Pages out of several segments.
+
+use std::sync::Arc;
+
+use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
+
+use super::*;
+
+fn segment(name: &str) -> (Segment, Writer) {
+    let segment = Segment::private(name, &Options::default());
+    let writer = segment.writer().expect("a slot");
+    (segment, writer)
+}
+
+fn spec<'a>(name: &'a str, help: &'a str, shape: Shape<'a>) -> MetricSpec<'a> {
+    MetricSpec { name, help, unit: "", shape }
+}
+
+fn count(writer: &Writer, name: &str, labels: &str, n: u64) {
+    let metric = writer.metric(&spec(name, "Help.", Shape::Counter)).expect("room");
+    let series = writer.series(metric, labels).expect("room");
+    assert_eq!(writer.add(&series, n), agent_shm::Outcome::Applied);
+}
+
+fn gauge(writer: &Writer, name: &str, labels: &str, value: f64) {
+    let shape = Shape::Gauge(GaugeMode::MostRecent);
+    let metric = writer.metric(&spec(name, "", shape)).expect("room");
+    let series = writer.series(metric, labels).expect("room");
+    assert_eq!(writer.set(&series, value), agent_shm::Outcome::Applied);
+}
+
+fn page(sources: &[Source<'_>], format: Format) -> (String, Skipped) {
+    let mut out = Vec::new();
+    let skipped = render(sources, format, &mut out);
+    (String::from_utf8(out).expect("UTF-8"), skipped)
+}
+
+#[test]
+fn families_of_one_name_stand_under_one_header_with_the_app_in_front() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    let (blog, blog_writer) = segment("blog");
+    count(&own_writer, "hits", "", 1);
+    count(&shop_writer, "hits", "a=\"1\"", 2);
+    count(&blog_writer, "hits", "", 3);
+    gauge(&shop_writer, "alone", "", 1.5);
+    let sources =
+        [Source::own(&own), Source::of_app(&blog, "blog"), Source::of_app(&shop, "sh\"op")];
+    let (text, skipped) = page(&sources, Format::Text004);
+    let expected = "# TYPE alone gauge\nalone{app=\"sh\\\"op\"} 1.5\n# HELP hits_total Help.\n\
+        # TYPE hits_total counter\nhits_total 1\nhits_total{app=\"blog\"} 3\n\
+        hits_total{app=\"sh\\\"op\",a=\"1\"} 2\n";
+    assert_eq!(text, expected);
+    assert_eq!(skipped, Skipped::default());
+}
+
+#[test]
+fn the_first_type_wins_and_the_others_are_counted() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    count(&own_writer, "x", "", 1);
+    gauge(&own_writer, "y_count", "", 1.0);
+    gauge(&shop_writer, "x", "", 2.0);
+    gauge(&shop_writer, "x_total", "", 3.0);
+    let metric = shop_writer.metric(&spec("y", "", Shape::Explicit(&[1.0]))).expect("room");
+    shop_writer.series(metric, "").expect("room");
+    for format in [Format::Text004, Format::OpenMetrics100] {
+        let (text, skipped) = page(&[Source::own(&own), Source::of_app(&shop, "shop")], format);
+        assert_eq!(skipped.type_conflicts, 3);
+        assert!(!text.contains("shop"), "{text}");
+        assert!(text.contains("x_total 1\n") && text.contains("y_count 1\n"), "{text}");
+    }
+}
+
+#[test]
+fn label_text_of_a_foreign_segment_is_checked() {
+    let good = ["", "a=\"\"", "a=\"x\",b=\"y\\\\\"", "_a=\"\\\"\\n\"", "a=\"\u{fc}\""];
+    for text in good {
+        assert!(labels_are_sound(text.as_bytes()), "{text}");
+    }
+    let bad: [&[u8]; 13] = [
+        b"a",
+        b"a=",
+        b"a=\"",
+        b"a=\"x\"b",
+        b"a=\"x\",",
+        b"=\"x\"",
+        b"1a=\"x\"",
+        b"a=\"x\ny\"",
+        b"a=\"\\x\"",
+        b"a=\"\\\"",
+        b"a=\"\xff\"",
+        b"a-b=\"x\"",
+        b"a=\"x\"}\nb 1",
+    ];
+    for text in bad {
+        assert!(!labels_are_sound(text), "{}", String::from_utf8_lossy(text));
+    }
+    let (shop, writer) = segment("shop");
+    count(&writer, "hits", "broken", 1);
+    count(&writer, "hits", "a=\"1\"", 1);
+    let (text, skipped) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
+    assert_eq!(skipped.bad_labels, 1);
+    assert!(text.ends_with("counter\nhits_total{app=\"shop\",a=\"1\"} 1\n"), "{text}");
+}
+
+#[test]
+fn every_kind_of_metric_has_its_lines() {
+    let (own, writer) = segment("agent");
+    let made = |name, shape| {
+        let metric = writer.metric(&spec(name, "", shape)).expect("room");
+        writer.series(metric, "").expect("room")
+    };
+    let histogram = made("h", Shape::Explicit(&[1.0, 2.0]));
+    let summary = made("s", Shape::Summary(&[0.5]));
+    let exponential = made("e", Shape::Exponential { schema: 0 });
+    let process = made("p", Shape::Gauge(GaugeMode::All));
+    for series in [&histogram, &summary, &exponential] {
+        assert_eq!(writer.observe(series, 1.5, 2), agent_shm::Outcome::Applied);
+    }
+    assert_eq!(writer.set(&process, 4.0), agent_shm::Outcome::Applied);
+    let median = |_: SeriesId, out: &mut Vec<(f64, f64)>| out.push((0.5, 1.5));
+    let source = Source { quantiles: Some(&median), ..Source::own(&own) };
+    let (text, _) = page(&[source], Format::OpenMetrics100);
+    for line in [
+        "h_bucket{le=\"1.0\"} 0",
+        "h_bucket{le=\"2.0\"} 2",
+        "h_bucket{le=\"+Inf\"} 2",
+        "h_sum 3",
+        "h_count 2",
+        "s{quantile=\"0.5\"} 1.5",
+        "s_count 2",
+        "e_bucket{le=\"2.0\"} 2",
+        "e_sum 3",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+    assert!(text.contains(&format!("p{{pid=\"{}\"}} 4\n", std::process::id())), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_long_page_is_handed_on_in_pieces_and_stops_when_asked() {
+    let (own, writer) = segment("agent");
+    for n in 0..9000 {
+        count(&writer, "hits", &format!("n=\"{n}\""), n);
+    }
+    let (whole, _) = page(&[Source::own(&own)], Format::Text004);
+    let (mut out, mut all, mut pieces) = (Vec::new(), Vec::new(), 0);
+    render_pieces(&[Source::own(&own)], &[], Format::Text004, &mut out, &mut |piece| {
+        assert!(piece.len() < PIECE_BYTES + 1024);
+        pieces += 1;
+        all.append(piece);
+        true
+    });
+    all.append(&mut out);
+    assert!(pieces >= 2 && all == whole.as_bytes());
+    let mut calls = 0;
+    render_pieces(&[Source::own(&own)], &[], Format::Text004, &mut out, &mut |_| {
+        calls += 1;
+        false
+    });
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn pushed_groups_join_the_families_of_segments() {
+    use crate::http::gateway::Gateway;
+    use crate::http::gateway_path::GroupKey;
+    let folder = crate::http::conn_test::temporary_folder("scrape");
+    let gateway = Gateway::new(&folder);
+    let limits = agent_wire::Limits::default();
+    let key = GroupKey::from_path("job/j", &limits).expect("a key");
+    let body = b"# TYPE hits_total counter\nhits_total 7\n# TYPE bare counter\nbare 2\n# TYPE g counter\ng 1\n";
+    gateway.put(&key, true, body, &limits).expect("taken");
+    let (own, writer) = segment("agent");
+    count(&writer, "hits", "", 1);
+    gauge(&writer, "g", "", 5.0);
+    let groups: Vec<Arc<Group>> = gateway.groups().0;
+    let shown = |format| {
+        let mut out = Vec::new();
+        let skipped = render_pieces(&[Source::own(&own)], &groups, format, &mut out, &mut |_| true);
+        assert_eq!(skipped.type_conflicts, 1, "g is a gauge already");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let text = shown(Format::Text004);
+    let hits = "# TYPE hits_total counter\nhits_total 1\nhits_total{instance=\"\",job=\"j\"} 7\n";
+    assert!(text.contains(hits), "{text}");
+    assert!(text.contains("# TYPE bare counter\nbare{instance=\"\",job=\"j\"} 2\n"), "{text}");
+    assert!(text.contains("# TYPE push_time_seconds gauge\n"), "{text}");
+    let open = shown(Format::OpenMetrics100);
+    assert!(open.contains("# TYPE bare unknown\nbare{instance=\"\",job=\"j\"} 2\n"), "{open}");
+    std::fs::remove_dir_all(folder).expect("clean up");
+}

@@ -119,7 +119,8 @@ extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
         if let Some((range, end)) = range_of(address) {
             let errno = *libc::__errno_location();
             let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
-            let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let flags =
+                libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             let at = page as *mut c_void;
             let mapped = libc::mmap(at, end - page, libc::PROT_READ, flags, -1, 0);
             *libc::__errno_location() = errno;

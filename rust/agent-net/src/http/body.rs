@@ -171,17 +171,30 @@ impl Drop for Charge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunk {
     /// In the size line; `digits` were read.
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// In the extension of a size line.
-    Extension { value: u64 },
+    Extension {
+        value: u64,
+    },
     /// The CR of a size line was read.
-    SizeLf { value: u64 },
-    Data { left: u64 },
+    SizeLf {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// In the trailer section; `empty` while nothing of the line was read.
-    Trailer { empty: bool },
-    TrailerLf { empty: bool },
+    Trailer {
+        empty: bool,
+    },
+    TrailerLf {
+        empty: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

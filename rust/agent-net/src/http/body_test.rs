@@ -3,7 +3,11 @@
 use super::*;
 
 /// Body data, and how many bytes of the input belonged to the body.
-fn read_cut(framing: Framing, input: &[u8], cut: usize) -> Result<(Vec<u8>, usize, bool), BodyError> {
+fn read_cut(
+    framing: Framing,
+    input: &[u8],
+    cut: usize,
+) -> Result<(Vec<u8>, usize, bool), BodyError> {
     let mut framer = Framer::new(framing);
     let mut data = Vec::new();
     let mut used = 0;
@@ -66,10 +70,7 @@ fn a_broken_chunk_is_refused() {
 fn chunk_extras_are_bounded_over_the_whole_body() {
     let one = format!("1;{}\r\nx\r\n", "a".repeat(1000));
     let body = one.repeat(5) + "0\r\n\r\n";
-    assert_eq!(
-        read_cut(Framing::Chunked, body.as_bytes(), 11),
-        Err(BodyError::ChunkExtras)
-    );
+    assert_eq!(read_cut(Framing::Chunked, body.as_bytes(), 11), Err(BodyError::ChunkExtras));
 }
 
 #[test]

@@ -6,14 +6,15 @@
 
 use super::body::{BodyError, Charge, Framer};
 use super::decode::{Coding, Decoder};
-use super::gateway_path;
+use super::gateway_path::{samples_at_most, GroupKey};
 use super::head::{Framing, Head, HeadError, HeadScan, Method, Scanned};
+use super::jobs::Put;
 use super::push::{self, Form};
-use super::respond::{refusal_body, Answer, Terms, JSON, TEXT};
-use super::routes::{Route, NO_ROUTE};
+use super::respond::{Answer, Terms, Why, JSON};
+use super::routes::Route;
 use super::stats::Count;
 use super::stream::Stream;
-use super::{health, page, HttpService, Ingest, Next, Peer};
+use super::{HttpService, Ingest, Next, Peer};
 
 /// A body that nobody wants is read and forgotten up to this length.
 pub const SKIPPED_BYTES_MAX: u64 = 64 << 10;
@@ -32,7 +33,7 @@ enum Phase {
     /// The head is not complete.
     Head { bytes: Vec<u8>, scan: HeadScan },
     /// The body is on its way.
-    Body(Upload),
+    Body(Box<Upload>),
     /// The answer was given, the body is skipped.
     Skip(Framer),
 }
@@ -50,7 +51,7 @@ struct Upload {
 /// What a body is for.
 enum Task {
     Push(Form),
-    Group(gateway_path::GroupKey, bool),
+    Group(GroupKey, bool),
 }
 
 impl Task {
@@ -63,7 +64,7 @@ impl Task {
 }
 
 /// Where a connection stands after one step.
-enum Flow {
+pub(super) enum Flow {
     /// The next request begins.
     Next,
     Wait(Box<HttpState>),
@@ -87,17 +88,14 @@ impl HttpService {
 
     /// The deadline has passed: answers 408 and ends the request.
     pub fn on_deadline(&mut self, state: &mut Option<Box<HttpState>>, out: &mut Vec<u8>) -> Next {
-        let (route, reason, text) = match state.take().map(|state| state.phase) {
+        let (route, why) = match state.take().map(|state| state.phase) {
             Some(Phase::Head { bytes, .. }) if !bytes.iter().all(u8::is_ascii_whitespace) => {
-                (None, "slow_head", "the request head comes too slowly")
+                (None, Why(408, "slow_head", "the request head comes too slowly"))
             }
-            Some(Phase::Body(upload)) => {
-                let slow = BodyError::TooSlow;
-                (Some(upload.task.route()), slow.as_str(), slow.text())
-            }
+            Some(Phase::Body(upload)) => (Some(upload.task.route()), Why::from(BodyError::TooSlow)),
             _ => return Next::WriteThenClose,
         };
-        self.refuse(out, 0, route, Terms::CLOSE, 408, reason, text, &[]);
+        self.refuse(out, 0, route, Terms::CLOSE, why, &[]);
         Next::WriteThenClose
     }
 
@@ -178,7 +176,7 @@ impl HttpService {
             Phase::Body(upload) => match upload.take(input) {
                 Ok(taken) if upload.framer.is_done() => {
                     let Phase::Body(upload) = state.phase else { return (taken, Flow::Close) };
-                    (taken, self.finish_upload(upload, turn))
+                    (taken, self.finish_upload(*upload, turn))
                 }
                 Ok(taken) => {
                     let limits = &self.settings.body;
@@ -205,7 +203,9 @@ impl HttpService {
         let skipped = match head.framing {
             Framing::Empty => true,
             Framing::Length(bytes) => {
-                bytes <= SKIPPED_BYTES_MAX && !head.expect_continue && !route.is_streamed(head.method)
+                bytes <= SKIPPED_BYTES_MAX
+                    && !head.expect_continue
+                    && !route.is_streamed(head.method)
             }
             Framing::Chunked => false,
         };
@@ -217,83 +217,21 @@ impl HttpService {
         // The terms of an answer that is given before the body was read.
         let early = Terms { keep_alive: terms.keep_alive && skipped, ..terms };
         let flow = if route == Route::Unknown {
-            self.refuse(
-                turn.out,
-                turn.now_ms,
-                Some(route),
-                early,
-                404,
-                "not_found",
-                "there is nothing at this path",
-                &[],
-            )
+            let why = Why(404, "not_found", "there is nothing at this path");
+            self.refuse(turn.out, turn.now_ms, Some(route), early, why, &[])
         } else if !route.allows(head.method) {
             let allow = [("Allow", route.allow())];
-            let text = "this path does not take this method";
-            let reason = "method_not_allowed";
-            self.refuse(turn.out, turn.now_ms, Some(route), early, 405, reason, text, &allow)
+            let why = Why(405, "method_not_allowed", "this path does not take this method");
+            self.refuse(turn.out, turn.now_ms, Some(route), early, why, &allow)
         } else if let Route::Push | Route::Gateway(_) = route {
             match self.upload(&head, route, terms, early, rest, turn) {
                 Ok(done) => return done,
                 Err(flow) => flow,
             }
         } else {
-            self.answer(&head, route, early, turn)
+            self.answer(&head, route, early, turn.out, turn.now_ms)
         };
         (0, skip(flow, head.framing, turn.now_ms, &self.settings.body))
-    }
-
-    /// Requests without a body.
-    fn answer<I: Ingest>(
-        &mut self,
-        head: &Head<'_>,
-        route: Route<'_>,
-        terms: Terms,
-        turn: &mut Turn<'_, I>,
-    ) -> Flow {
-        let verbose = head.query.split('&').any(|part| part == "verbose" || part == "verbose=1");
-        let (status, body) = match route {
-            Route::Livez if !verbose && terms.http11 && terms.keep_alive && !terms.head_only => {
-                return self.answer_probe(turn.out, turn.now_ms);
-            }
-            Route::Livez => health::answer(&self.health.live(), verbose),
-            Route::Readyz => health::answer(&self.health.ready(), verbose),
-            Route::Metrics => return self.start_scrape(head, terms, turn.out, turn.now_ms),
-            Route::Status => return self.start_status(terms, turn.out, turn.now_ms),
-            Route::Schema => {
-                let schema = self.settings.schema_json.clone();
-                let answer = Answer::new(200, JSON);
-                return self.send(turn.out, turn.now_ms, route, terms, answer, schema.as_bytes());
-            }
-            _ => {
-                let (content_type, body) = page::asset(route);
-                let answer =
-                    Answer { status: 200, content_type, extra: page::SECURITY_HEADERS };
-                return self.send(turn.out, turn.now_ms, route, terms, answer, body.as_bytes());
-            }
-        };
-        let extra: &[(&str, &str)] = match status {
-            503 => &[("Retry-After", "1"), ("Cache-Control", "no-store")],
-            _ => &[("Cache-Control", "no-store")],
-        };
-        let answer = Answer { status, content_type: TEXT, extra };
-        self.send(turn.out, turn.now_ms, route, terms, answer, body.as_bytes())
-    }
-
-    /// The ordinary liveness probe: one copy.
-    fn answer_probe(&mut self, out: &mut Vec<u8>, now_ms: u64) -> Flow {
-        let date = self.date.at(now_ms);
-        if self.alive.0 != date {
-            self.alive.0 = date.to_owned();
-            self.alive.1.clear();
-            let terms = Terms { http11: true, keep_alive: true, head_only: false };
-            let extra = &[("Cache-Control", "no-store")];
-            let answer = Answer { status: 200, content_type: TEXT, extra };
-            answer.write(&mut self.alive.1, date, terms, b"ok\n");
-        }
-        out.extend_from_slice(&self.alive.1);
-        self.count(Route::Livez.index(), 200);
-        Flow::Next
     }
 
     /// Requests with a body. `Err` is an answer that was given without reading it.
@@ -306,68 +244,25 @@ impl HttpService {
         rest: &[u8],
         turn: &mut Turn<'_, I>,
     ) -> Result<(usize, Flow), Flow> {
-        let (now_ms, route) = (turn.now_ms, Some(route));
+        let now_ms = turn.now_ms;
         if let Err(shed) = turn.cx.admit_request(turn.peer, now_ms) {
             let after = shed.retry_after_s.max(1).to_string();
             let extra = [("Retry-After", after.as_str())];
-            let text = "too many samples or too little memory; try again later";
-            let reason = shed.reason.as_str();
-            return Err(self.refuse(turn.out, now_ms, route, early, 503, reason, text, &extra));
+            let why = Why(503, shed.reason.as_str(), "over a limit; try again later");
+            return Err(self.refuse(turn.out, now_ms, Some(route), early, why, &extra));
         }
-        let task = match route {
-            Some(Route::Gateway(group)) => {
-                let key = match gateway_path::GroupKey::from_path(group, &self.settings.wire) {
-                    Ok(key) => key,
-                    Err(why) => {
-                        self.shared.stats.add_reason(Count::GatewayRefused, "bad_group");
-                        let reason = "bad_group";
-                        return Err(
-                            self.refuse(turn.out, now_ms, route, early, 400, reason, why, &[])
-                        );
-                    }
-                };
-                if head.method == Method::Delete {
-                    return Err(self.start_delete(key, early, turn.out, now_ms));
-                }
-                if !push::is_prometheus_text(head.content_type) {
-                    let text = "the body must be Prometheus text 0.0.4";
-                    let reason = "content_type";
-                    return Err(self.refuse(turn.out, now_ms, route, early, 415, reason, text, &[]));
-                }
-                Task::Group(key, head.method == Method::Put)
-            }
-            _ => match Form::from_header(head.content_type) {
-                Some(form) => Task::Push(form),
-                None => {
-                    let text = "the body must be application/json or application/x-ndjson";
-                    let reason = "content_type";
-                    return Err(self.refuse(turn.out, now_ms, route, early, 415, reason, text, &[]));
-                }
-            },
+        let task = match self.task(head, route) {
+            Ok(Ok(task)) => task,
+            Ok(Err(key)) => return Err(self.start_delete(key, early, turn.out, now_ms)),
+            Err(why) => return Err(self.refuse(turn.out, now_ms, Some(route), early, why, &[])),
         };
-        let upload = Coding::from_header(head.content_encoding).and_then(|coding| {
-            let sent_bytes_max = coding.sent_bytes_max(&self.settings.body) as u64;
-            if matches!(head.framing, Framing::Length(bytes) if bytes > sent_bytes_max) {
-                return Err(BodyError::TooLarge);
-            }
-            Ok(Upload {
-                task,
-                terms,
-                framer: Framer::new(head.framing),
-                decoder: Decoder::new(coding, &self.settings.body)?,
-                charge: self.budget.charge(),
-                began_ms: now_ms,
-                received: 0,
-            })
-        });
-        let upload = match upload {
+        let upload = match self.receive(head, task, terms, now_ms) {
             Ok(upload) => upload,
             Err(error) => {
                 let known = [("Accept-Encoding", "gzip, deflate, zstd")];
-                let extra: &[(&str, &str)] =
-                    if error == BodyError::UnknownCoding { &known } else { &[] };
-                let (status, reason, text) = (error.status(), error.as_str(), error.text());
-                return Err(self.refuse(turn.out, now_ms, route, early, status, reason, text, extra));
+                let unknown = error == BodyError::UnknownCoding;
+                let extra: &[(&str, &str)] = if unknown { &known } else { &[] };
+                return Err(self.refuse(turn.out, now_ms, Some(route), early, error.into(), extra));
             }
         };
         if head.expect_continue && head.framing != Framing::Empty {
@@ -387,7 +282,56 @@ impl HttpService {
             return Ok((0, self.finish_upload(upload, turn)));
         }
         let deadline_ms = self.settings.body.deadline_ms(now_ms, 0);
-        Ok((0, Flow::Wait(Box::new(HttpState { phase: Phase::Body(upload), deadline_ms }))))
+        let phase = Phase::Body(Box::new(upload));
+        Ok((0, Flow::Wait(Box::new(HttpState { phase, deadline_ms }))))
+    }
+
+    /// What the body is for, or the group that is to be deleted.
+    fn task(
+        &self,
+        head: &Head<'_>,
+        route: Route<'_>,
+    ) -> Result<Result<Task, GroupKey>, Why<'static>> {
+        let Route::Gateway(group) = route else {
+            let text = "the body must be application/json or application/x-ndjson";
+            let form = Form::from_header(head.content_type);
+            return form.map(|form| Ok(Task::Push(form))).ok_or(Why(415, "content_type", text));
+        };
+        let key = GroupKey::from_path(group, &self.settings.wire).map_err(|text| {
+            self.shared.stats.add_reason(Count::GatewayRefused, "bad_group");
+            Why(400, "bad_group", text)
+        })?;
+        if head.method == Method::Delete {
+            return Ok(Err(key));
+        }
+        if !push::is_prometheus_text(head.content_type) {
+            return Err(Why(415, "content_type", "the body must be Prometheus text 0.0.4"));
+        }
+        Ok(Ok(Task::Group(key, head.method == Method::Put)))
+    }
+
+    /// Gets ready for a body.
+    fn receive(
+        &self,
+        head: &Head<'_>,
+        task: Task,
+        terms: Terms,
+        now_ms: u64,
+    ) -> Result<Upload, BodyError> {
+        let coding = Coding::from_header(head.content_encoding)?;
+        let sent_bytes_max = coding.sent_bytes_max(&self.settings.body) as u64;
+        if matches!(head.framing, Framing::Length(bytes) if bytes > sent_bytes_max) {
+            return Err(BodyError::TooLarge);
+        }
+        Ok(Upload {
+            task,
+            terms,
+            framer: Framer::new(head.framing),
+            decoder: Decoder::new(coding, &self.settings.body)?,
+            charge: self.budget.charge(),
+            began_ms: now_ms,
+            received: 0,
+        })
     }
 
     fn finish_upload<I: Ingest>(&mut self, upload: Upload, turn: &mut Turn<'_, I>) -> Flow {
@@ -398,9 +342,9 @@ impl HttpService {
         match upload.task {
             Task::Push(form) => self.push(&body, form, upload.terms, turn),
             Task::Group(key, replace) => {
-                let samples = gateway_path::samples_at_most(&body);
+                let samples = samples_at_most(&body);
                 turn.cx.charge(turn.peer, samples, turn.now_ms);
-                let put = super::jobs::Put { key, replace, body, _charge: upload.charge };
+                let put = Put { key, replace, body, _charge: upload.charge };
                 self.start_put(put, upload.terms, turn.out, turn.now_ms)
             }
         }
@@ -422,8 +366,7 @@ impl HttpService {
     }
 
     fn refuse_head<I: Ingest>(&mut self, error: HeadError, turn: &mut Turn<'_, I>) -> Flow {
-        let (status, reason, text) = (error.status(), error.as_str(), error.text());
-        self.refuse(turn.out, turn.now_ms, None, Terms::CLOSE, status, reason, text, &[])
+        self.refuse(turn.out, turn.now_ms, None, Terms::CLOSE, error.into(), &[])
     }
 
     fn refuse_body<I: Ingest>(
@@ -434,110 +377,8 @@ impl HttpService {
     ) -> Flow {
         let retry: &[(&str, &str)] =
             if error.status() == 503 { &[("Retry-After", "1")] } else { &[] };
-        let (status, reason, text) = (error.status(), error.as_str(), error.text());
         let route = Some(task.route());
-        self.refuse(turn.out, turn.now_ms, route, Terms::CLOSE, status, reason, text, retry)
-    }
-
-    /// Writes a refusal and counts it by its reason.
-    #[allow(clippy::too_many_arguments)] // One line for each refusal is worth the eight.
-    fn refuse(
-        &mut self,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-        route: Option<Route<'_>>,
-        terms: Terms,
-        status: u16,
-        reason: &str,
-        text: &str,
-        extra: &[(&str, &str)],
-    ) -> Flow {
-        let json = route.is_some_and(Route::is_json);
-        let body = refusal_body(json, reason, text);
-        let answer = Answer { status, content_type: if json { JSON } else { TEXT }, extra };
-        answer.write(out, self.date.at(now_ms), terms, &body);
-        self.shared.stats.add_reason(Count::Refused, reason);
-        self.count(route.map_or(NO_ROUTE, Route::index), status);
-        after(terms)
-    }
-
-    fn send(
-        &mut self,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-        route: Route<'_>,
-        terms: Terms,
-        answer: Answer<'_>,
-        body: &[u8],
-    ) -> Flow {
-        answer.write(out, self.date.at(now_ms), terms, body);
-        self.count(route.index(), answer.status);
-        after(terms)
-    }
-
-    /// Hands the request to a render thread, which writes the whole answer.
-    fn start(
-        &mut self,
-        route: Route<'_>,
-        terms: Terms,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-        work: impl FnOnce(&super::Shared, super::jobs::Reply<'_>) + Send + 'static,
-    ) -> Flow {
-        match super::jobs::submit(&self.pool, &self.shared, terms, work) {
-            Ok(stream) => {
-                self.count(route.index(), 200);
-                Flow::Stream(stream)
-            }
-            Err(_) => {
-                let text = "too many answers are being made; try again";
-                let extra = [("Retry-After", "1")];
-                self.refuse(out, now_ms, Some(route), terms, 503, "answers_waiting", text, &extra)
-            }
-        }
-    }
-
-    fn start_scrape(
-        &mut self,
-        head: &Head<'_>,
-        terms: Terms,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-    ) -> Flow {
-        let format = agent_wire::exposition::negotiate(head.accept.unwrap_or(b""));
-        let gzip = head.accept_encoding.is_some_and(agent_wire::exposition::accepts_gzip);
-        self.start(Route::Metrics, terms, out, now_ms, move |shared, reply| {
-            super::jobs::scrape(shared, reply, format, gzip);
-        })
-    }
-
-    fn start_status(&mut self, terms: Terms, out: &mut Vec<u8>, now_ms: u64) -> Flow {
-        self.start(Route::Status, terms, out, now_ms, super::jobs::status)
-    }
-
-    fn start_put(
-        &mut self,
-        put: super::jobs::Put,
-        terms: Terms,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-    ) -> Flow {
-        let wire = self.settings.wire.clone();
-        self.start(Route::Gateway(""), terms, out, now_ms, move |shared, reply| {
-            super::jobs::put(shared, reply, put, &wire);
-        })
-    }
-
-    fn start_delete(
-        &mut self,
-        key: gateway_path::GroupKey,
-        terms: Terms,
-        out: &mut Vec<u8>,
-        now_ms: u64,
-    ) -> Flow {
-        self.start(Route::Gateway(""), terms, out, now_ms, move |shared, reply| {
-            super::jobs::delete(shared, reply, &key);
-        })
+        self.refuse(turn.out, turn.now_ms, route, Terms::CLOSE, error.into(), retry)
     }
 }
 
@@ -557,21 +398,8 @@ impl Upload {
     }
 }
 
-fn after(terms: Terms) -> Flow {
-    if terms.keep_alive {
-        Flow::Next
-    } else {
-        Flow::Close
-    }
-}
-
 /// Lets the connection go on behind a body that nobody wants.
-fn skip(
-    flow: Flow,
-    framing: Framing,
-    now_ms: u64,
-    limits: &super::body::BodyLimits,
-) -> Flow {
+fn skip(flow: Flow, framing: Framing, now_ms: u64, limits: &super::body::BodyLimits) -> Flow {
     match (flow, framing) {
         (Flow::Next, Framing::Length(_)) => {
             let phase = Phase::Skip(Framer::new(framing));

@@ -243,7 +243,10 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
         for one in family.series {
             if one.timestamp_ms.is_some() {
                 let reason = Reject::TimestampRefused.as_str();
-                return bad(reason, format!("line {}: a pushed sample has no time stamp", one.line));
+                return bad(
+                    reason,
+                    format!("line {}: a pushed sample has no time stamp", one.line),
+                );
             }
             if one.labels.len() + key.labels.len() + 1 > agent_wire::limits::LABELS_CAP {
                 let reason = Reject::LabelsTooMany.as_str();
@@ -251,7 +254,8 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
             }
             let text = label_text(&one.labels, key);
             if !texts.insert(text.clone()) {
-                let text = format!("line {}: with the labels of the group it is there twice", one.line);
+                let text =
+                    format!("line {}: with the labels of the group it is there twice", one.line);
                 return bad("series_repeated", text);
             }
             series.push((text, one.value));
@@ -262,8 +266,9 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
     Ok(families)
 }
 
-/// The labels of a series with those of its group, which win.
-fn label_text(own: &[(&str, std::borrow::Cow<'_, str>)], key: &GroupKey) -> String {
+/// The labels of a series with those of its group, which win. An empty `instance` is written out: it keeps
+/// a scraper that honours labels from adding its own.
+pub fn label_text(own: &[(&str, std::borrow::Cow<'_, str>)], key: &GroupKey) -> String {
     let own = own.iter().filter(|(name, _)| !key.has(name)).map(|(n, v)| (*n, v.as_ref()));
     let group = key.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut all: Vec<(&str, &str)> = own.chain(group).collect();
@@ -339,7 +344,8 @@ fn group_files(folder: &Path) -> Vec<(String, fs::Metadata)> {
             let name = entry.file_name().into_string().ok()?;
             let is_group = name.ends_with(gateway_file::SUFFIX);
             // `DirEntry::metadata` does not follow links.
-            let metadata = entry.metadata().ok().filter(|metadata| is_group && metadata.is_file())?;
+            let metadata =
+                entry.metadata().ok().filter(|metadata| is_group && metadata.is_file())?;
             Some((name, metadata))
         })
         .collect();

@@ -20,7 +20,7 @@ use agent_wire::prometheus_text::{self, SeriesValue};
 use agent_wire::{number, Limits};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::gateway::{Family, Group};
+use super::gateway::{label_text, Family, Group};
 use super::gateway_path::GroupKey;
 
 pub const SUFFIX: &str = ".group";
@@ -130,10 +130,10 @@ pub fn decode(text: &[u8]) -> Result<Group, &'static str> {
         series: family
             .series
             .into_iter()
-            .map(|series| (GroupKey::text_of(&series.labels), series.value))
+            .map(|series| (label_text(&series.labels, &key), series.value))
             .collect(),
     });
-    let families = families.collect();
+    let families: Vec<Family> = families.collect();
     Ok(Group { key, created_unix_ms, families, pushed_s, failed_s })
 }
 

@@ -39,7 +39,8 @@ impl GroupKey {
             if pairs.iter().any(|(known, _)| known == name) {
                 return Err("a label of the path comes twice");
             }
-            if name.len() > limits.label_name_bytes_max || value.len() > limits.label_value_bytes_max
+            if name.len() > limits.label_name_bytes_max
+                || value.len() > limits.label_value_bytes_max
             {
                 return Err("a label of the path is too long");
             }
@@ -153,8 +154,14 @@ mod tests {
         assert_eq!(key("job/a/").as_deref(), Ok("job=\"a\""));
         assert_eq!(key("job/a/instance/b%20c").as_deref(), Ok("instance=\"b c\",job=\"a\""));
         assert_eq!(key("job@base64/YS9i/x/y").as_deref(), Ok("job=\"a/b\",x=\"y\""));
-        assert_eq!(key("job/a/path@base64/L3Zhci90bXA").as_deref(), Ok("job=\"a\",path=\"/var/tmp\""));
-        assert_eq!(key("job/a/path@base64/L3Zhci90bXA=").as_deref(), Ok("job=\"a\",path=\"/var/tmp\""));
+        assert_eq!(
+            key("job/a/path@base64/L3Zhci90bXA").as_deref(),
+            Ok("job=\"a\",path=\"/var/tmp\"")
+        );
+        assert_eq!(
+            key("job/a/path@base64/L3Zhci90bXA=").as_deref(),
+            Ok("job=\"a\",path=\"/var/tmp\"")
+        );
         assert_eq!(key("job/a/x@base64/=").as_deref(), Ok("job=\"a\",x=\"\""));
         assert_eq!(key("job/%22%5C%0A").as_deref(), Ok("job=\"\\\"\\\\\\n\""));
     }
@@ -162,9 +169,25 @@ mod tests {
     #[test]
     fn what_is_no_grouping_key_is_refused() {
         let bad = [
-            "job", "job/", "job//x/y", "job@base64/=", "jobs/a", "job/a/x", "job/a/x/y/job/b",
-            "job/a/x/1/x/2", "job/a/1x/y", "job/a/le/y", "job/a/__x/y", "job/a/x-y/z", "job/a/x/%zz", "job/a/x/%f",
-            "job/%ff", "job@base64/YQ+", "job@base64/Y", "job@base64/YR", "job/a//b",
+            "job",
+            "job/",
+            "job//x/y",
+            "job@base64/=",
+            "jobs/a",
+            "job/a/x",
+            "job/a/x/y/job/b",
+            "job/a/x/1/x/2",
+            "job/a/1x/y",
+            "job/a/le/y",
+            "job/a/__x/y",
+            "job/a/x-y/z",
+            "job/a/x/%zz",
+            "job/a/x/%f",
+            "job/%ff",
+            "job@base64/YQ+",
+            "job@base64/Y",
+            "job@base64/YR",
+            "job/a//b",
         ];
         for path in bad {
             assert!(key(path).is_err(), "{path}");

@@ -1,0 +1,161 @@
+//! The Pushgateway's rules, on real files.
+
+use super::*;
+use crate::http::conn_test::temporary_folder;
+
+fn key(path: &str) -> GroupKey {
+    GroupKey::from_path(path, &Limits::default()).expect("a grouping key")
+}
+
+fn put(gateway: &Gateway, path: &str, replace: bool, body: &str) -> Result<(), PutError> {
+    gateway.put(&key(path), replace, body.as_bytes(), &Limits::default())
+}
+
+fn reason(result: Result<(), PutError>) -> &'static str {
+    result.expect_err("refused").reason()
+}
+
+/// Names of the families of the only group, without its times.
+fn names(gateway: &Gateway) -> Vec<String> {
+    let (groups, bad) = gateway.groups();
+    assert_eq!((groups.len(), bad), (1, 0));
+    let own = |name: &&Family| name.name != PUSH_TIME && name.name != FAILURE_TIME;
+    groups[0].families.iter().filter(own).map(|family| family.name.clone()).collect()
+}
+
+#[test]
+fn put_replaces_the_group_and_post_only_its_families() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, "x 1\ny 2\n").expect("taken");
+    put(&gateway, "job/a", false, "y 3\nz 4\n").expect("taken");
+    assert_eq!(names(&gateway), ["x", "y", "z"]);
+    put(&gateway, "job/a", true, "z 5\n").expect("taken");
+    assert_eq!(names(&gateway), ["z"]);
+    put(&gateway, "job/a", true, "").expect("an empty PUT clears");
+    assert_eq!(names(&gateway), [""; 0]);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn every_type_comes_back_as_it_was_pushed_also_to_another_worker() {
+    let folder = temporary_folder("gateway");
+    let body = "# HELP c A \\\\ and\\na line.\n# TYPE c_total counter\nc_total 3\n\
+        # TYPE bare counter\nbare 1.5\n# TYPE g gauge\ng NaN\nu -Inf\n\
+        # TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 9\nh_count 3\n\
+        # TYPE s summary\ns{quantile=\"0.5\"} 2\ns_sum 4\ns_count 2\n";
+    put(&Gateway::new(&folder), "job/a/path@base64/Ly9cIg", true, body).expect("taken");
+    let other = Gateway::new(&folder);
+    let (groups, _) = other.groups();
+    let find = |name: &str| {
+        let found = groups[0].families.iter().find(|family| family.name == name);
+        found.unwrap_or_else(|| panic!("{name} is missing"))
+    };
+    assert_eq!(find("c_total").kind, FamilyKind::Counter);
+    assert_eq!(find("bare").series[0].1, SeriesValue::Number(1.5));
+    assert_eq!(find("u").kind, FamilyKind::Unknown);
+    let labels = "instance=\"\",job=\"a\",path=\"//\\\\\\\"\"";
+    assert_eq!(find("u").series[0], (labels.to_owned(), SeriesValue::Number(f64::NEG_INFINITY)));
+    let buckets = vec![(1.0, 1), (f64::INFINITY, 2)];
+    assert_eq!(find("h").series[0].1, SeriesValue::Histogram { buckets, sum: 9.0 });
+    let quantiles = vec![(0.5, 2.0)];
+    assert_eq!(find("s").series[0].1, SeriesValue::Summary { quantiles, sum: 4.0, count: 2 });
+    assert!(matches!(find("g").series[0].1, SeriesValue::Number(value) if value.is_nan()));
+    // Once more through the file: POST reads and writes what is there.
+    put(&other, "job/a/path@base64/Ly9cIg", false, "new 1\n").expect("taken");
+    let (again, _) = Gateway::new(&folder).groups();
+    let kept = |name: &str| again[0].families.iter().find(|f| f.name == name).cloned();
+    assert_eq!(kept("h"), Some(find("h").clone()));
+    assert_eq!(kept("c_total"), Some(find("c_total").clone()));
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn labels_of_the_path_win_and_instance_is_always_there() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, "x{job=\"b\",z=\"1\"} 1\n").expect("taken");
+    let (groups, _) = gateway.groups();
+    assert_eq!(groups[0].families[0].series[0].0, "instance=\"\",job=\"a\",z=\"1\"");
+    let twice = "x{job=\"b\"} 1\nx{job=\"c\"} 2\n";
+    assert_eq!(reason(put(&gateway, "job/a", true, twice)), "series_repeated");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn bad_pushes_are_refused_whole_and_noted_in_the_group() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, "# TYPE x counter\nx 1\n").expect("taken");
+    let cases = [
+        ("y{ 1\n", "labels_malformed"),
+        ("y 1 1700000000000\n", "timestamp_refused"),
+        ("push_time_seconds 1\n", "name_reserved"),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(reason(put(&gateway, "job/a", false, body)), expected, "{body}");
+    }
+    let other_type = "# TYPE x gauge\nx 1\n";
+    assert_eq!(reason(put(&gateway, "job/b", true, other_type)), "type_conflict");
+    let (groups, _) = gateway.groups();
+    assert_eq!(groups.len(), 2, "the refused group exists, for its failure time");
+    assert!(groups[0].failed_s >= groups[0].pushed_s && groups[0].pushed_s > 0.0);
+    assert_eq!(groups[0].families[0].name, "x");
+    assert!(groups[1].pushed_s == 0.0 && groups[1].failed_s > 0.0);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn damaged_files_cost_themselves_only() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, "x 1\n").expect("taken");
+    let inside = folder.join("gateway.v1");
+    fs::write(inside.join("0.group"), b"agent-gateway 2\nkey job=\"z\"\n").expect("write");
+    fs::write(inside.join("1.group"), b"\xff\xfe").expect("write");
+    std::os::unix::fs::symlink("/etc/passwd", inside.join("2.group")).expect("link");
+    let whole = fs::read(inside.join(gateway_file::name_of(&key("job/a")))).expect("read");
+    fs::write(inside.join("3.group"), &whole[..30]).expect("write");
+    let (groups, bad) = gateway.groups();
+    assert_eq!((groups.len(), bad), (1, 3));
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn groups_and_bytes_are_bounded() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, "x 1\n").expect("taken");
+    let inside = folder.join("gateway.v1");
+    let large = File::create(inside.join("large.group")).expect("create");
+    large.set_len(BYTES_MAX).expect("a sparse file");
+    assert_eq!(reason(put(&gateway, "job/a", true, "x 2\n")), "gateway_full");
+    fs::remove_file(inside.join("large.group")).expect("remove");
+    let whole = fs::read(inside.join(gateway_file::name_of(&key("job/a")))).expect("read");
+    for n in 1..GROUPS_MAX {
+        fs::write(inside.join(format!("{n}.group")), &whole).expect("write");
+    }
+    assert_eq!(reason(put(&gateway, "job/new", true, "x 1\n")), "gateway_full");
+    put(&gateway, "job/a", true, "x 3\n").expect("a group that exists can change");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn writers_of_several_workers_take_turns() {
+    let folder = temporary_folder("gateway");
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let gateway = Gateway::new(&folder);
+            std::thread::spawn(move || {
+                for n in 0..25 {
+                    put(&gateway, "job/a", false, &format!("m{writer}_{n} 1\n")).expect("taken");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().expect("writer");
+    }
+    assert_eq!(names(&Gateway::new(&folder)).len(), 100);
+    fs::remove_dir_all(folder).expect("clean up");
+}

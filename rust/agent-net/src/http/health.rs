@@ -158,14 +158,20 @@ mod tests {
         let health = Health::default();
         assert_eq!(answer(&health.live(), false), (200, "ok\n".into()));
         let (status, body) = answer(&health.ready(), false);
-        assert_eq!((status, body.as_str()), (503, "supervisor: the supervisor has not reported yet\n"));
+        assert_eq!(
+            (status, body.as_str()),
+            (503, "supervisor: the supervisor has not reported yet\n")
+        );
     }
 
     #[test]
     fn the_supervisors_word_decides_and_its_reason_is_shown() {
         assert_eq!(ready_with(r#"{"phase":"running","workers":2}"#), (200, "ok\n".into()));
         assert_eq!(ready_with(r#"{"ready":true,"phase":"odd"}"#).0, 200);
-        assert_eq!(ready_with(r#"{"phase":"draining"}"#), (503, "supervisor: it is draining\n".into()));
+        assert_eq!(
+            ready_with(r#"{"phase":"draining"}"#),
+            (503, "supervisor: it is draining\n".into())
+        );
         let many = ready_with(r#"{"ready":false,"why":["a\nb","c"]}"#);
         assert_eq!(many, (503, "supervisor: a b; c\n".into()));
         let check = r#"{"ready":true,"checks":[{"name":"worker_1","ok":false,"why":"it died"}]}"#;

@@ -30,12 +30,13 @@
 //!
 //! Not promised: HTTP/2, TLS, `Upgrade`, range requests, conditional requests, several content codings.
 
+mod answer;
 mod body;
 mod conn;
 mod decode;
 pub mod gateway;
 mod gateway_file;
-mod gateway_path;
+pub mod gateway_path;
 mod head;
 mod health;
 mod jobs;
@@ -49,7 +50,7 @@ mod status;
 mod stream;
 
 #[cfg(test)]
-mod conn_test;
+pub(crate) mod conn_test;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -39,7 +39,9 @@ mod tests {
     #[test]
     fn the_page_needs_nothing_from_elsewhere_and_writes_text_only() {
         for text in [HTML, SCRIPT, STYLE] {
-            assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("//cdn"));
+            assert!(
+                !text.contains("http://") && !text.contains("https://") && !text.contains("//cdn")
+            );
         }
         for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!SCRIPT.contains(sink), "{sink}");

@@ -93,7 +93,11 @@ impl Pool {
     fn start(&self) -> bool {
         let shared = self.shared.clone();
         let name = "agent-render".to_owned();
-        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.run()).is_ok()
+        thread::Builder::new()
+            .name(name)
+            .stack_size(STACK_BYTES)
+            .spawn(move || shared.run())
+            .is_ok()
     }
 }
 
@@ -124,7 +128,8 @@ impl Shared {
                 return None;
             }
             queue.idle += 1;
-            let waited = self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let waited =
+                self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = waited.0;
             queue.idle -= 1;
             late = waited.1.timed_out();

@@ -161,7 +161,8 @@ fn apply_values<I: Ingest>(
             Err(reason) => first = first.or(Some(reason)),
         }
     }
-    let detail = if applied == 0 { String::new() } else { format!("{applied} of {all} values applied") };
+    let detail =
+        if applied == 0 { String::new() } else { format!("{applied} of {all} values applied") };
     first.map(|reason| (reason, detail))
 }
 

@@ -5,6 +5,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::body::BodyError;
+use super::head::HeadError;
+
 pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const JSON: &str = "application/json";
 
@@ -20,6 +23,22 @@ pub struct Terms {
 impl Terms {
     /// For answers to what could not be read.
     pub const CLOSE: Terms = Terms { http11: true, keep_alive: false, head_only: false };
+}
+
+/// Why something is refused: status, reason for the metrics, sentence for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Why<'a>(pub u16, pub &'static str, pub &'a str);
+
+impl From<HeadError> for Why<'static> {
+    fn from(error: HeadError) -> Self {
+        Why(error.status(), error.as_str(), error.text())
+    }
+}
+
+impl From<BodyError> for Why<'static> {
+    fn from(error: BodyError) -> Self {
+        Why(error.status(), error.as_str(), error.text())
+    }
 }
 
 /// How the end of a body is told.
@@ -171,7 +190,9 @@ fn http_date(unix_s: u64) -> String {
 
 /// Year, month from 0 and day from 1 of a day counted from 1970-01-01.
 fn civil(days: u64) -> (u64, usize, u64) {
-    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let leap = |year: u64| {
+        (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
+    };
     // Whole 400-year cycles first, so that the loops below are short for any clock.
     let (mut year, mut left) = (1970 + days / 146_097 * 400, days % 146_097);
     while left >= 365 + u64::from(leap(year)) {

@@ -58,7 +58,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
         "apps": app_views.iter().map(|(name, segment, view)| {
             let mut about = segment_json(segment);
             about["name"] = json!(name);
-            about["shown"] = json!(view.families().iter().map(FamilyView::len).sum::<usize>());
+            about["shown"] = json!(view.families().iter().map(shown).sum::<usize>());
             about
         }).collect::<Vec<_>>(),
         "apps_refused": refused.iter().map(|(file, why)| {
@@ -150,17 +150,20 @@ fn type_word(shape: &OwnedShape) -> &'static str {
     }
 }
 
+/// Series of a family without its overflow series while nothing went there.
+fn shown(family: &FamilyView<'_>) -> usize {
+    family.len().saturating_sub(usize::from(family.meta().overflows == 0))
+}
+
 /// The families with most series.
 fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
     let own = own.families().iter().map(|family| ("", family));
-    let apps = apps.iter().flat_map(|(name, _, view)| {
-        view.families().iter().map(move |family| (*name, family))
-    });
+    let apps = apps
+        .iter()
+        .flat_map(|(name, _, view)| view.families().iter().map(move |family| (*name, family)));
     let mut all: Vec<(&str, &FamilyView<'_>)> =
-        own.chain(apps).filter(|(_, family)| !family.is_empty()).collect();
-    all.sort_by(|(_, a), (_, b)| {
-        (b.len(), &a.meta().name).cmp(&(a.len(), &b.meta().name))
-    });
+        own.chain(apps).filter(|(_, family)| shown(family) > 0).collect();
+    all.sort_by(|(_, a), (_, b)| (shown(b), &a.meta().name).cmp(&(shown(a), &b.meta().name)));
     all.truncate(TOP_MAX);
     let row = |(app, family): (&str, &FamilyView<'_>)| {
         let meta = family.meta();
@@ -168,7 +171,7 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
             "app": app,
             "name": meta.name,
             "type": type_word(&meta.shape),
-            "series": family.len(),
+            "series": shown(family),
             "overflows": meta.overflows,
         })
     };
