@@ -1,0 +1,272 @@
+//! Many processes on one segment file: what they count together, who gets which slot, and what their deaths leave.
+
+mod child;
+
+use agent_shm::*;
+use child::*;
+
+fn options() -> Options {
+    Options { slots_max: 32, ring_records: 8, bytes_max: 8 << 20, ..Options::default() }
+}
+
+#[test]
+fn totals_of_many_processes_are_exact() {
+    const PROCESSES: u64 = 6;
+    const ROUNDS: u64 = 20_000;
+    let _turn = alone();
+    let folder = Folder::new("totals");
+    let path = folder.file("shop.v1.seg");
+    let board = Board::new(1);
+    let children: Vec<Child> = (0..PROCESSES)
+        .map(|n| {
+            fork(|| {
+                let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+                let writer = segment.writer().unwrap();
+                let get = |name, shape| {
+                    writer.series(writer.metric(&spec(name, shape)).unwrap(), "").unwrap()
+                };
+                let counter = get("requests", Shape::Counter);
+                let times = get("times", Shape::Exponential { schema: 4 });
+                let sizes = get("sizes", Shape::Explicit(&[1.0, 5.0]));
+                let busy = get("busy", Shape::Gauge(GaugeMode::Sum));
+                let jobs = get("jobs", Shape::Gauge(GaugeMode::MostRecent));
+                let rank = get("rank", Shape::Gauge(GaugeMode::All));
+                board.add(0, 1);
+                board.wait(0, PROCESSES);
+                let applied = |outcome| assert_eq!(outcome, Outcome::Applied);
+                for round in 0..ROUNDS {
+                    let value = (round % 7) as f64;
+                    applied(writer.add(&counter, 1));
+                    applied(writer.add_f64(&counter, 0.5));
+                    applied(writer.observe(&times, value, 1));
+                    applied(writer.observe(&sizes, value, 1));
+                    applied(writer.shift(&busy, 1.0));
+                    applied(writer.shift(&jobs, 1.0));
+                }
+                applied(writer.set(&rank, n as f64));
+                0
+            })
+        })
+        .collect();
+    children.into_iter().for_each(Child::join);
+    let segment = Segment::attach(&path).unwrap();
+    let all = PROCESSES * ROUNDS;
+    assert_eq!(total(&segment, "requests", ""), Some(all as f64 * 1.5));
+    let mut sum = 0.0;
+    (0..ROUNDS).for_each(|round| sum += (round % 7) as f64 * PROCESSES as f64);
+    for family in segment.view().families() {
+        family.for_each(&mut |series| match series.value {
+            Value::Histogram { count, sum: found, buckets } => {
+                assert_eq!((count, found), (all, sum));
+                assert_eq!(buckets.iter().map(|(_, n)| n).sum::<u64>(), all);
+            }
+            Value::GaugePerProcess(values) => {
+                let mut ranks: Vec<u64> = values.iter().map(|(_, rank)| *rank as u64).collect();
+                ranks.sort_unstable();
+                assert_eq!(ranks, (0..PROCESSES).collect::<Vec<_>>(), "a slot for everybody");
+            }
+            Value::Gauge(value) => assert_eq!(value, all as f64),
+            _ => {}
+        });
+    }
+    assert_eq!(segment.usage().damage, 0);
+}
+
+#[test]
+fn eight_processes_that_create_the_same_file_get_the_same_one() {
+    const PROCESSES: u64 = 8;
+    let _turn = alone();
+    let folder = Folder::new("race");
+    for round in 0..40 {
+        let path = folder.file(&format!("shop{round}.v1.seg"));
+        let board = Board::new(10);
+        let children: Vec<Child> = (0..PROCESSES as usize)
+            .map(|n| {
+                fork(|| {
+                    board.add(8, 1);
+                    board.wait(8, PROCESSES);
+                    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+                    board.set(n, segment.file_id().unwrap().1);
+                    let writer = segment.writer().unwrap();
+                    let metric = writer.metric(&spec("started", Shape::Counter)).unwrap();
+                    let series = writer.series(metric, "").unwrap();
+                    assert_eq!(writer.add(&series, 1), Outcome::Applied);
+                    board.add(9, 1);
+                    board.wait(9, PROCESSES);
+                    0
+                })
+            })
+            .collect();
+        children.into_iter().for_each(Child::join);
+        let segment = Segment::attach(&path).unwrap();
+        let inode = segment.file_id().unwrap().1;
+        assert!((0..8).all(|n| board.get(n) == inode), "round {round}");
+        assert_eq!(total(&segment, "started", ""), Some(8.0), "round {round}");
+        assert_eq!(segment.slots().len(), 8);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), round + 1, "no leftovers");
+    }
+}
+
+#[test]
+fn a_killed_process_gives_its_slot_back_at_once_even_as_a_zombie() {
+    let _turn = alone();
+    let folder = Folder::new("zombie");
+    let segment = Segment::open_or_create(&folder.file("a.seg"), "a", &options()).unwrap();
+    let board = Board::new(1);
+    for generation in 1..50 {
+        board.set(0, 0);
+        let mut child = fork(|| {
+            let _writer = segment.writer().unwrap();
+            board.set(0, 1);
+            board.wait(0, 2);
+            0
+        });
+        board.wait(0, 1);
+        let slot = &segment.slots()[0];
+        assert!(slot.alive);
+        assert_eq!((slot.pid, slot.generation), (child.pid as u32, generation));
+        child.signal(libc::SIGKILL);
+        child.wait_zombie();
+        assert!(!segment.slot_is_alive(0), "a zombie is dead");
+        child.wait(0);
+        assert_eq!(segment.slots_used(), 1);
+    }
+}
+
+#[test]
+fn a_stopped_process_is_alive_and_what_it_stands_on_is_not_reused() {
+    let _turn = alone();
+    let folder = Folder::new("stopped");
+    let segment = Segment::open_or_create(&folder.file("a.seg"), "a", &options()).unwrap();
+    let board = Board::new(1);
+    let mut child = fork(|| {
+        let writer = segment.writer().unwrap();
+        let metric = writer.metric(&spec("a", Shape::Counter)).unwrap();
+        let series = writer.series(metric, "").unwrap();
+        let guard = writer.enter();
+        assert_eq!(guard.add(&series, 1), Outcome::Applied);
+        board.set(0, 1);
+        board.wait(0, 2);
+        assert_eq!(guard.add(&series, 1), Outcome::Stale);
+        drop(guard);
+        board.set(0, 3);
+        board.wait(0, 4);
+        0
+    });
+    board.wait(0, 1);
+    child.signal(libc::SIGSTOP);
+    assert!(libc::WIFSTOPPED(child.wait(libc::WUNTRACED)));
+    let writer = segment.writer().unwrap();
+    assert_eq!(writer.slot(), 1, "the slot of a stopped process is taken");
+    assert!(segment.slot_is_alive(0));
+    let metric = writer.metric(&spec("a", Shape::Counter)).unwrap();
+    assert!(writer.remove(metric, ""));
+    for _ in 0..10 {
+        let tended = writer.tend_now();
+        assert_eq!((tended.freed, tended.waiting), (0, 1));
+    }
+    child.signal(libc::SIGCONT);
+    board.set(0, 2);
+    board.wait(0, 3);
+    assert_eq!((0..4).map(|_| writer.tend_now().freed).sum::<u64>(), 1);
+    board.set(0, 4);
+    child.join();
+}
+
+#[test]
+fn a_forked_child_that_keeps_the_descriptor_only_delays_the_slot() {
+    let _turn = alone();
+    // SAFETY: a system call without pointers: orphans of our children become ours.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    let folder = Folder::new("inherited");
+    let segment = Segment::open_or_create(&folder.file("a.seg"), "a", &options()).unwrap();
+    let board = Board::new(2);
+    let parent = fork(|| {
+        let _writer = segment.writer().unwrap();
+        // SAFETY: the grandchild only waits.
+        let grandchild = unsafe { libc::fork() };
+        if grandchild == 0 {
+            board.wait(1, 1);
+            // SAFETY: leaves at once.
+            unsafe { libc::_exit(0) };
+        }
+        board.set(0, grandchild as u64);
+        board.wait(1, 1);
+        0
+    });
+    board.wait(0, 1);
+    parent.kill();
+    assert!(segment.slot_is_alive(0), "the descriptor is still open in the grandchild");
+    assert_eq!(segment.writer().unwrap().slot(), 1);
+    board.set(1, 1);
+    wait_for(board.get(0) as i32, 0);
+    assert!(!segment.slot_is_alive(0));
+    assert_eq!(segment.writer().unwrap().slot(), 0);
+}
+
+#[test]
+fn a_forked_child_that_drops_the_writer_of_its_parent_does_no_harm() {
+    let _turn = alone();
+    let folder = Folder::new("dropped");
+    let segment = Segment::open_or_create(&folder.file("a.seg"), "a", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let mut writer = Some(writer);
+    fork(|| {
+        drop(writer.take());
+        assert_eq!(segment.writer().unwrap().slot(), 1);
+        0
+    })
+    .join();
+    assert!(segment.slot_is_alive(0));
+}
+
+#[test]
+fn two_thousand_lives_leave_no_trace() {
+    const LIVES: u64 = 2000;
+    let _turn = alone();
+    let folder = Folder::new("lives");
+    let path = folder.file("shop.v1.seg");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let tender = segment.writer().unwrap();
+    let mut after_20 = (0, 0);
+    for life in 0..LIVES {
+        let mut child = fork(|| {
+            let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+            let writer = segment.writer().unwrap();
+            let counter = writer.metric(&spec("lives", Shape::Counter)).unwrap();
+            let times = writer.metric(&spec("times", Shape::Exponential { schema: 4 })).unwrap();
+            let shared = writer.series(counter, "who=\"all\"").unwrap();
+            assert_eq!(writer.add(&shared, 1), Outcome::Applied);
+            let own = format!("life=\"{life}\"");
+            for n in 0..4 {
+                let shared = writer.series(times, &format!("n=\"{n}\"")).unwrap();
+                assert_eq!(writer.observe(&shared, 1.0, 1), Outcome::Applied);
+                let mine = writer.series(times, &own).unwrap();
+                assert_eq!(writer.observe(&mine, 1e3, 1), Outcome::Applied);
+                assert!(writer.remove(times, &own));
+            }
+            let gauge = writer.metric(&spec("sum", Shape::Gauge(GaugeMode::Sum))).unwrap();
+            assert_eq!(writer.set(&writer.series(gauge, "").unwrap(), 1.0), Outcome::Applied);
+            if life % 2 == 0 {
+                // SAFETY: ends this child without any clean-up.
+                unsafe { libc::raise(libc::SIGKILL) };
+            }
+            0
+        });
+        let status = child.wait(0);
+        assert!(libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0, "life {life}");
+        tender.tend_now();
+        let now = (segment.usage().bytes_committed, segment.slots_used());
+        if life == 20 {
+            after_20 = now;
+        }
+    }
+    assert_eq!((segment.usage().bytes_committed, segment.slots_used()), after_20);
+    assert_eq!(total(&segment, "lives", "who=\"all\""), Some(LIVES as f64));
+    assert_eq!(total(&segment, "sum", ""), Some(LIVES as f64));
+    for n in 0..4 {
+        assert_eq!(total(&segment, "times", &format!("n=\"{n}\"")), Some(LIVES as f64));
+    }
+    assert_eq!(segment.usage().series, 6);
+    assert_eq!(segment.usage().overflows + segment.usage().refused, 0);
+}
