@@ -19,7 +19,8 @@
 //! | [`apply`] | decoded samples into cells, rejections into the ledger |
 //! | [`admission`] | who may send how much |
 //! | [`telemetry`] | the table of self-metrics |
-//! | [`window`], [`aggregator`] | sliding quantiles and unique counts from the rings |
+//! | [`window`], [`unique`], [`aggregator`] | sliding quantiles and unique counts from the rings |
+//! | [`events`] | the last events, where the status page finds them |
 //! | [`http`], [`scrape`], [`apps`] | requests, rendering, the segments of apps |
 //! | [`control`] | lines from and to the supervisor |
 //!
@@ -28,19 +29,28 @@
 //! never stops reading: what is over a limit is read, then dropped and counted by its reason.
 
 pub mod admission;
+pub mod aggregator;
 pub mod apply;
 pub mod apps;
 pub mod cache;
 pub mod config;
+pub mod conns;
 pub mod control;
 pub mod datagram;
+pub mod engine;
+pub mod events;
+pub mod exchange;
 pub mod http;
+pub mod lines;
+pub mod listen;
 pub mod memory;
 pub mod scrape;
 pub mod side;
 pub mod slab;
+pub mod stream;
 pub mod system;
 pub mod telemetry;
 pub mod unique;
 pub mod wheel;
 pub mod window;
+pub mod worker;

@@ -127,6 +127,19 @@ impl Pool {
         self.input_bytes -= count;
     }
 
+    /// Takes the entry's input out of the pool.
+    pub fn take_input(&mut self, number: u32) -> Vec<u8> {
+        let input = self.find(number).map(|side| std::mem::take(&mut side.input));
+        let input = input.unwrap_or_default();
+        self.forget_input(input.len());
+        input
+    }
+
+    /// Bytes that were taken out of an entry by hand will not come back.
+    pub fn forget_input(&mut self, count: usize) {
+        self.input_bytes -= count;
+    }
+
     /// Bytes of input held now.
     pub fn input_bytes(&self) -> usize {
         self.input_bytes

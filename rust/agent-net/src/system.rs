@@ -201,6 +201,8 @@ pub struct Ready {
     pub token: u64,
     pub readable: bool,
     pub writable: bool,
+    /// Both directions are gone.
+    pub broken: bool,
 }
 
 /// What to be told of.
@@ -285,6 +287,7 @@ impl Epoll {
             token: event.u64,
             readable: event.events & (libc::EPOLLIN as u32 | broken) != 0,
             writable: event.events & (libc::EPOLLOUT as u32 | broken) != 0,
+            broken: event.events & broken != 0,
         }));
         Ok(())
     }

@@ -202,7 +202,7 @@ self_metrics! {
         "Log records the supervisor did not take in time.";
     WorkerStart: Gauge "agent_worker_start_time_seconds", "seconds",
         "When the worker process started, in unix time.";
-    WorkerLoops: Counter "agent_worker_wakeups", "",
+    Wakeups: Counter "agent_worker_wakeups", "",
         "Times the event loop woke up.";
     RingRead: Counter "agent_ring_records_read", "",
         "Records taken from the rings of an app by the aggregator.";
