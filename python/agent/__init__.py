@@ -1,12 +1,11 @@
-"""Metrics in shared memory for Python programs of many processes, and the collector that serves them.
+"""Metrics in shared memory for Python programs of many processes, and the collector that serves
+them.
 
-This is the distribution `agent-metrics`; it has nothing to do with AI agents. See `agent.metrics` for how to use it, and
-`python -m agent --help` for the collector.
+This is the distribution `agent-metrics`; it has nothing to do with AI agents. See `agent.metrics`
+for how to use it, and `python -m agent --help` for the collector.
 """
 
 from __future__ import annotations
-
-from typing import NoReturn
 
 from agent._native import __version__
 from agent.errors import (
@@ -52,16 +51,18 @@ __all__ = [
 
 
 # What programs ask of other packages and modules that are called `agent`.
-_STRANGERS = frozenset({"Agent", "AgentExecutor", "Runner", "Tool", "agent", "gen", "root_agent", "run", "tools"})
+_STRANGERS = frozenset(
+    {"Agent", "AgentExecutor", "Runner", "Tool", "agent", "gen", "root_agent", "run", "tools"}
+)
 
 
-def __getattr__(name: str) -> NoReturn:
+def __getattr__(name: str) -> object:
     told = f"module 'agent' has no attribute {name!r}"
     if name in _STRANGERS:
         # Not an AttributeError: `from agent import NAME` would replace its text.
         raise ImportError(
-            f"{told}: this is agent-metrics, a metrics library without AI ({__file__}). If you meant another package"
-            " or an agent.py of your own, Python found this one first",
+            f"{told}: this is agent-metrics, a metrics library, no AI ({__file__}). If you meant"
+            " another package or an agent.py of your own, Python found this one first",
             name="agent",
             path=__file__,
         )

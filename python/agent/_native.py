@@ -1,4 +1,4 @@
-"""The one door to `agent._core`: checks that the extension fits this package, and warns when it is a debug build."""
+"""The one door to `agent._core`: checks that it fits this package, warns of a debug build."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ try:
     from agent import _core
 except ImportError as error:  # pragma: no cover - needs a broken installation
     raise ImportError(
-        f"the compiled part of agent-metrics cannot be loaded ({error}); install it again for this Python, or run"
-        " `make build` in a source tree"
+        f"the compiled part of agent-metrics cannot be loaded ({error}); install it again for"
+        " this Python, or run `make build` in a source tree"
     ) from error
 
 if __version__ != _core.VERSION or LAYOUT_VERSION != _core.LAYOUT_VERSION:  # pragma: no cover
     raise ImportError(
-        f"agent-metrics {__version__} (segment layout {LAYOUT_VERSION}) found a compiled part of version"
-        f" {_core.VERSION} (layout {_core.LAYOUT_VERSION}); install the package again"
+        f"agent-metrics {__version__} (segment layout {LAYOUT_VERSION}) found a compiled part of"
+        f" version {_core.VERSION} (layout {_core.LAYOUT_VERSION}); install the package again"
     )
 
 if _core.BUILD_PROFILE != "release":
     import warnings
 
     warnings.warn(
-        "agent._core is a debug build: right, and several times slower (`make build` makes a release build)",
+        "agent._core is a debug build, several times slower (`make build` makes a release build)",
         AgentWarning,
         stacklevel=2,
     )

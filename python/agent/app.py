@@ -1,26 +1,31 @@
 """Which app is this process of, and where is the app's segment?
 
-All processes of one app must agree on the answer, whatever started them (fork, spawn, forkserver, a pre-fork server), and
-two apps of one user must never give the same one by accident. Nothing is asked of the user, so the name is made of what
-the processes of an app share and two apps do not:
+All processes of one app must agree on the answer, whatever started them (fork, spawn, forkserver, a
+pre-fork server), and two apps of one user must never give the same one by accident. Nothing is
+asked of the user, so the name is made of what the processes of an app share and two apps do not:
 
     gunicorn-shop.wsgi-3f9c21d07a
-    |        |         +-- 40 bits of a hash of (sys.argv, working directory at start, sys.prefix, user id)
-    |        +-- the first positional argument, when the program is a launcher of others
+    |        |         +-- 40 bits of a hash of (sys.argv, working directory at start, sys.prefix,
+    user id) |        +-- the first positional argument, when the program is a launcher of others
     +-- the program's stem
 
-`AGENT_METRICS_APP` replaces all of it. The name is found when the first metric is made, never at import.
+`AGENT_METRICS_APP` replaces all of it. The name is found when the first metric is made, never at
+import.
 
-- Children of `multiprocessing` (spawn, forkserver) get their parent's `sys.argv` and first working directory before user
-  code runs, so they find their parent's name. A forkserver that preloads modules is not yet anybody's child: there
-  `find` gives no app, and metrics live in private memory until the fork.
-- `python -c CODE`: the code is part of the hash, so two snippets are two apps, and the same snippet is one.
-- A program from standard input and the interactive prompt: one app per folder (there is nothing else to tell them apart).
-- Notebooks: one app per notebook where Jupyter tells its path (`JPY_SESSION_NAME`), else one per folder.
+- Children of `multiprocessing` (spawn, forkserver) get their parent's `sys.argv` and first working
+  directory before user code runs, so they find their parent's name. A forkserver that preloads
+  modules is not yet anybody's child: there `find` gives no app, and metrics live in private memory
+  until the fork.
+- `python -c CODE`: the code is part of the hash, so two snippets are two apps, and the same snippet
+  is one.
+- A program from standard input and the interactive prompt: one app per folder (there is nothing
+  else to tell them apart).
+- Notebooks: one app per notebook where Jupyter tells its path (`JPY_SESSION_NAME`), else one per
+  folder.
 - After an exec of another program its own arguments count: it is another app.
 
-Not promised: a program that rewrites `sys.argv` or changes folder between two processes' first metrics splits into two
-apps; give it a name by `AGENT_METRICS_APP`.
+Not promised: a program that rewrites `sys.argv` or changes folder between two processes' first
+metrics splits into two apps; give it a name by `AGENT_METRICS_APP`.
 """
 
 from __future__ import annotations
@@ -33,12 +38,50 @@ from typing import NamedTuple
 
 # Programs that run somebody else's code: their first argument says whose.
 LAUNCHERS = frozenset(
-    "celery daphne django-admin flask gunicorn granian hypercorn manage uvicorn waitress-serve".split()
+    {
+        "celery",
+        "daphne",
+        "django-admin",
+        "flask",
+        "granian",
+        "gunicorn",
+        "hypercorn",
+        "manage",
+        "uvicorn",
+        "waitress-serve",
+    }
 )
 # Options of those whose next argument is a value that looks like a module.
 VALUE_OPTIONS = frozenset(
-    "-b --bind -c --config -k --worker-class -n --name -p --pool -P -l --loglevel --log-level -u --user -g --group"
-    " --log-config --loop --http --ws --lifespan --interface -e --env --settings".split()
+    {
+        "-b",
+        "--bind",
+        "-c",
+        "--config",
+        "-k",
+        "--worker-class",
+        "-n",
+        "--name",
+        "-p",
+        "--pool",
+        "-P",
+        "-l",
+        "--loglevel",
+        "--log-level",
+        "-u",
+        "--user",
+        "-g",
+        "--group",
+        "--log-config",
+        "--loop",
+        "--http",
+        "--ws",
+        "--lifespan",
+        "--interface",
+        "-e",
+        "--env",
+        "--settings",
+    }
 )
 # Options whose next argument is the app itself.
 APP_OPTIONS = ("-A", "--app")
@@ -54,7 +97,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Place(NamedTuple):
-    """The app's name and the path of its segment. An empty app: not known yet, use private memory for now."""
+    """The app's name and its segment's path. Empty: not known yet, use private memory for now."""
 
     app: str
     path: str
@@ -72,7 +115,7 @@ class Program(NamedTuple):
 
 
 def find(start_dir: str) -> Place:
-    """The place of this process's app. `start_dir` is the working directory when `agent` was imported."""
+    """The place of this process's app. `start_dir`: where it was when `agent` was imported."""
     given = os.environ.get("AGENT_METRICS_APP", "")
     if not given and _is_bare_forkserver():
         return Place("", "")
@@ -86,14 +129,16 @@ def derive(program: Program) -> str:
     target = _target(parts[0], program.argv[1:])
     if target:
         parts.append(target)
-    label = "-".join(_UNSAFE.sub("_", part)[:PART_BYTES_MAX].strip("._-") or "program" for part in parts)
+    label = "-".join(
+        _UNSAFE.sub("_", part)[:PART_BYTES_MAX].strip("._-") or "program" for part in parts
+    )
     argv = program.argv[:1] if _is_notebook(program.argv) else program.argv
     facts = [*argv, program.start_dir, program.prefix, str(program.uid), program.code]
     return f"{label}-{digest(facts)}"
 
 
 def clean(name: str) -> str:
-    """A given name as a file name: unchanged when it can be one, else marked by a hash so that two stay two."""
+    """A given name as a file name: unchanged when it can be one, else marked by a hash."""
     safe = _UNSAFE.sub("_", name).lstrip(".")
     if safe == name and len(safe) <= NAME_BYTES_MAX:
         return name
@@ -111,12 +156,12 @@ def digest(facts: list[str]) -> str:
 
 
 def folder() -> str:
-    """The folder of segments: ours alone, mode 0700. Raises OSError when it is not, or cannot be."""
+    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
     path = os.environ.get("AGENT_METRICS_DIR", "")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not path and runtime and os.path.isdir(runtime):
         path = os.path.join(runtime, "agent-metrics")
-    path = path or f"/dev/shm/agent-metrics-{os.getuid()}"
+    path = path or f"/dev/shm/agent-metrics-{os.getuid()}"  # noqa: S108 - owner and mode are checked
     path = os.path.abspath(path)
     try:
         os.mkdir(path, 0o700)
@@ -140,7 +185,8 @@ def _program(start_dir: str) -> Program:
     argv = tuple(getattr(sys, "argv", ())) or (os.path.basename(sys.executable or "python"),)
     if argv[0] == "-m":
         argv = (_main_path(), *argv[1:])
-    # multiprocessing hands its idea of the first folder to its children; take it wherever it exists.
+    # multiprocessing hands its idea of the first folder to its children; take it wherever it
+    # exists.
     process = sys.modules.get("multiprocessing.process")
     start_dir = getattr(process, "ORIGINAL_DIR", None) or start_dir
     code = ""
@@ -152,7 +198,7 @@ def _program(start_dir: str) -> Program:
 
 
 def _main_path() -> str:
-    """What `sys.argv[0]` of `python -m MODULE` is about to become; metrics are being made by the module's package."""
+    """What `sys.argv[0]` of `python -m MODULE` will be once its package is imported."""
     try:
         from importlib.util import find_spec
 
@@ -200,7 +246,10 @@ def _target(stem: str, arguments: tuple[str, ...]) -> str:
 
 
 def _is_notebook(argv: tuple[str, ...]) -> bool:
-    return bool(argv) and os.path.basename(os.path.dirname(argv[0]) or argv[0]).startswith("ipykernel")
+    if not argv:
+        return False
+    folder_name, base = os.path.split(argv[0])
+    return base.startswith("ipykernel_launcher") or os.path.basename(folder_name) == "ipykernel"
 
 
 def _code_of(command: list[str]) -> str:
@@ -230,7 +279,7 @@ def _code_of_ancestor() -> str:
 
 
 def _is_bare_forkserver() -> bool:
-    """True in the server process of `forkserver`, false in the children that it forks, once they know who they are."""
+    """True in the server process of `forkserver`, false in its children once they are told."""
     if not any(part.startswith("from multiprocessing.forkserver ") for part in sys.orig_argv[1:]):
         return False
     process = sys.modules.get("multiprocessing.process")

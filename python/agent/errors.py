@@ -1,7 +1,7 @@
 """Everything that this package raises, in one tree.
 
-Misuse raises (a wrong label count, a negative increment). Trouble of the machine does not: a full or forbidden folder
-ends in private memory and one warning, never in an exception inside the app.
+Misuse raises (a wrong label count, a negative increment). Trouble of the machine does not: a full
+or forbidden folder ends in private memory and one warning, never in an exception inside the app.
 """
 
 from __future__ import annotations

@@ -10,29 +10,31 @@
         ...
     page = agent.render()          # bytes, all processes merged, no collector needed
 
-There is nothing to configure. The first metric opens (or makes) the segment of this app; every later process of the app,
-however it was started, adds to the same cells. An update is one atomic step in shared memory: no lock, no system call, no
-thread. A process that is killed loses nothing that it counted and leaves nothing to clean up.
+There is nothing to configure. The first metric opens (or makes) the segment of this app; every
+later process of the app, however it was started, adds to the same cells. An update is one atomic
+step in shared memory: no lock, no system call, no thread. A process that is killed loses nothing
+that it counted and leaves nothing to clean up.
 
-*Which app*: `AGENT_METRICS_APP`, else a name derived from the program (see `agent.app`). *Where*: `AGENT_METRICS_DIR`,
-else `$XDG_RUNTIME_DIR/agent-metrics`, else `/dev/shm/agent-metrics-UID`. When that place cannot be used, or memory runs
-out, the process goes on in private memory and says so in one `AgentWarning`; an update never raises for such a reason.
+*Which app*: `AGENT_METRICS_APP`, else a name derived from the program (see `agent.app`). *Where*:
+`AGENT_METRICS_DIR`, else `$XDG_RUNTIME_DIR/agent-metrics`, else `/dev/shm/agent-metrics-UID`. When
+that place cannot be used, or memory runs out, the process goes on in private memory and says so in
+one `AgentWarning`; an update never raises for such a reason.
 
-*How long counters live*: as long as the segment's file, so past the death of every process of the app, until a reboot,
-`clear()`, or the removal of the file, after which a process that starts makes a new one. A program that comes back with
-another definition of a metric (other buckets) begins a new file when no process of the old kind is alive; while one is,
-in a rolling upgrade, the new processes form the app `NAME.2`. `_created` always tells when a series really began.
+*How long counters live*: as long as the segment's file, so past the death of every process of the
+app, until a reboot, `clear()`, or the removal of the file, after which a process that starts makes
+a new one. A program that comes back with another definition of a metric (other buckets) begins a
+new file when no process of the old kind is alive; while one is, in a rolling upgrade, the new
+processes form the app `NAME.2`. `_created` always tells when a series really began.
 
-*Definitions*: the same definition twice is the same metric; another one under the same name raises `ConflictError`.
-Label values are turned into text. A metric has at most 10,000 label sets and an app 100,000; what is over goes to the
-series `{agent_overflow="true"}`, so totals stay right.
+*Definitions*: the same definition twice is the same metric; another one under the same name raises
+`ConflictError`. Label values are turned into text. A metric has at most 10,000 label sets and an
+app 100,000; what is over goes to the series `{agent_overflow="true"}`, so totals stay right.
 
-*Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot call into yours.
+*Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot
+call into yours.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Literal
 
 from agent._native import (
     Block,
@@ -45,8 +47,25 @@ from agent._native import (
     default_registry,
 )
 
+# What `typing` has, without its 8 ms: type checkers take the name for true.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Literal, TypeAlias
+
+    Format: TypeAlias = Literal["prometheus", "openmetrics"]
+    GaugeMode: TypeAlias = Literal[
+        "mostrecent",
+        "all",
+        "liveall",
+        "sum",
+        "livesum",
+        "min",
+        "livemin",
+        "max",
+        "livemax",
+        "livemostrecent",
+    ]
 
 __all__ = [
     "REGISTRY",
@@ -66,7 +85,7 @@ REGISTRY: Registry = default_registry()
 _IS_COROUTINE_FUNCTION = 0x80
 
 
-def render(format: Literal["prometheus", "openmetrics"] = "prometheus") -> bytes:  # noqa: A002
+def render(format: Format = "prometheus") -> bytes:  # noqa: A002
     """The metrics of all processes of this app, as Prometheus text 0.0.4 or OpenMetrics 1.0."""
     return REGISTRY.render(format)
 
@@ -94,7 +113,7 @@ def decorate(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rebuild(
-    metric_class: type[Metric],
+    metric_class: Callable[..., Metric],
     name: str,
     documentation: str,
     options: dict[str, Any],

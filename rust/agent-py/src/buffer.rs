@@ -1,8 +1,10 @@
-//! Many values in one call: anything with the buffer protocol (numpy, array, memoryview), or a list or tuple.
+//! Many values in one call: anything with the buffer protocol (numpy, array, memoryview), or a list
+//! or tuple.
 //!
-//! Items are f64, f32, i64 or i32 in native byte order, of any number of dimensions, contiguous or strided. f64 that is
-//! contiguous is read where it lies; everything else goes through a block of 512 values on the stack. All values are
-//! checked before the first is applied, so a bad one changes nothing.
+//! Items are f64, f32, i64 or i32 in native byte order, of any number of dimensions, contiguous or
+//! strided. f64 that is contiguous is read where it lies; everything else goes through a block of
+//! 512 values on the stack. All values are checked before the first is applied, so a bad one
+//! changes nothing.
 
 use crate::error::{Kind, Refusal};
 use crate::metric::Metric;
@@ -68,13 +70,13 @@ impl Values {
         match self {
             Values::Owned(values) => values.chunks(CHUNK).for_each(run),
             Values::Buffer { buffer, item: Item::F64 }
-                if buffer.is_c_contiguous() && buffer.buf_ptr() as usize % 8 == 0 =>
+                if buffer.is_c_contiguous() && (buffer.buf_ptr() as usize).is_multiple_of(8) =>
             {
                 if buffer.item_count() == 0 {
                     return;
                 }
-                // SAFETY: contiguous, aligned, alive while `buffer` is held; this thread stays attached, so Python code
-                // does not change it meanwhile.
+                // SAFETY: contiguous, aligned, alive while `buffer` is held; this thread stays
+                // attached, so Python code does not change it meanwhile.
                 let all = unsafe {
                     std::slice::from_raw_parts(buffer.buf_ptr().cast::<f64>(), buffer.item_count())
                 };
@@ -146,8 +148,8 @@ pub fn sum_of_amounts(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(u64, f
     let mut bad = None;
     values.each_run(&mut |run| {
         for &value in run {
-            // A comparison with NaN is false.
-            if !(value >= 0.0 && value < 9.2e18) {
+            // NaN is in no range.
+            if !(0.0..9.2e18).contains(&value) {
                 bad.get_or_insert(value);
                 return;
             }

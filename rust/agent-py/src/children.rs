@@ -1,8 +1,8 @@
 //! The children of a metric with labels, by their values.
 //!
-//! Keys are tuples of exact `str`, so looking one up runs no foreign code. A call by keyword is turned into the
-//! constructor's order through the tuple of names, which is one constant object per place in the code: the last few such
-//! tuples are remembered by identity.
+//! Keys are tuples of exact `str`, so looking one up runs no foreign code. A call by keyword is
+//! turned into the constructor's order through the tuple of names, which is one constant object per
+//! place in the code: the last few such tuples are remembered by identity.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -34,7 +34,8 @@ impl Children {
     /// `key` is a tuple of exact `str`, and the thread is attached.
     #[inline]
     pub unsafe fn get_raw(&self, key: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        // SAFETY: both are live objects; the reference is borrowed from the dict and made ours at once.
+        // SAFETY: both are live objects; the reference is borrowed from the dict and made ours at
+        // once.
         unsafe {
             let found = ffi::PyDict_GetItemWithError(self.by_values.as_ptr(), key);
             ffi::Py_XINCREF(found);
@@ -46,7 +47,8 @@ impl Children {
         self.by_values.bind(key.py()).get_item(key)
     }
 
-    /// Remembers a child. At `children_max` all are forgotten first: handles are cheap to make again.
+    /// Remembers a child. At `children_max` all are forgotten first: handles are cheap to make
+    /// again.
     pub fn put(
         &self,
         key: &Bound<'_, PyTuple>,
@@ -75,7 +77,8 @@ impl Children {
     /// Where the values of a known keyword call stand.
     #[inline]
     pub fn places(&self, names: *mut ffi::PyObject) -> Option<&[usize]> {
-        // SAFETY: attached; `learn` is the only other user, and no reference is kept over a call of it.
+        // SAFETY: attached; `learn` is the only other user, and no reference is kept over a call of
+        // it.
         let shapes = unsafe { &*self.shapes.get() };
         shapes.iter().find(|shape| shape.names.as_ptr() == names).map(|shape| &*shape.places)
     }

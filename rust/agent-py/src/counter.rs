@@ -18,7 +18,7 @@ pub struct Counter;
 pub const METHODS: &[Method] = &[
     Method(
         c"inc",
-        c"inc($self, /, amount=1)\n--\n\nRaises the counter by 1, or by an amount that is finite and not negative.",
+        c"inc($self, /, amount=1)\n--\n\nRaises the counter by 1, or by a finite amount >= 0.",
         inc,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
@@ -27,8 +27,10 @@ pub const METHODS: &[Method] = &[
 #[pymethods]
 impl Counter {
     #[new]
-    #[pyo3(signature = (name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "",
-                        registry = None))]
+    #[pyo3(signature = (
+        name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "", registry
+        = None
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,

@@ -58,8 +58,8 @@ pub fn segment(error: &agent_shm::Error) -> PyErr {
     }
 }
 
-/// Warns once for each text and place, through Python's filters. A filter that turns warnings into errors must not
-/// break an increment, so an exception is shown as unraisable.
+/// Warns once for each text and place, through Python's filters. A filter that turns warnings into
+/// errors must not break an increment, so an exception is shown as unraisable.
 pub fn warn(py: Python<'_>, text: &str) {
     let warned = class(py, "AgentWarning").and_then(|category| {
         py.import("warnings")?.call_method1("warn", (text, category, 2)).map(drop)

@@ -1,4 +1,5 @@
-//! What is known of a metric besides its values: names, shape, label names. One per name and registry.
+//! What is known of a metric besides its values: names, shape, label names. One per name and
+//! registry.
 
 use crate::error::{Kind, Refusal};
 use crate::name::{self, Class};
@@ -25,6 +26,11 @@ pub struct Family {
 unsafe impl Send for Family {}
 // SAFETY: as above.
 unsafe impl Sync for Family {}
+
+/// Longest label value that is kept whole.
+const VALUE_BYTES_MAX: usize = 1024;
+/// Longest start of one when the label set as a whole does not fit.
+const VALUE_BYTES_SAFE: usize = 10;
 
 /// A definition as given to a constructor.
 pub struct Definition {
@@ -89,11 +95,28 @@ impl Family {
         MetricSpec { name: &self.name, help, unit: &self.unit, shape }
     }
 
-    /// Canonical label text of values in the constructor's order.
+    /// Canonical label text of values in the constructor's order. Values that are too long are cut,
+    /// with a hash of the whole at the end, so that two stay two.
     pub fn text(&self, values: &[String]) -> String {
+        let text = self.text_of(values, VALUE_BYTES_MAX);
+        if text.len() <= agent_shm::KEY_BYTES_MAX {
+            return text;
+        }
+        // A name is at most 200 bytes and an escaped byte takes two: 32 labels of these always fit.
+        self.text_of(values, VALUE_BYTES_SAFE)
+    }
+
+    fn text_of(&self, values: &[String], value_bytes_max: usize) -> String {
         let mut text = String::new();
         for &index in &self.order {
-            name::push_label(&mut text, &self.label_names[index], &values[index]);
+            let value = &values[index];
+            if value.len() <= value_bytes_max {
+                name::push_label(&mut text, &self.label_names[index], value);
+            } else {
+                let head = cut(value, value_bytes_max);
+                let value = format!("{head}~{:016x}", name::hash(value.as_bytes()));
+                name::push_label(&mut text, &self.label_names[index], &value);
+            }
         }
         text
     }

@@ -1,9 +1,10 @@
 //! What a forked child does first.
 //!
-//! The child inherits the mapping, which is right, and the writer, which is its parent's. One `pthread_atfork` handler
-//! takes the writer away from every store, for `os.fork` and for forks by C code alike. The list of stores is made of
-//! nodes that are never freed and changed only through atomics, so it can be walked whatever the parent's other threads
-//! were doing. A bare `clone` system call runs no handlers; such a child must not use metrics.
+//! The child inherits the mapping, which is right, and the writer, which is its parent's. One
+//! `pthread_atfork` handler takes the writer away from every store, for `os.fork` and for forks by
+//! C code alike. The list of stores is made of nodes that are never freed and changed only through
+//! atomics, so it can be walked whatever the parent's other threads were doing. A bare `clone`
+//! system call runs no handlers; such a child must not use metrics.
 
 use crate::store::Store;
 use std::ptr;

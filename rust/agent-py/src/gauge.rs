@@ -25,8 +25,10 @@ pub const METHODS: &[Method] = &[
 #[pymethods]
 impl Gauge {
     #[new]
-    #[pyo3(signature = (name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "",
-                        registry = None, *, multiprocess_mode = "mostrecent"))]
+    #[pyo3(signature = (
+        name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "", registry
+        = None, *, multiprocess_mode = "mostrecent"
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,

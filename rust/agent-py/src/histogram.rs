@@ -32,8 +32,10 @@ pub const METHODS: &[Method] = &[
 #[pymethods]
 impl Histogram {
     #[new]
-    #[pyo3(signature = (name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "",
-                        registry = None, *, buckets = None, schema = None))]
+    #[pyo3(signature = (
+        name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "", registry
+        = None, *, buckets = None, schema = None
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,

@@ -1,4 +1,5 @@
-//! `inspect(path)`: everything a segment says, as plain Python values. Attaches for reading and changes nothing.
+//! `inspect(path)`: everything a segment says, as plain Python values. Attaches for reading and
+//! changes nothing.
 
 use crate::error;
 use agent_shm::{FamilyView, OwnedShape, Segment, Value};

@@ -2,12 +2,16 @@
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{exact, guarded, Metric};
-use crate::raw::{self, Arguments};
+use crate::raw::{self, Arguments, Method};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-pub const DOC: &std::ffi::CStr = c"labels($self, /, *labelvalues, **labelkwargs)\n--\n\nThe child of these label values, by position or by keyword. Values are turned into text by str(). The same values give the same child.";
+pub const DOC: &std::ffi::CStr = c"labels($self, /, *labelvalues, **labelkwargs)\n--\n\n\
+    The child of these label values, by position or by keyword. Values are turned into text by\n\
+    str(). The same values give the same child.";
+
+pub const METHODS: &[Method] = &[Method(c"labels", DOC, labels)];
 
 /// # Safety
 /// Called by CPython as a method of one of the four classes.
@@ -52,7 +56,8 @@ fn fast(
         _ => return std::ptr::null_mut(),
     };
     let value = |index: usize| args.get(places.map_or(index, |places| places[index])).as_ptr();
-    // SAFETY: attached; `value` gives live objects, and the tuple is complete before anybody sees it.
+    // SAFETY: attached; `value` gives live objects, and the tuple is complete before anybody sees
+    // it.
     unsafe {
         if !(0..count).all(|index| ffi::PyUnicode_CheckExact(value(index)) != 0) {
             return std::ptr::null_mut();
@@ -79,6 +84,9 @@ fn slow<'py>(
     metric: &Metric,
     args: Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    if metric.children.is_none() {
+        return Err(metric.no_children().into());
+    }
     if args.positional() > 0 && args.named() > 0 {
         let text = "labels() takes values by position or by keyword, not both";
         return Err(Refusal::new(Kind::Label, text).into());

@@ -1,20 +1,24 @@
-//! `agent._core`: the Python face of the Rust crates. Conversions and the release of the GIL; what it says is in
-//! `python/agent/_core.pyi`.
+//! `agent._core`: the Python face of the Rust crates. Conversions and the release of the GIL; what
+//! it says is in `python/agent/_core.pyi`.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`metric`] | the base class: a handle, its repair, children |
-//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names them all |
+//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names them
+//! all |
 //! | [`labels`], [`children`] | from label values to the child |
 //! | [`timer`] | `with` blocks and decorators |
-//! | [`registry`], [`store`], [`family`], [`name`] | which segment, which definitions, which names |
+//! | [`registry`], [`store`], [`family`], [`name`] | which segment, which definitions, which names
+//! |
 //! | [`fork`], [`replace`] | what happens to a store in a child, and to a file that nobody uses |
 //! | [`render`], [`inspect`] | pages and plain values |
 //! | [`server`] | the loops of workers and aggregator |
-//! | [`raw`], [`number`], [`buffer`], [`error`] | methods without argument parsing; values; exceptions |
+//! | [`raw`], [`number`], [`buffer`], [`error`] | methods without argument parsing; values;
+//! exceptions |
 //!
-//! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells in the segment are
-//! atomic, so this is what a free-threaded build would have to change, not the segment.
+//! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells
+//! in the segment are atomic, so this is what a free-threaded build would have to change, not the
+//! segment.
 
 mod buffer;
 mod children;
@@ -63,6 +67,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
     let py = module.py();
+    raw::install(&py.get_type::<metric::Metric>(), labels::METHODS)?;
     raw::install(&py.get_type::<counter::Counter>(), counter::METHODS)?;
     raw::install(&py.get_type::<gauge::Gauge>(), gauge::METHODS)?;
     raw::install(&py.get_type::<histogram::Histogram>(), histogram::METHODS)?;

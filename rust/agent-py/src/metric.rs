@@ -1,8 +1,9 @@
 //! The base of the four classes: a handle to one series, or the parent of labelled children.
 //!
-//! A use is: compare two epochs, one call into `agent-shm`. Everything else (no writer after a fork, a series that was
-//! removed, a segment that was replaced, a parent used without labels) is found out behind that comparison, repaired,
-//! and the use repeated; nothing is lost and nothing counted twice.
+//! A use is: compare two epochs, one call into `agent-shm`. Everything else (no writer after a
+//! fork, a series that was removed, a segment that was replaced, a parent used without labels) is
+//! found out behind that comparison, repaired, and the use repeated; nothing is lost and nothing
+//! counted twice.
 
 use crate::children::Children;
 use crate::error::{Kind, Refusal};
@@ -19,7 +20,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
-/// Repairs before an update is given up: each can be undone at once by another process, hardly several in a row.
+/// Repairs before an update is given up: each can be undone at once by another process, hardly
+/// several in a row.
 const ATTEMPTS: u32 = 8;
 
 /// One metric, or one child of a metric with labels. Made by its subclasses only.
@@ -70,7 +72,8 @@ impl Metric {
     #[inline(always)]
     pub fn try_apply(&self, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
         let Some(writer) = self.store.writer_of(self.epoch.get()) else { return false };
-        // SAFETY: replaced only in `resolve`, by attached threads, and an update runs no Python code.
+        // SAFETY: replaced only in `resolve`, by attached threads, and an update runs no Python
+        // code.
         match unsafe { &*self.series.get() } {
             Some(series) => update(writer, series) == Outcome::Applied,
             None => false,
@@ -126,13 +129,8 @@ impl Metric {
         for _ in 0..ATTEMPTS {
             let Some(epoch) = self.store.open(py)? else { return Ok(false) };
             let Some(writer) = self.store.writer_of(epoch) else { return Ok(false) };
-            let found = self.family.id(writer, epoch).and_then(|id| {
-                match writer.series(id, &self.text) {
-                    // A label set that is too long is counted where those over a limit are.
-                    Err(Error::TooLarge { .. }) => writer.series(id, agent_shm::OVERFLOW_LABELS),
-                    other => other,
-                }
-            });
+            let found = self.family.id(writer, epoch);
+            let found = found.and_then(|id| writer.series(id, &self.text));
             match found {
                 Ok(series) => {
                     // SAFETY: attached, and no reference to the old series is out.
@@ -163,10 +161,7 @@ impl Metric {
         py: Python<'py>,
         key: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Some(children) = &self.children else {
-            let text = format!("{} was made without labels", self.family.name);
-            return Err(Refusal::new(Kind::Label, text).into());
-        };
+        let Some(children) = &self.children else { return Err(self.no_children().into()) };
         if let Some(known) = children.get(key)? {
             return Ok(known);
         }
@@ -174,7 +169,8 @@ impl Metric {
         let child =
             Metric::new(self.store.clone(), self.family.clone(), text, Some(key.clone().unbind()));
         child.resolve(py)?;
-        // The series of a label explosion are one; remembering a child of each would make memory explode instead.
+        // The series of a label explosion are one; remembering a child of each would make memory
+        // explode instead.
         let keep = !child.is_overflow();
         let child = crate::classes::wrap(py, child)?;
         if keep {
@@ -182,6 +178,15 @@ impl Metric {
             children.put(key, &child, children_max)?;
         }
         Ok(child)
+    }
+
+    pub fn no_children(&self) -> Refusal {
+        let name = &self.family.name;
+        let text = match self.values {
+            Some(_) => format!("{name}{{{}}} has its labels already", self.text),
+            None => format!("{name} was made without labels"),
+        };
+        Refusal::new(Kind::Label, text)
     }
 
     /// Makes the metric of a definition, and its series at once when it has no labels.
@@ -280,10 +285,7 @@ impl Metric {
     /// Removes the child of these label values. True if there was one.
     #[pyo3(signature = (*labelvalues))]
     fn remove(&self, py: Python<'_>, labelvalues: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        let Some(children) = &self.children else {
-            let text = format!("{} was made without labels", self.family.name);
-            return Err(Refusal::new(Kind::Label, text).into());
-        };
+        let Some(children) = &self.children else { return Err(self.no_children().into()) };
         let key = self.key_of_values(py, labelvalues)?;
         children.forget(&key)?;
         let Some(epoch) = self.store.open(py)? else { return Ok(false) };
@@ -307,12 +309,12 @@ impl Metric {
         Ok(())
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+    fn __repr__(&self) -> String {
         let class = self.family.class.name();
         let name = &self.family.name;
         match &self.values {
-            None => Ok(format!("<agent.{class} {name}>")),
-            Some(_) => Ok(format!("<agent.{class} {name}{{{}}}>", self.labelled_text(py))),
+            None => format!("<agent.{class} {name}>"),
+            Some(_) => format!("<agent.{class} {name}{{{}}}>", self.text),
         }
     }
 
@@ -323,10 +325,6 @@ impl Metric {
 }
 
 impl Metric {
-    fn labelled_text(&self, _py: Python<'_>) -> &str {
-        &self.text
-    }
-
     pub fn values<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyTuple>> {
         self.values.as_ref().map(|values| values.bind(py).clone())
     }

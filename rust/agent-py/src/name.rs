@@ -1,7 +1,8 @@
 //! Names: the family's full name, the names of its samples, label names. Pure.
 //!
-//! Family and label names are those of the classic Prometheus data model, ASCII only. A counter's name loses `_total`,
-//! which the exposition adds; a unit is appended when the name does not end in it.
+//! Family and label names are those of the classic Prometheus data model, ASCII only. A counter's
+//! name loses `_total`, which the exposition adds; a unit is appended when the name does not end in
+//! it.
 
 use crate::error::{Kind, Refusal};
 
@@ -130,4 +131,11 @@ pub fn push_label(text: &mut String, name: &str, value: &str) {
     text.push_str("=\"");
     agent_wire::name::escape_label_value(value.as_bytes(), text);
     text.push('"');
+}
+
+/// FNV-1a.
+pub fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

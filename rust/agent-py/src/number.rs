@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 /// The value of anything that `float()` takes but text.
 #[inline]
 pub fn real(value: &Borrowed<'_, '_, PyAny>) -> PyResult<f64> {
-    // SAFETY: attached (a `Borrowed` proves it), with a live object; the exact check allows the direct read.
+    // SAFETY: attached (a `Borrowed` proves it), with a live object; the exact check allows the
+    // direct read.
     unsafe {
         if ffi::PyFloat_CheckExact(value.as_ptr()) != 0 {
             return Ok(ffi::PyFloat_AS_DOUBLE(value.as_ptr()));

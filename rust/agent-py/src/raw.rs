@@ -1,8 +1,9 @@
 //! Methods without argument parsing.
 //!
-//! A method that PyO3 generates reads its arguments by name before it does anything. The hot ones here are given to
-//! CPython as plain `METH_FASTCALL | METH_KEYWORDS` functions and look at `nargs` themselves. They are installed into
-//! each concrete class, because the interpreter's specialised call wants the method's class to be exactly the object's.
+//! A method that PyO3 generates reads its arguments by name before it does anything. The hot ones
+//! here are given to CPython as plain `METH_FASTCALL | METH_KEYWORDS` functions and look at `nargs`
+//! themselves. They are installed into each concrete class, because the interpreter's specialised
+//! call wants the method's class to be exactly the object's.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -30,7 +31,8 @@ pub fn install(class: &Bound<'_, PyType>, methods: &[Method]) -> PyResult<()> {
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: doc.as_ptr(),
         }));
-        // SAFETY: the class is a type object, the definition lives for ever, and a new reference comes back.
+        // SAFETY: the class is a type object, the definition lives for ever, and a new reference
+        // comes back.
         let descriptor = unsafe {
             let made = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
             Bound::from_owned_ptr_or_err(class.py(), made)?
@@ -60,13 +62,17 @@ impl<'a, 'py> Arguments<'a, 'py> {
         names: *mut ffi::PyObject,
     ) -> Self {
         let positional = nargs as usize;
-        // SAFETY: `names` is null or a tuple, as promised by the caller.
-        let named =
-            if names.is_null() { 0 } else { unsafe { ffi::PyTuple_GET_SIZE(names) as usize } };
-        let total = positional + named;
-        // SAFETY: CPython passes positional and named values in one array; it may be null when there are none.
-        let values =
-            if total == 0 { &[] } else { unsafe { std::slice::from_raw_parts(args, total) } };
+        let mut total = positional;
+        if !names.is_null() {
+            // SAFETY: not null, so a tuple, as promised by the caller.
+            total += unsafe { ffi::PyTuple_GET_SIZE(names) as usize };
+        }
+        let values = match total {
+            // The array may be null when there is nothing in it.
+            0 => &[],
+            // SAFETY: CPython passes positional and named values in one array.
+            _ => unsafe { std::slice::from_raw_parts(args, total) },
+        };
         Arguments { py, values, names, positional }
     }
 

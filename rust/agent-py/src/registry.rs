@@ -45,8 +45,10 @@ impl Registry {
 #[pymethods]
 impl Registry {
     #[new]
-    #[pyo3(signature = (path = None, app = None, *, series_max = None, metric_series_max = None, metrics_max = None,
-                        slots_max = None, ring_records = None, bytes_max = None))]
+    #[pyo3(signature = (
+        path = None, app = None, *, series_max = None, metric_series_max = None, metrics_max = None,
+        slots_max = None, ring_records = None, bytes_max = None
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -89,7 +91,8 @@ impl Registry {
         self.store.path().map(|path| path.to_string_lossy().into_owned())
     }
 
-    /// Why the metrics of this process are in private memory though they should be shared: cause and detail.
+    /// Why the metrics of this process are in private memory though they should be shared: cause
+    /// and detail.
     #[getter]
     fn fallback(&self) -> Option<(&'static str, String)> {
         self.store.fallback().map(|(cause, detail)| (cause.as_str(), detail))
@@ -107,7 +110,8 @@ impl Registry {
         crate::render::render(py, &self.store, format)
     }
 
-    /// Removes every series of every metric, of all processes: counters begin anew. Gives how many there were.
+    /// Removes every series of every metric, of all processes: counters begin anew. Gives how many
+    /// there were.
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
         let Some(epoch) = self.store.open(py)? else { return Ok(0) };
         let Some(writer) = self.store.writer_of(epoch) else { return Ok(0) };

@@ -1,7 +1,8 @@
 //! `render()`: the page of one registry, made without the GIL.
 //!
-//! Cells and rings of all processes, the dead included, are read from the segment. A summary's quantiles are exact over
-//! what its rings still hold of the last 60 seconds (nearest rank); without a value in that time it shows none.
+//! Cells and rings of all processes, the dead included, are read from the segment. A summary's
+//! quantiles are exact over what its rings still hold of the last 60 seconds (nearest rank);
+//! without a value in that time it shows none.
 
 use crate::store::Store;
 use agent_net::scrape::{self, Source};
@@ -69,7 +70,8 @@ pub fn windows(segment: &Segment, now_unix_ms: u64) -> HashMap<SeriesId, Vec<(f6
     windows
 }
 
-/// The smallest value with at least `quantile` of all at or below it; `values` ascend and are not empty.
+/// The smallest value with at least `quantile` of all at or below it; `values` ascend and are not
+/// empty.
 fn nearest_rank(values: &[f64], quantile: f64) -> f64 {
     let rank = (quantile * values.len() as f64).ceil() as usize;
     values[rank.clamp(1, values.len()) - 1]

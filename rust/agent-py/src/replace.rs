@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Removes the file at `path` when it is still `segment`'s. True when the caller should open the path again: the file is
-/// gone or is another one by now. False when somebody else is deciding the same thing at this moment, or it cannot be
-/// removed.
+/// Removes the file at `path` when it is still `segment`'s. True when the caller should open the
+/// path again: the file is gone or is another one by now. False when somebody else is deciding the
+/// same thing at this moment, or it cannot be removed.
 pub fn remove(path: &Path, segment: &Segment) -> bool {
     let Some(Ok(directory)) = path.parent().map(File::open) else { return false };
     // One process at a time looks and removes; the lock goes with the descriptor.

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 /// The registry of the segment at `path`, made with the collector's limits where none are given.
 #[pyfunction]
-#[pyo3(signature = (path, app = "agent", *, series_max = None, metric_series_max = None, metrics_max = None,
-                    slots_max = None, ring_records = None, bytes_max = None))]
+#[pyo3(signature = (
+    path, app = "agent", *, series_max = None, metric_series_max = None, metrics_max = None,
+    slots_max = None, ring_records = None, bytes_max = None
+))]
 #[allow(clippy::too_many_arguments)]
 pub fn open_segment(
     py: Python<'_>,

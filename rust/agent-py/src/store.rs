@@ -1,22 +1,24 @@
-//! Where the metrics of one registry live, seen from this process: segment, writer, and what happens to them at fork,
-//! at a full disk, and when an older definition is in the way.
+//! Where the metrics of one registry live, seen from this process: segment, writer, and what
+//! happens to them at fork, at a full disk, and when an older definition is in the way.
 //!
 //! ```text
-//!  (nothing) --first metric--> shared segment --cannot grow, no slot--> private memory (counted, warned once)
+//!  (nothing) --first metric--> shared segment --no room, no slot--> private memory, warned once
 //!      ^ \--folder unusable, app not known--> private memory
-//!      +-- fork, when the app was not known; file replaced; older definitions that nobody alive uses
+//!      +-- fork while the app was not known; file replaced; older definitions, nobody uses them
 //! ```
 //!
-//! Older definitions: a metric in the file may have other buckets than the program has now, because the program was
-//! changed and started again. Nobody alive uses them: the file is replaced, all counters begin anew. A process that is
-//! alive does (a rolling upgrade): the new processes share the file `APP.2.v1.seg`, as app `APP.2`, and so on to 9.
+//! Older definitions: a metric in the file may have other buckets than the program has now, because
+//! the program was changed and started again. Nobody alive uses them: the file is replaced, all
+//! counters begin anew. A process that is alive does (a rolling upgrade): the new processes share
+//! the file `APP.2.v1.seg`, as app `APP.2`, and so on to 9.
 //!
-//! Every move to other memory raises `epoch`; a handle remembers the epoch in which it was resolved, so the hot path is
-//! one comparison with `live`: the epoch while this process has a writer, 0 while it has none (after a fork).
+//! Every move to other memory raises `epoch`; a handle remembers the epoch in which it was
+//! resolved, so the hot path is one comparison with `live`: the epoch while this process has a
+//! writer, 0 while it has none (after a fork).
 //!
-//! All of it is touched only by a thread that is attached to the interpreter (the module declares `gil_used`), with one
-//! exception: the fork handler, which runs in a child that has one thread. Nothing here calls Python while it holds a
-//! borrow.
+//! All of it is touched only by a thread that is attached to the interpreter (the module declares
+//! `gil_used`), with one exception: the fork handler, which runs in a child that has one thread.
+//! Nothing here calls Python while it holds a borrow.
 
 use crate::error;
 use agent_shm::{Options, Segment, Writer};
@@ -93,7 +95,8 @@ const SIBLINGS_MAX: u32 = 9;
 /// Attempts to claim a slot of a file that others replace meanwhile.
 const ATTEMPTS: u32 = 5;
 
-// SAFETY: only attached threads touch a store, one at a time; the fork handler runs in a process of one thread.
+// SAFETY: only attached threads touch a store, one at a time; the fork handler runs in a process of
+// one thread.
 unsafe impl Send for Store {}
 // SAFETY: as above.
 unsafe impl Sync for Store {}
@@ -120,12 +123,13 @@ impl Store {
         if epoch != self.live.get() || epoch == 0 {
             return None;
         }
-        // SAFETY: `live` is not 0, so the writer is there; it is replaced only by attached threads, never during a call
-        // that holds this reference, because such calls do not run Python code.
+        // SAFETY: `live` is not 0, so the writer is there; it is replaced only by attached threads,
+        // never during a call that holds this reference, because such calls do not run Python code.
         unsafe { (*self.writer.get()).as_ref() }
     }
 
-    /// The epoch and a writer of it, opening and claiming what is missing. Nothing only when memory itself is gone.
+    /// The epoch and a writer of it, opening and claiming what is missing. Nothing only when memory
+    /// itself is gone.
     #[cold]
     pub fn open(&self, py: Python<'_>) -> PyResult<Option<u32>> {
         if self.live.get() != 0 {
@@ -223,7 +227,8 @@ impl Store {
         Some(Binding { segment, app: app.into(), path: None, pending })
     }
 
-    /// A metric of ours has another shape in the file. Moves to a file where it has not; see the head of this module.
+    /// A metric of ours has another shape in the file. Moves to a file where it has not; see the
+    /// head of this module.
     #[cold]
     pub fn conflict(&self, py: Python<'_>, text: &str) -> PyResult<()> {
         let (true, Some(segment), Some(path)) =
@@ -244,7 +249,8 @@ impl Store {
         Ok(())
     }
 
-    /// Goes on in private memory. Handles of the shared segment are resolved again at their next use.
+    /// Goes on in private memory. Handles of the shared segment are resolved again at their next
+    /// use.
     #[cold]
     pub fn fall_back(&self, py: Python<'_>, cause: Cause, detail: &str) {
         let app = self.app();
@@ -267,7 +273,9 @@ impl Store {
         if first {
             error::warn(
                 py,
-                &format!("metrics of this process are in private memory, no collector sees them: {detail}"),
+                &format!(
+                    "metrics of this process are in private memory, unseen by a collector: {detail}"
+                ),
             );
         }
     }
@@ -278,11 +286,12 @@ impl Store {
         unsafe { *self.writer.get() = None };
     }
 
-    /// In a forked child, which has one thread: the inherited slot is the parent's. Its claim is neither released nor
-    /// kept; only the descriptor goes.
+    /// In a forked child, which has one thread: the inherited slot is the parent's. Its claim is
+    /// neither released nor kept; only the descriptor goes.
     pub fn after_fork(&self) {
         self.live.set(0);
-        // SAFETY: the only thread of this process; a call that was under way in another thread does not exist here.
+        // SAFETY: the only thread of this process; a call that was under way in another thread does
+        // not exist here.
         let inherited = unsafe { (*self.writer.get()).take() };
         if let Some(writer) = inherited {
             if let Some(fd) = writer.lock_fd() {
@@ -292,10 +301,12 @@ impl Store {
             // Not dropped: another thread of the parent may have been in the middle of changing it.
             std::mem::forget(writer);
         }
-        // A borrow that was held at the fork stays held in the child when its thread is gone: leave the binding then.
+        // A borrow that was held at the fork stays held in the child when its thread is gone: leave
+        // the binding then.
         if let Ok(mut inner) = self.inner.try_borrow_mut() {
             if inner.binding.as_ref().is_some_and(|binding| binding.pending) {
-                // Leaked, not unmapped: a handle may still point into it until it is resolved again.
+                // Leaked, not unmapped: a handle may still point into it until it is resolved
+                // again.
                 std::mem::forget(inner.binding.take());
                 self.next_epoch();
             }

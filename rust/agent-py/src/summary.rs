@@ -1,7 +1,8 @@
 //! `Summary`: count, sum, and quantiles of the last 60 seconds.
 //!
-//! Count and sum are in shared cells and exact. The quantiles come from the rings, one per process, of 2,048 values in an
-//! app's segment: a process that observes more in a minute is represented by its newest ones.
+//! Count and sum are in shared cells and exact. The quantiles come from the rings, one per process,
+//! of 2,048 values in an app's segment: a process that observes more in a minute is represented by
+//! its newest ones.
 
 use crate::buffer;
 use crate::error::{Kind, Refusal};
@@ -25,7 +26,7 @@ pub struct Summary;
 pub const METHODS: &[Method] = &[
     Method(
         c"observe",
-        c"observe($self, /, amount)\n--\n\nAdds a finite value to count, sum and the window of the quantiles.",
+        c"observe($self, /, amount)\n--\n\nAdds a finite value to count, sum and window.",
         observe,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
@@ -34,8 +35,10 @@ pub const METHODS: &[Method] = &[
 #[pymethods]
 impl Summary {
     #[new]
-    #[pyo3(signature = (name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "",
-                        registry = None, *, quantiles = None))]
+    #[pyo3(signature = (
+        name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "", registry
+        = None, *, quantiles = None
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,

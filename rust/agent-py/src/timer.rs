@@ -1,8 +1,10 @@
-//! Blocks: what `time()`, `track_inprogress()` and `count_exceptions()` give, for `with` and as a decorator.
+//! Blocks: what `time()`, `track_inprogress()` and `count_exceptions()` give, for `with` and as a
+//! decorator.
 //!
-//! A block may be entered again while it is open (recursion): starts form a stack, one for each thread. Interleaved
-//! `async` tasks that share one block object would mix up their starts; a call of `time()` for each `with`, or the
-//! decorator, which makes a block for each call, does not have that problem.
+//! A block may be entered again while it is open (recursion): starts form a stack, one for each
+//! thread. Interleaved `async` tasks that share one block object would mix up their starts; a call
+//! of `time()` for each `with`, or the decorator, which makes a block for each call, does not have
+//! that problem.
 
 use crate::metric::Metric;
 use agent_shm::OwnedShape;

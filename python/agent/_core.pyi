@@ -1,0 +1,240 @@
+# ruff: noqa: PYI021, E501 - the stub is where the documentation is
+"""The compiled part of agent-metrics. Import it through `agent` (users) or `agent._native` (this package)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar, type_check_only
+
+from agent.metrics import Format, GaugeMode
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+@type_check_only
+class _Buffer(Protocol):
+    """numpy arrays, array.array, memoryview: f64, f32, i64 or i32 in native byte order."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@type_check_only
+class _Number(Protocol):
+    def __float__(self) -> float: ...
+
+_Values: TypeAlias = _Buffer | Sequence[float]
+
+BUILD_PROFILE: Final[str]
+"""`release` or `debug`. Benchmarks refuse a debug build."""
+LAYOUT_VERSION: Final[int]
+"""The version of the segment's layout, as in the file name `APP.v1.seg`."""
+VERSION: Final[str]
+
+class Metric:
+    """Base of the four classes. A metric with label names is a parent: only its children have a value."""
+
+    @property
+    def name(self) -> str:
+        """The family's name: namespace, subsystem, name and unit, without `_total`."""
+    @property
+    def documentation(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def labelnames(self) -> tuple[str, ...]: ...
+    @property
+    def labelvalues(self) -> tuple[str, ...]: ...
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
+        """The child of these label values, by position or by keyword. The same values give the same child.
+
+        Values are turned into text by `str()`. Raises LabelError for a wrong number or wrong names.
+        """
+    def remove(self, *labelvalues: object) -> bool:
+        """Removes the child's series, for all processes. True if there was one.
+
+        A handle that somebody still holds stays good: its next use begins the series anew, at 0.
+        """
+    def clear(self) -> None:
+        """Removes every series of the metric, for all processes. Without labels it begins anew at 0."""
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+class Counter(Metric):
+    """Only goes up. Exposed as `NAME_total`."""
+
+    def __new__(
+        cls,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str] | None = None,
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Registry | None = None,
+    ) -> Self: ...
+    def inc(self, amount: _Number = 1) -> None:
+        """Raises the counter by 1, or by an amount that is finite and not negative (else AmountError)."""
+    def inc_many(self, amounts: _Values) -> None:
+        """Raises the counter by every amount of a buffer, list or tuple; by none when one of them is bad."""
+    def count_exceptions(
+        self, exception: type[BaseException] | tuple[type[BaseException], ...] | None = None
+    ) -> Block:
+        """Counts the exceptions of a `with` block or of a decorated function, and lets them pass."""
+
+class Gauge(Metric):
+    """Goes up and down.
+
+    `multiprocess_mode` says what several processes mean by it: `mostrecent` (the default) is one number that all
+    change; `sum`, `min`, `max` and `all` keep one for each process, and the `live` modes forget those of dead ones.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str] | None = None,
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Registry | None = None,
+        *,
+        multiprocess_mode: GaugeMode = "mostrecent",
+    ) -> Self: ...
+    def set(self, value: _Number, /) -> None:
+        """Sets the gauge; any float, NaN and infinities included."""
+    def inc(self, amount: _Number = 1) -> None: ...
+    def dec(self, amount: _Number = 1) -> None: ...
+    def set_to_current_time(self) -> None:
+        """Sets the gauge to the seconds since 1970."""
+    def track_inprogress(self) -> Block:
+        """Raises the gauge during a `with` block or a call of a decorated function."""
+    def time(self) -> Block:
+        """Sets the gauge to the seconds that a `with` block or a call of a decorated function took."""
+
+class Histogram(Metric):
+    """Counts of values by bucket.
+
+    Exponential by default: 2^schema buckets an octave (schema 0 to 6, 3 if not given), made where values fall, so any
+    range is covered; with schema 3 a quantile is at most 4.5 % off. `buckets` gives explicit upper bounds instead.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str] | None = None,
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Registry | None = None,
+        *,
+        buckets: Sequence[float] | None = None,
+        schema: int | None = None,
+    ) -> Self: ...
+    def observe(self, amount: _Number) -> None:
+        """Counts a finite value (else AmountError) in its bucket."""
+    def observe_many(self, values: _Values) -> None:
+        """Counts every value of a buffer, list or tuple; none when one of them is bad."""
+    def time(self) -> Block:
+        """Observes the seconds that a `with` block or a call of a decorated function takes."""
+
+class Summary(Metric):
+    """Count, sum, and quantiles of the last 60 seconds, computed when the page is rendered.
+
+    The window holds the newest 2,048 values of each process.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str] | None = None,
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Registry | None = None,
+        *,
+        quantiles: Sequence[float] | None = None,
+    ) -> Self: ...
+    def observe(self, amount: _Number) -> None:
+        """Adds a finite value (else AmountError)."""
+    def observe_many(self, values: _Values) -> None:
+        """Adds every value of a buffer, list or tuple; none when one of them is bad."""
+    def time(self) -> Block:
+        """Observes the seconds that a `with` block or a call of a decorated function takes."""
+
+class Block:
+    """A `with` block or decorator; see the methods that give one. It may be entered again while it is open."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        class_: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    def __call__(self, function: _F) -> _F: ...
+    def fresh(self) -> Block:
+        """A block that does the same and is not open."""
+
+class Registry:
+    """Metrics bound to one segment: a file, or private memory when no path is given.
+
+    `agent.REGISTRY` is the app's own. Limits count for a file that is made now; one that is there keeps its own.
+    """
+
+    def __new__(
+        cls,
+        path: str | PathLike[str] | None = None,
+        app: str | None = None,
+        *,
+        series_max: int | None = None,
+        metric_series_max: int | None = None,
+        metrics_max: int | None = None,
+        slots_max: int | None = None,
+        ring_records: int | None = None,
+        bytes_max: int | None = None,
+    ) -> Self: ...
+    @property
+    def app(self) -> str:
+        """Name of the app; empty while the app's registry has no metric."""
+    @property
+    def path(self) -> str | None:
+        """The segment's file; None in private memory and before the first metric."""
+    @property
+    def fallback(self) -> tuple[str, str] | None:
+        """Why this process is in private memory though it should share: cause and detail."""
+    @property
+    def lost(self) -> int:
+        """Updates of this process that found no memory anywhere."""
+    def render(self, format: Format = "prometheus") -> bytes:  # noqa: A002
+        """The metrics of all processes, as Prometheus text 0.0.4 or OpenMetrics 1.0. Made without the GIL."""
+    def clear(self) -> int:
+        """Removes every series of every metric, for all processes. Gives how many there were."""
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+def default_registry() -> Registry:
+    """The registry of the app."""
+
+def inspect(path: str | PathLike[str], *, series_shown_max: int = 100_000) -> dict[str, Any]:
+    """What a segment says: header, usage, slots, families with series and values. Attaches for reading only."""
+
+def open_segment(
+    path: str | PathLike[str],
+    app: str = "agent",
+    *,
+    series_max: int | None = None,
+    metric_series_max: int | None = None,
+    metrics_max: int | None = None,
+    slots_max: int | None = None,
+    ring_records: int | None = None,
+    bytes_max: int | None = None,
+) -> Registry:
+    """The registry of the segment at `path`, made with the collector's limits where none are given."""
+
+def run_worker(config: bytes) -> int:
+    """The event loop of one worker, until it is drained; gives its exit code. `config` is JSON. Without the GIL."""
+
+def run_aggregator(config: bytes) -> int:
+    """The loop of the aggregator, until it is told to stop; gives its exit code. Without the GIL."""
+
+def settle_worker(registry: Registry, worker: int) -> int:
+    """After a worker's death: books what it had received and not finished as rejected. Gives how many."""

@@ -1,0 +1,142 @@
+"""Who may know whom: read from the sources, and seen in a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import agent
+
+PACKAGE = os.path.dirname(agent.__file__)
+ROOT = os.path.dirname(os.path.dirname(__file__))
+# What `import agent` may load of ours, and nothing else.
+LIGHT = {"agent", "agent._core", "agent._native", "agent.errors", "agent.metrics"}
+HEAVY = {"asyncio", "http", "socket", "threading", "subprocess", "typing", "re", "logging"}
+# Functions of settings, plans and reports: time and system are arguments.
+PURE = ("config", "supervisor.plan")
+# `signal` is left out: a plan names signals, it handles none.
+IMPURE_IMPORTS = {"os", "socket", "time", "subprocess", "threading", "select"}
+
+
+def modules() -> dict[str, str]:
+    """Path of every module of the package, by its name without `agent.`."""
+    found = {}
+    for folder, _, files in os.walk(PACKAGE):
+        for file in files:
+            if file.endswith(".py"):
+                path = os.path.join(folder, file)
+                name = os.path.relpath(path, PACKAGE)[: -len(".py")].replace(os.sep, ".")
+                found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: str, *, at_import: bool = False) -> Iterator[str]:
+    """Absolute names of what a module imports, optionally only when it is itself imported."""
+    with open(path) as file:
+        tree = ast.parse(file.read())
+    nodes = list(ast.iter_child_nodes(tree)) if at_import else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+MODULES = modules()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_native_imports_the_core(name: str) -> None:
+    """There is one door to the extension, and it checks the version."""
+    wanted = {found for found in imports(MODULES[name]) if found == "agent._core"}
+    assert wanted <= ({"agent._core"} if name == "_native" else set())
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] != "cli"])
+def test_nothing_imports_the_command_line(name: str) -> None:
+    """Only the entry point does."""
+    if name == "__main__":
+        return
+    assert not [found for found in imports(MODULES[name]) if found.startswith("agent.cli")]
+
+
+@pytest.mark.parametrize("name", ["__init__", "_native", "metrics", "errors", "app"])
+def test_the_metrics_side_does_not_know_the_collector(name: str) -> None:
+    """The library works where nothing of the collector is imported."""
+    ours = {found for found in imports(MODULES[name]) if found.startswith("agent.")}
+    tops = {found.split(".")[1] for found in ours}
+    allowed = {"_core", "_native", "errors", "metrics", "__version__"}
+    assert tops <= allowed, tops
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n in PURE])
+def test_pure_modules_touch_no_system(name: str) -> None:
+    """Time, files and signals are arguments there."""
+    assert not IMPURE_IMPORTS & {found.split(".")[0] for found in imports(MODULES[name])}
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_loads_only_the_metrics() -> None:
+    """Compared with the bare interpreter: five modules of ours and nothing heavy."""
+    code = "import sys; before = set(sys.modules); {}; print(*(set(sys.modules) - before))"
+    loaded = set(run(code.format("import agent")).split())
+    assert {name for name in loaded if name.split(".")[0] == "agent"} == LIGHT
+    assert not loaded & HEAVY
+
+
+def test_importing_starts_opens_and_makes_nothing(segments: str) -> None:
+    """No thread, no descriptor, no file; the folder appears with the first metric."""
+    code = (
+        "import os\n"
+        "def state(): return sorted(os.listdir('/proc/self/task')), len(os.listdir('/proc/self/fd'))\n"
+        f"os.environ['AGENT_METRICS_DIR'] = {segments!r} + '/folder'\n"
+        "before = state()\n"
+        "import agent\n"
+        "assert agent.REGISTRY.app == '' and agent.REGISTRY.path is None\n"
+        "assert state() == before\n"
+        f"assert os.listdir({segments!r}) == []\n"
+        "agent.Counter('steps', 'S.')\n"
+        f"assert len(os.listdir({segments!r} + '/folder')) == 1\n"
+        "assert len(os.listdir('/proc/self/task')) == 1\n"
+    )
+    run(code)
+
+
+def arrows() -> Iterator[tuple[str, set[str]]]:
+    """The crates, and which of ours each depends on."""
+    import tomllib
+
+    for crate in sorted(os.listdir(os.path.join(ROOT, "rust"))):
+        path = os.path.join(ROOT, "rust", crate, "Cargo.toml")
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                manifest = tomllib.load(file)
+            dependencies = manifest.get("dependencies", {})
+            yield crate, {name for name in dependencies if name.startswith(("agent-", "pyo3"))}
+
+
+@pytest.mark.parametrize(
+    ("crate", "allowed"),
+    [
+        ("agent-shm", set()),
+        ("agent-wire", set()),
+        ("agent-net", {"agent-shm", "agent-wire"}),
+        ("agent-py", {"agent-shm", "agent-wire", "agent-net", "pyo3"}),
+    ],
+)
+def test_crates_depend_downwards(crate: str, allowed: set[str]) -> None:
+    """shm and wire know nobody; only agent-py names pyo3."""
+    assert dict(arrows())[crate] <= allowed

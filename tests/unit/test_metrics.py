@@ -1,0 +1,479 @@
+"""What the four classes do, in one process and private memory."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import math
+import pickle
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agent
+from samples import samples
+
+
+@pytest.fixture
+def registry() -> agent.Registry:
+    return agent.Registry(app="test")
+
+
+def value(registry: agent.Registry, name: str, **labels: str) -> float:
+    """The value of one sample of the rendered page."""
+    return samples(registry.render("openmetrics"))[name, frozenset(labels.items())]
+
+
+# --- counters ---------------------------------------------------------------------------------------
+
+
+def test_a_counter_adds_whole_and_broken_amounts(registry: agent.Registry) -> None:
+    """1 by default; ints, floats and anything with __float__."""
+    steps = agent.Counter("steps", "Steps.", registry=registry)
+    steps.inc()
+    steps.inc(41)
+    steps.inc(amount=0.25)
+    steps.inc(np.float32(0.5))
+    steps.inc(True)
+    assert value(registry, "steps_total") == 43.75
+
+
+def test_whole_increments_are_exact_past_2_to_53(registry: agent.Registry) -> None:
+    """Whole amounts are counted as integers, not as floats."""
+    steps = agent.Counter("steps", "Steps.", registry=registry)
+    steps.inc(2**60)
+    steps.inc()
+    assert f"steps_total {2**60 + 1}\n".encode() in registry.render()
+
+
+@pytest.mark.parametrize("amount", [-1, -0.5, math.nan, math.inf, -math.inf, -(10**30)])
+def test_a_counter_refuses_to_go_down(registry: agent.Registry, amount: float) -> None:
+    """Negative, NaN and infinite amounts raise AmountError, a ValueError, and change nothing."""
+    steps = agent.Counter("steps", "Steps.", registry=registry)
+    for call in (steps.inc, lambda amount: steps.inc_many([1, amount])):
+        with pytest.raises(agent.AmountError, match="steps"):
+            call(amount)
+    assert value(registry, "steps_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda metric: metric.inc("1"), "must be real number, not str"),
+        (lambda metric: metric.inc(None), "must be real number"),
+        (lambda metric: metric.inc(1, 2), "'amount'"),
+        (lambda metric: metric.inc(value=1), "'amount'"),
+        (lambda metric: metric.inc(1, amount=2), "'amount'"),
+    ],
+)
+def test_wrong_calls_are_type_errors(
+    registry: agent.Registry, call: Callable[[agent.Counter], None], message: str
+) -> None:
+    """Arguments are read without a parser; its errors are still there."""
+    with pytest.raises(TypeError, match=message):
+        call(agent.Counter("steps", "Steps.", registry=registry))
+    assert value(registry, "steps_total") == 0
+
+
+def test_exceptions_are_counted_and_pass(registry: agent.Registry) -> None:
+    """Only those of the given classes, and a decorated function keeps its name."""
+    faults = agent.Counter("faults", "Faults.", registry=registry)
+
+    @faults.count_exceptions((KeyError, IndexError))
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (KeyError("a"), IndexError("b"), TypeError("c")):
+        with pytest.raises(type(error)):
+            fail(error)
+    with pytest.raises(OSError, match="d"), faults.count_exceptions():
+        raise OSError("d")
+    assert fail.__name__ == "fail"
+    assert value(registry, "faults_total") == 3
+
+
+# --- gauges -----------------------------------------------------------------------------------------
+
+
+def test_a_gauge_goes_up_and_down(registry: agent.Registry) -> None:
+    """set, inc, dec; NaN is a value of a gauge."""
+    level = agent.Gauge("level", "Level.", registry=registry)
+    level.set(5)
+    level.inc()
+    level.inc(2.5)
+    level.dec()
+    level.dec(amount=0.5)
+    assert value(registry, "level") == 7
+    level.set(math.nan)
+    assert math.isnan(value(registry, "level"))
+    with pytest.raises(TypeError, match="needs a value"):
+        level.set()  # type: ignore[call-arg]
+
+
+def test_a_gauge_knows_the_time(registry: agent.Registry) -> None:
+    """set_to_current_time() is now, in seconds since 1970."""
+    level = agent.Gauge("level", "Level.", registry=registry)
+    before = time.time()
+    level.set_to_current_time()
+    assert before - 0.01 <= value(registry, "level") <= time.time() + 0.01
+
+
+def test_work_in_progress_is_tracked(registry: agent.Registry) -> None:
+    """Up during the block, also when it is entered again, and down when it fails."""
+    level = agent.Gauge("level", "Level.", registry=registry)
+    block = level.track_inprogress()
+    with pytest.raises(KeyError), block, block:
+        assert value(registry, "level") == 2
+        raise KeyError
+    assert value(registry, "level") == 0
+
+
+@pytest.mark.parametrize(
+    "mode", "all liveall sum livesum min livemin max livemax livemostrecent mostrecent".split()
+)
+def test_every_mode_of_a_gauge_shows_one_process_as_it_is(
+    registry: agent.Registry, mode: str
+) -> None:
+    """The modes of prometheus_client by their names."""
+    agent.Gauge("level", "Level.", registry=registry, multiprocess_mode=mode).set(3)  # type: ignore[arg-type]
+    found = [v for (name, _), v in samples(registry.render()).items() if name == "level"]
+    assert found == [3]
+
+
+def test_an_unknown_mode_names_the_known_ones(registry: agent.Registry) -> None:
+    """A typing error is found where it is made."""
+    with pytest.raises(agent.InvalidNameError, match="livesum"):
+        agent.Gauge("level", "L.", registry=registry, multiprocess_mode="average")  # type: ignore[arg-type]
+
+
+# --- histograms and summaries -----------------------------------------------------------------------
+
+
+def test_explicit_buckets_are_cumulative(registry: agent.Registry) -> None:
+    """A value equal to a bound is inside; +Inf is implied and may be given."""
+    sizes = agent.Histogram("sizes", "S.", registry=registry, buckets=[1, 2, math.inf])
+    for size in (0.5, 1, 1.5, 99):
+        sizes.observe(size)
+    assert value(registry, "sizes_bucket", le="1.0") == 2
+    assert value(registry, "sizes_bucket", le="2.0") == 3
+    assert value(registry, "sizes_bucket", le="+Inf") == 4
+    assert value(registry, "sizes_count") == 4
+    assert value(registry, "sizes_sum") == 102
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50), st.integers(0, 6))
+def test_exponential_buckets_hold_their_values(values: list[float], schema: int) -> None:
+    """Count and sum are right, and every value lies in the bucket that counts it."""
+    registry = agent.Registry()
+    sizes = agent.Histogram("sizes", "S.", registry=registry, schema=schema)
+    sizes.observe_many(values)
+    page = samples(registry.render())
+    bounds = sorted(
+        (float(dict(labels)["le"]), count)
+        for (name, labels), count in page.items()
+        if name == "sizes_bucket"
+    )
+    for bound, count in bounds:
+        assert count == sum(value <= bound for value in values)
+    assert page["sizes_count", frozenset()] == len(values)
+    assert page["sizes_sum", frozenset()] == pytest.approx(sum(values), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"buckets": []}, "finite"),
+        ({"buckets": [math.inf]}, "finite"),
+        ({"buckets": [2, 1]}, "ascend"),
+        ({"buckets": [1, 1]}, "ascend"),
+        ({"buckets": [math.nan]}, "finite"),
+        ({"buckets": list(range(513))}, "512"),
+        ({"schema": 7}, "schema"),
+    ],
+)
+def test_unusable_buckets_are_refused(
+    registry: agent.Registry, options: dict[str, object], message: str
+) -> None:
+    """The message says what is wrong with them."""
+    with pytest.raises(ValueError, match=message):
+        agent.Histogram("sizes", "S.", registry=registry, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="exclude"):
+        agent.Histogram("sizes", "S.", registry=registry, buckets=[1], schema=3)
+
+
+@pytest.mark.parametrize("make", [agent.Histogram, agent.Summary])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_observations_are_finite(
+    registry: agent.Registry, make: type[agent.Histogram] | type[agent.Summary], bad: float
+) -> None:
+    """One NaN would make the sum NaN for ever; observe_many takes all or none."""
+    sizes = make("sizes", "S.", registry=registry)
+    with pytest.raises(agent.AmountError, match="sizes"):
+        sizes.observe(bad)
+    with pytest.raises(agent.AmountError, match="sizes"):
+        sizes.observe_many([1.0] * 2000 + [bad])
+    assert value(registry, "sizes_count") == 0
+
+
+def test_a_summary_has_exact_quantiles_of_the_last_minute(registry: agent.Registry) -> None:
+    """Nearest rank over the values in the ring."""
+    sizes = agent.Summary("sizes", "S.", registry=registry, quantiles=[0, 0.5, 0.99, 1])
+    sizes.observe_many(list(range(100, 0, -1)))
+    found = {q: value(registry, "sizes", quantile=q) for q in ("0.0", "0.5", "0.99", "1.0")}
+    assert found == {"0.0": 1, "0.5": 50, "0.99": 99, "1.0": 100}
+    assert value(registry, "sizes_sum") == 5050
+
+
+def test_a_summary_without_values_has_no_quantiles(registry: agent.Registry) -> None:
+    """No value is shown rather than a made-up one."""
+    agent.Summary("sizes", "S.", registry=registry)
+    assert ("sizes", frozenset({("quantile", "0.5")})) not in samples(registry.render())
+    with pytest.raises(ValueError, match="ascend"):
+        agent.Summary("other", "S.", registry=registry, quantiles=[0.9, 0.5])
+
+
+# --- time -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [agent.Histogram, agent.Summary])
+def test_a_block_is_timed(
+    registry: agent.Registry, make: type[agent.Histogram] | type[agent.Summary]
+) -> None:
+    """As a context manager and as a decorator; also when the block fails."""
+    took = make("took", "T.", registry=registry, unit="seconds")
+
+    @took.time()
+    def work(depth: int) -> int:
+        return work(depth - 1) + 1 if depth else 0
+
+    assert work(3) == 3
+    with pytest.raises(KeyError), took.time():
+        raise KeyError
+    assert value(registry, "took_seconds_count") == 5
+    assert 0 <= value(registry, "took_seconds_sum") < 60
+
+
+def test_a_block_can_be_entered_again(registry: agent.Registry) -> None:
+    """Nested uses of one block each measure their own time."""
+    took = agent.Histogram("took", "T.", registry=registry)
+    block = took.time()
+    with block, block:
+        pass
+    assert value(registry, "took_count") == 2
+
+
+def test_an_async_function_is_timed_to_its_end(registry: agent.Registry) -> None:
+    """The decorator waits for the coroutine, not for its making."""
+    took = agent.Histogram("took", "T.", registry=registry)
+    level = agent.Gauge("level", "L.", registry=registry)
+
+    @took.time()
+    @level.time()
+    async def work() -> str:
+        assert value(registry, "took_count") == 0
+        return "done"
+
+    assert asyncio.run(work()) == "done"
+    assert value(registry, "took_count") == 1
+    assert value(registry, "level") > 0
+
+
+# --- many values ------------------------------------------------------------------------------------
+
+BUFFERS = {
+    "list": list,
+    "tuple": tuple,
+    "f64": lambda v: array.array("d", v),
+    "f32": lambda v: np.array(v, dtype=np.float32),
+    "i64": lambda v: np.array(v, dtype=np.int64),
+    "i32": lambda v: array.array("i", v),
+    "memoryview": lambda v: memoryview(array.array("d", v)),
+    "strided": lambda v: np.repeat(np.array(v, dtype=float), 3)[::3],
+    "backwards": lambda v: np.array(v[::-1], dtype=float)[::-1],
+    "matrix": lambda v: np.array([v, [0] * len(v)], dtype=float).T,
+    "unaligned": lambda v: np.frombuffer(b"x" + np.array(v, dtype=float).tobytes(), "f8", -1, 1),
+}
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_many_values_come_in_any_buffer(registry: agent.Registry, kind: str) -> None:
+    """inc_many and observe_many are the same as a loop."""
+    values = list(range(1500))
+    steps = agent.Counter("steps", "S.", registry=registry)
+    sizes = agent.Histogram("sizes", "S.", registry=registry, buckets=[0, 99, 1e9])
+    steps.inc_many(BUFFERS[kind](values))
+    sizes.observe_many(BUFFERS[kind](values))
+    count = 3000 if kind == "matrix" else 1500
+    assert value(registry, "steps_total") == sum(values)
+    assert value(registry, "sizes_sum") == sum(values)
+    assert value(registry, "sizes_count") == count
+    assert value(registry, "sizes_bucket", le="99.0") == 100 + count - 1500
+
+
+def test_fractions_of_many_add_up(registry: agent.Registry) -> None:
+    """Whole parts are counted as integers, the rest as floats."""
+    steps = agent.Counter("steps", "S.", registry=registry)
+    steps.inc_many([0.5, 0.5, 1.25, 2**53])
+    assert value(registry, "steps_total") == 2**53 + 2.25
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([1], dtype=np.int16), np.array([1], dtype=">f8"), b"abc", 5, "text", {1: 2}, [None]],
+)
+def test_values_of_another_kind_are_refused(registry: agent.Registry, values: object) -> None:
+    """A TypeError that says what is taken."""
+    sizes = agent.Histogram("sizes", "S.", registry=registry)
+    with pytest.raises(TypeError, match=r"buffer|number"):
+        sizes.observe_many(values)  # type: ignore[arg-type]
+    assert value(registry, "sizes_count") == 0
+
+
+def test_no_values_are_no_change(registry: agent.Registry) -> None:
+    """Empty buffers of any shape."""
+    sizes = agent.Histogram("sizes", "S.", registry=registry)
+    for values in ([], np.array([]), np.zeros((3, 0)), array.array("i")):
+        sizes.observe_many(values)  # type: ignore[arg-type]
+    assert value(registry, "sizes_count") == 0
+
+
+# --- definitions ------------------------------------------------------------------------------------
+
+
+def test_names_are_put_together(registry: agent.Registry) -> None:
+    """namespace_subsystem_name_unit; `_total` comes with the exposition, units are not doubled."""
+    full = agent.Counter("waits_total", "W.", (), "shop", "cart", "seconds", registry)
+    assert full.name == "shop_cart_waits_seconds"
+    assert (full.documentation, full.unit, full.labelnames) == ("W.", "seconds", ())
+    assert agent.Gauge("heap_bytes", "H.", unit="bytes", registry=registry).name == "heap_bytes"
+    full.inc()
+    assert value(registry, "shop_cart_waits_seconds_total") == 1
+    assert b"# UNIT shop_cart_waits_seconds seconds\n" in registry.render("openmetrics")
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "é", "a\n", "a{", "x" * 201])
+def test_bad_names_are_refused(registry: agent.Registry, name: str) -> None:
+    """InvalidNameError, a ValueError."""
+    with pytest.raises(agent.InvalidNameError):
+        agent.Counter(name, "D.", registry=registry)
+
+
+def test_the_same_definition_is_the_same_metric(registry: agent.Registry) -> None:
+    """A module that is loaded twice does not fail."""
+    for _ in range(2):
+        agent.Counter("steps", "Steps.", ["a"], registry=registry).labels("x").inc()
+    assert value(registry, "steps_total", a="x") == 2
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda r: agent.Gauge("steps", "S.", registry=r),
+        lambda r: agent.Counter("steps", "S.", ["a"], registry=r),
+        lambda r: agent.Gauge("steps_total", "S.", registry=r),
+        lambda r: agent.Histogram("sizes", "S.", registry=r),
+        lambda r: agent.Histogram("sizes", "S.", registry=r, buckets=[1, 3]),
+        lambda r: agent.Counter("sizes_count", "S.", registry=r),
+        lambda r: agent.Gauge("sizes_bucket", "S.", registry=r),
+    ],
+)
+def test_another_definition_of_a_name_is_a_conflict(
+    registry: agent.Registry, again: Callable[[agent.Registry], object]
+) -> None:
+    """Also when only the samples would have the same name."""
+    agent.Counter("steps", "Steps.", registry=registry)
+    agent.Histogram("sizes", "S.", registry=registry, buckets=[1, 2])
+    with pytest.raises(agent.ConflictError, match=r"steps|sizes"):
+        again(registry)
+
+
+def test_clear_begins_anew_and_says_so(registry: agent.Registry) -> None:
+    """Values go to 0 with a newer `_created`, and handles stay good."""
+    steps = agent.Counter("steps", "S.", registry=registry)
+    steps.inc(5)
+    born = value(registry, "steps_created")
+    while time.time() < born + 0.02:
+        pass
+    steps.clear()
+    assert value(registry, "steps_total") == 0
+    assert value(registry, "steps_created") > born
+    steps.inc()
+    assert registry.clear() >= 1
+    steps.inc(3)
+    assert value(registry, "steps_total") == 3
+
+
+def test_threads_lose_nothing(registry: agent.Registry) -> None:
+    """8 threads add at once; the total is exact."""
+    steps = agent.Counter("steps", "S.", ["thread"], registry=registry)
+    sizes = agent.Histogram("sizes", "S.", registry=registry)
+
+    def work(number: int) -> None:
+        for _ in range(5000):
+            steps.labels(number % 2).inc()
+            sizes.observe(number + 1)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(registry, "steps_total", thread="0") == 20_000
+    assert value(registry, "steps_total", thread="1") == 20_000
+    assert value(registry, "sizes_sum") == 5000 * 36
+
+
+def test_a_collection_of_garbage_may_count(registry: agent.Registry) -> None:
+    """A finalizer that runs in the middle of any call can increment the same metric."""
+    steps = agent.Counter("steps", "S.", ["a"], registry=registry)
+
+    class Finalized:
+        def __del__(self) -> None:
+            steps.labels("gone").inc()
+
+    for number in range(300):
+        cycle = Finalized()
+        cycle.__dict__["me"] = cycle
+        steps.labels(number).inc()
+        del cycle
+    import gc
+
+    gc.collect()
+    assert value(registry, "steps_total", a="gone") == 300
+
+
+def test_metrics_of_private_memory_are_not_pickled(registry: agent.Registry) -> None:
+    """Another process could not find them."""
+    with pytest.raises(agent.SegmentError, match="private"):
+        pickle.dumps(agent.Counter("steps", "S.", registry=registry))
+
+
+def test_metrics_of_a_file_are_pickled(segments: str) -> None:
+    """The copy adds to the same series."""
+    registry = agent.Registry(f"{segments}/x.v1.seg", "x")
+    sizes = agent.Histogram("sizes", "S.", ["a"], registry=registry, buckets=[1, 2])
+    copy = pickle.loads(pickle.dumps(sizes.labels("b")))
+    copy.observe(1)
+    sizes.labels("b").observe(1)
+    assert value(registry, "sizes_count", a="b") == 2
+
+
+def test_a_path_that_cannot_be_used_raises(segments: str) -> None:
+    """Who asks for a certain file is told why it cannot be had."""
+    with open(f"{segments}/x.v1.seg", "w") as file:
+        file.write("not a segment" * 1000)
+    with pytest.raises(agent.SegmentError, match=r"x\.v1\.seg"):
+        agent.Registry(f"{segments}/x.v1.seg", "x")
+
+
+def test_classes_show_themselves(registry: agent.Registry) -> None:
+    """repr() for people."""
+    steps = agent.Counter("steps", "S.", ["a"], registry=registry)
+    assert repr(steps) == "<agent.Counter steps>"
+    assert repr(steps.labels("x")) == '<agent.Counter steps{a="x"}>'
+    assert repr(registry) == "<agent.Registry test in private memory>"
