@@ -25,7 +25,8 @@ from agent.supervisor.listeners import Listeners, open_listeners
 
 
 class Toy:
-    def __init__(self, listeners: Listeners, settings_file: Path) -> None:
+    def __init__(self, listeners: Listeners, settings_file: Path, given: plan.Policy) -> None:
+        self.given = given
         self.listeners = listeners
         self.file = settings_file
         self.now = self.candidate = settings_file.read_text()
@@ -52,6 +53,9 @@ class Toy:
 
     def settle(self, name: str) -> None:
         self.say(did="settle", name=name)
+
+    def policy(self) -> plan.Policy:
+        return self.given
 
     def announce(self, what: str) -> None:
         self.say(did="announce", what=what, addresses=self.listeners.addresses)
@@ -122,9 +126,8 @@ def main() -> int:
     workers, settings_file = int(sys.argv[1]), Path(sys.argv[2])
     policy = {k: float(v) for k, _, v in (word.partition("=") for word in sys.argv[3:])}
     config = Config(http=Http(address="127.0.0.1:0"), statsd=Statsd(address=""))
-    toy = Toy(open_listeners(config, workers), settings_file)
-    state = plan.begin(workers, plan.Policy(**policy))
-    return Arbiter(state, toy, Log(form="json", level="debug")).run()
+    toy = Toy(open_listeners(config, workers), settings_file, plan.Policy(**policy))
+    return Arbiter(plan.begin(workers, toy.given), toy, Log(form="json", level="debug")).run()
 
 
 if __name__ == "__main__":

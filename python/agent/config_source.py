@@ -85,7 +85,7 @@ def load(
     reader.file(text or "", filename)
     warnings = reader.environment(environ or {})
     for path, (flag, value) in (flags or {}).items():
-        reader.leaf(path, value, flag)
+        reader.flag(path, value, flag)
     config = reader.build()
     if not reader.problems:
         reader.problems += [
@@ -195,9 +195,11 @@ class _Reader:
         try:
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            found = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
-            where = f"{self.filename}:{found[1]}:{found[2]}" if found else self.filename
+            found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", str(error))
             message = str(error)[: found.start()] if found else str(error)
+            line = found[1] if found and found[1] else str(text.rstrip().count("\n") + 1)
+            column = f":{found[2]}" if found and found[2] else ""
+            where = f"{self.filename}:{line}{column}"
             self.problem("", f"not valid TOML: {message}", where)
             return
         self.lines = key_lines(text)
@@ -234,6 +236,16 @@ class _Reader:
             except ValueError as error:
                 self.problem(known, str(error), name)
         return warnings
+
+    def flag(self, path: str, value: Any, name: str) -> None:
+        """A flag as text, or a value that somebody has read already."""
+        try:
+            if isinstance(value, str) and path in self.known:
+                value = _from_text(value, self.known[path])
+        except ValueError as error:
+            self.problem(path, str(error), name)
+        else:
+            self.leaf(path, value, name)
 
     def leaf(self, path: str, value: Any, where: str) -> None:
         """One setting from one source; the later source wins."""

@@ -31,6 +31,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from agent.log import Log
 
 from . import messages as m
@@ -64,6 +66,9 @@ class Crew(Protocol):
 
     def settle(self, name: str) -> None:
         """Books what a dead worker left in its ledger."""
+
+    def policy(self) -> plan.Policy:
+        """The plan's part of the settings in force."""
 
     def announce(self, what: str) -> None:
         """Tells the world: ready, reloading, stopping."""
@@ -191,6 +196,7 @@ class Arbiter:
                 return m.Checked(self.crew.check())
             case m.CommitSettings():
                 self.crew.commit()
+                self.state = replace(self.state, policy=self.crew.policy())
             case m.RejectSettings(why):
                 self.crew.reject(why)
             case m.Announce(what):

@@ -94,6 +94,7 @@ class Child(msgspec.Struct, frozen=True):
     pid: int = 0
     since_s: float = 0.0  # When this phase began; for "waiting": when to start.
     failures: int = 0  # Deaths in a row soon after the start.
+    exits: int = 0  # All times it was not there and should have been.
     generation: int = 0  # Of the settings it runs with.
     killed: bool = False  # We sent SIGKILL.
 
@@ -119,7 +120,6 @@ class State(msgspec.Struct, frozen=True):
     deadline_s: float = math.inf  # End of "unready", or of the drain time.
     stopping: bool = False  # "stop" was sent to those that outstayed the drain time.
     forced: bool = False  # A child had to be killed while draining.
-    restarts: int = 0
 
 
 def begin(workers: int, policy: Policy) -> State:
@@ -272,8 +272,13 @@ class _Plan:
         stable = child.phase == "ready" and self.now_s - child.since_s >= STABLE_S
         failures = 1 if stable else child.failures + 1
         delay_s = restart_delay_s(failures, self.state.policy.restart_delay_s_max)
-        self.update(name, phase="waiting", since_s=self.now_s + delay_s, failures=failures)
-        self.state = replace(self.state, restarts=self.state.restarts + 1)
+        self.update(
+            name,
+            phase="waiting",
+            since_s=self.now_s + delay_s,
+            failures=failures,
+            exits=child.exits + 1,
+        )
         when = f"again in {delay_s:g} s" if delay_s else "starting it again"
         self.log("warning", f"{name} {how}; {when}", pid=child.pid, failures=failures)
 

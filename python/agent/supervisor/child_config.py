@@ -1,0 +1,81 @@
+"""The JSON that a child gets when it is forked and with each `reload`. Pure.
+
+Purpose: one place that turns settings into what the Rust side reads (`agent_net::config`). Shares
+are computed here: `connections_max` is that of one worker; rates over all sources are divided by
+the worker itself.
+
+A `reload` has the same form with no listeners: sockets stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from agent.config import Config, MappingRule, worker_connections_max
+
+from .listeners import Listener
+
+
+class Site(msgspec.Struct, frozen=True):
+    """What stays the same for the life of the supervisor."""
+
+    segment: str
+    apps_dir: str
+    workers: int
+    files_max: int
+    schema_json: str
+    version: str
+
+
+def worker_config(
+    config: Config, site: Site, worker: int, control_fd: int, listeners: list[Listener]
+) -> bytes:
+    limits = msgspec.structs.asdict(config.limits)
+    limits["connections_max"] = worker_connections_max(config, site.workers, site.files_max)
+    return orjson.dumps(
+        {
+            **_common(config, site, control_fd),
+            "worker": worker,
+            "workers": site.workers,
+            "listeners": [msgspec.structs.asdict(listener) for listener in listeners],
+            "limits": limits,
+            "mapping": [_rule(rule) for rule in config.mapping],
+            "drain_timeout_s": worker_drain_s(config),
+            "schema_json": site.schema_json,
+        }
+    )
+
+
+def aggregator_config(config: Config, site: Site, control_fd: int) -> bytes:
+    return orjson.dumps(
+        {
+            **_common(config, site, control_fd),
+            "windows_series_max": config.windows.series_max,
+        }
+    )
+
+
+def worker_drain_s(config: Config) -> float:
+    """A worker cuts connections a little before the supervisor loses patience."""
+    return config.supervisor.drain_timeout_s * 0.9
+
+
+def _common(config: Config, site: Site, control_fd: int) -> dict[str, Any]:
+    return {
+        "segment": site.segment,
+        "apps_dir": site.apps_dir,
+        "control_fd": control_fd,
+        "series": msgspec.structs.asdict(config.series),
+        "windows": config.windows.enabled,
+        "version": site.version,
+        "log_format": "json",
+    }
+
+
+def _rule(rule: MappingRule) -> dict[str, Any]:
+    """Only what was set: an empty text means "not given" here and something else in Rust."""
+    given = msgspec.structs.asdict(rule)
+    return {name: value for name, value in given.items() if value not in ("", {})}

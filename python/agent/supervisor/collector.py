@@ -1,0 +1,323 @@
+"""The collector as a crew: what its children are, where settings come from, who is told.
+
+Purpose: puts the parts together. In this order: limits of the process, folder, lock, sockets,
+segment, ledger of the last run, children. What cannot be had ends the start with one sentence and a
+code of sysexits.
+
+| code | when |
+|---|---|
+| 69 | an address, a socket path or the folder is taken; the segment cannot be made |
+| 78 | the settings are wrong, or the folder is not ours |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from agent import __version__, app
+from agent.config import Config, worker_count
+from agent.config_check import restart_needed
+from agent.config_source import ConfigError, Loaded
+from agent.log import Log
+from agent.schema import schema_json
+
+from . import cgroup, child_config, plan, worker
+from .arbiter import Arbiter
+from .host import Host
+from .listeners import ListenError, Listeners, claim, open_listeners
+from .notify import Notifier
+from .telemetry import Telemetry
+
+EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
+# File descriptors asked for; the hard limit decides.
+FILES_MAX = 1 << 20
+
+
+class StartError(Exception):
+    """The collector cannot start; `code` is for the shell."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def serve(loaded: Loaded, reload: Callable[[], Loaded], log: Log, ready_fd: int | None) -> int:
+    """Runs the collector until it is told to leave; the result is the exit code."""
+    notifier = Notifier(ready_fd, os.environ.pop("NOTIFY_SOCKET", ""))
+    try:
+        collector = Collector(loaded, reload, log, notifier)
+    except StartError as error:
+        log.error(str(error))
+        notifier.close()
+        return error.code
+    try:
+        state = plan.begin(collector.site.workers, collector.policy())
+        return Arbiter(state, collector, log).run()
+    finally:
+        collector.listeners.close()
+        notifier.close()
+
+
+class Collector:
+    """The crew of the arbiter."""
+
+    def __init__(
+        self, loaded: Loaded, reload: Callable[[], Loaded], log: Log, notifier: Notifier
+    ) -> None:
+        config = loaded.config
+        self.config = self.candidate = config
+        self.reload = reload
+        self.log = log
+        self.notifier = notifier
+        self.started_unix_s = time.time()
+        self.announced = False
+        self.reload_error = ""
+        self.host: Host | None = None
+        self.host_due_s = 0.0
+        for warning in loaded.warnings:
+            log.warning(warning)
+        files_max = _raise_file_limit()
+        workers = worker_count(config, _cores(), files_max)
+        folder = _folder(config)
+        try:
+            # Held open until the last process of this collector has ended.
+            self.lock_fd = claim(folder)
+            self.listeners: Listeners = open_listeners(config, workers)
+        except ListenError as error:
+            raise StartError(EXIT_UNAVAILABLE, str(error)) from None
+        except OSError as error:
+            raise StartError(EXIT_UNAVAILABLE, f"dir: {folder}: {error.strerror}") from None
+        self.site = child_config.Site(
+            segment=worker.segment_path(folder),
+            apps_dir=folder,
+            workers=workers,
+            files_max=files_max,
+            schema_json=schema_json(),
+            version=__version__,
+        )
+        try:
+            self.registry = worker.open_registry(self.site.segment, config.series)
+        except worker.SegmentError as error:
+            self.listeners.close()
+            raise StartError(EXIT_UNAVAILABLE, f"dir: {self.site.segment}: {error}") from None
+        self.telemetry = Telemetry(self.registry, __version__, workers)
+        # A collector that was killed as a whole leaves ledgers that nobody has settled.
+        for index in range(workers):
+            self.settle(plan.worker_name(index))
+        # Imported now, so that the children share its pages.
+        if config.supervisor.host_interval_s:
+            self.host = Host(self.registry)
+
+    # -- children ------------------------------------------------------------------------------
+
+    def run(self, name: str, control_fd: int) -> int:
+        self.notifier.close()
+        gc.disable()
+        index = plan.worker_index(name)
+        if index is None:
+            worker.keep_only(self.listeners, ())
+            return worker.run_aggregator(
+                child_config.aggregator_config(self.config, self.site, control_fd)
+            )
+        own = self.listeners.of(index)
+        worker.keep_only(self.listeners, [listener.fd for listener in own])
+        return worker.run_worker(
+            child_config.worker_config(self.config, self.site, index, control_fd, own)
+        )
+
+    def settings(self, name: str, new: bool) -> bytes:
+        config = self.candidate if new else self.config
+        index = plan.worker_index(name)
+        # The child keeps its pipe and its sockets; -1 says that none is given.
+        if index is None:
+            return child_config.aggregator_config(config, self.site, -1)
+        return child_config.worker_config(config, self.site, index, -1, [])
+
+    def settle(self, name: str) -> None:
+        index = plan.worker_index(name)
+        if index is None:
+            return
+        try:
+            lost = worker.settle(self.site.segment, index)
+        except worker.SegmentError as error:
+            self.log.error("cannot settle the ledger", child=name, why=str(error))
+            return
+        if lost:
+            self.telemetry.settled.labels(name).inc(lost)
+            self.log.warning("samples received and not applied", child=name, samples=lost)
+
+    # -- settings ------------------------------------------------------------------------------
+
+    def policy(self) -> plan.Policy:
+        given = self.config.supervisor
+        return plan.Policy(
+            drain_timeout_s=given.drain_timeout_s,
+            unready_s=given.unready_s,
+            start_timeout_s=given.start_timeout_s,
+            restart_delay_s_max=given.restart_delay_s_max,
+        )
+
+    def check(self) -> str:
+        try:
+            loaded = self.reload()
+        except ConfigError as error:
+            return "; ".join(str(problem) for problem in error.problems)
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        changed = restart_needed(self.config, loaded.config)
+        if changed:
+            return f"a restart is needed to change {', '.join(changed)}"
+        for warning in loaded.warnings:
+            self.log.warning(warning)
+        self.candidate = loaded.config
+        return ""
+
+    def commit(self) -> None:
+        self.config = self.candidate
+        self.reload_error = ""
+        self.log.set(self.config.logging.format, self.config.logging.level)
+        self.log.info("new settings are in force")
+        self.telemetry.reloaded(success=True)
+
+    def reject(self, why: str) -> None:
+        self.candidate = self.config
+        self.reload_error = why
+        self.log.error("new settings refused, the old ones stay in force", why=why)
+        self.telemetry.reloaded(success=False)
+
+    # -- the world -----------------------------------------------------------------------------
+
+    def announce(self, what: str) -> None:
+        if what == "reloading":
+            self.notifier.reloading()
+        elif what == "stopping":
+            self.notifier.stopping()
+        else:
+            self._announce_ready()
+
+    def _announce_ready(self) -> None:
+        facts = {**self.listeners.addresses, "workers": self.site.workers, "pid": os.getpid()}
+        if not self.announced:
+            self.announced = True
+            wanted = self.config.statsd.receive_buffer_bytes
+            granted = self.listeners.receive_buffer_bytes
+            if self.config.statsd.address and granted < wanted:
+                self.log.warning(
+                    "the kernel cut the receive buffer; raise net.core.rmem_max",
+                    wanted_bytes=wanted,
+                    granted_bytes=granted,
+                )
+            if self.log.form == "text":
+                for line in banner(facts, self.site.apps_dir):
+                    self.log.info(line)
+            else:
+                example = example_command(self.listeners.addresses)
+                self.log.info("ready", **facts, dir=self.site.apps_dir, example=example)
+        self.notifier.ready(facts)
+
+    def report(self, state: plan.State) -> bytes:
+        running = state.phase == "running"
+        return orjson.dumps(
+            {
+                "ready": running,
+                "phase": state.phase,
+                "why": [] if running else [f"the collector is {state.phase}"],
+                "workers": self.site.workers,
+                "pid": os.getpid(),
+                "version": self.site.version,
+                "started_unix_s": self.started_unix_s,
+                "addresses": self.listeners.addresses,
+                "children": [
+                    {"name": c.name, "phase": c.phase, "pid": c.pid, "exits": c.exits}
+                    for c in state.children
+                ],
+                "reload_error": self.reload_error,
+            }
+        )
+
+    def tick(self, now_s: float, state: plan.State) -> float:
+        self.telemetry.state(state)
+        self.telemetry.logs_dropped.set(self.log.dropped)
+        interval_s = self.config.supervisor.host_interval_s
+        if not interval_s:
+            return now_s + 1.0
+        if now_s >= self.host_due_s:
+            self.host_due_s = now_s + interval_s
+            if self.host is None:
+                self.host = Host(self.registry)
+            pids = {c.name: c.pid for c in state.children if c.phase in ("starting", "ready")}
+            self.host.sample(pids)
+        return min(self.host_due_s, now_s + 1.0)
+
+
+def banner(facts: dict[str, Any], folder: str) -> list[str]:
+    """What a person wants to see first."""
+    lines = [f"agent {__version__} is ready: {facts['workers']} workers, pid {facts['pid']}"]
+    if "http" in facts:
+        lines.append(f"  http      http://{facts['http']}/ (metrics at /metrics)")
+    if "statsd" in facts:
+        lines.append(f"  statsd    {facts['statsd']} (UDP and TCP)")
+    lines += [
+        f"  statsd    {facts[source]} ({kind})"
+        for source, kind in (("statsd_unixgram", "datagrams"), ("statsd_unix", "stream"))
+        if source in facts
+    ]
+    lines.append(f"  segments  {folder}")
+    lines.append(f"  try       {example_command(facts)}")
+    return lines
+
+
+def example_command(addresses: dict[str, Any]) -> str:
+    """One line for a shell that sends a metric."""
+    if "http" in addresses:
+        sample = '{"name":"hello","type":"counter","value":1}'
+        return f"curl -d '{sample}' http://{reachable(addresses['http'])}/v1/push"
+    if "statsd" in addresses:
+        host, _, port = reachable(addresses["statsd"]).rpartition(":")
+        return f"echo 'hello:1|c' > /dev/udp/{host.strip('[]')}/{port}"
+    return f"echo 'hello:1|c' | socat - UNIX-SENDTO:{addresses.get('statsd_unixgram', '')}"
+
+
+def reachable(address: str) -> str:
+    """An address to connect to: "everywhere" means this host too."""
+    host, _, port = address.rpartition(":")
+    everywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+    return f"{everywhere.get(host, host)}:{port}"
+
+
+def _folder(config: Config) -> str:
+    if config.dir:
+        # Metrics of this process and of its children belong to the same place.
+        os.environ["AGENT_METRICS_DIR"] = config.dir
+    try:
+        return app.folder()
+    except OSError as error:
+        raise StartError(EXIT_CONFIG, f"dir: {error}") from None
+
+
+def _cores() -> int:
+    """Cores this process may use: its affinity, cut by the quota of its cgroup."""
+    cores = len(os.sched_getaffinity(0))
+    quota = cgroup.read().cpu_limit_cores
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _raise_file_limit() -> int:
+    """Raises the soft limit of open files as far as allowed; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return FILES_MAX if soft == resource.RLIM_INFINITY else soft
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

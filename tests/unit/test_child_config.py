@@ -1,0 +1,40 @@
+"""What children are told at the fork and by a reload."""
+
+from __future__ import annotations
+
+import json
+
+from agent.config_source import load
+from agent.supervisor.child_config import Site, aggregator_config, worker_config
+from agent.supervisor.listeners import Listener
+
+SITE = Site("/d/agent.v1.seg", "/d", workers=4, files_max=1128, schema_json="{}", version="1")
+
+
+def test_a_worker_gets_its_sockets_and_its_share_of_the_connections() -> None:
+    config = load("[limits]\nconnections_max = 1000\nlabels_max = 3").config
+    listener = Listener(5, "http", "127.0.0.1:1")
+    told = json.loads(worker_config(config, SITE, 2, 9, [listener]))
+    assert (told["worker"], told["workers"], told["control_fd"]) == (2, 4, 9)
+    assert told["listeners"] == [{"fd": 5, "source": "http", "address": "127.0.0.1:1"}]
+    assert told["limits"]["connections_max"] == 250
+    assert told["limits"]["labels_max"] == 3
+    assert told["drain_timeout_s"] < config.supervisor.drain_timeout_s
+    assert (told["segment"], told["apps_dir"]) == ("/d/agent.v1.seg", "/d")
+
+
+def test_rules_carry_only_what_was_set() -> None:
+    text = "[[mapping]]\nmatch = 'a.*'\nname = 'a_$1'\n[[mapping]]\nmatch = 'b'\naction = 'drop'"
+    told = json.loads(worker_config(load(text).config, SITE, 0, 9, []))
+    assert told["mapping"] == [
+        {"match": "a.*", "match_type": "glob", "action": "map", "name": "a_$1"},
+        {"match": "b", "match_type": "glob", "action": "drop"},
+    ]
+
+
+def test_the_aggregator_gets_windows_and_series() -> None:
+    config = load("[windows]\nenabled = false\nseries_max = 7\n[series]\nidle_expiry_s = 60").config
+    told = json.loads(aggregator_config(config, SITE, 9))
+    assert (told["windows"], told["windows_series_max"]) == (False, 7)
+    assert told["series"]["idle_expiry_s"] == 60
+    assert "listeners" not in told
