@@ -231,7 +231,6 @@ impl Page<'_> {
                 let goes_on = match part {
                     Part::Cells { source, family } => self.cells(*source, family, out, flush),
                     Part::Pushed { group, family } => {
-                        self.encoder.set_prefix("", "");
                         self.pushed(group, family, out);
                         out.len() < PIECE_BYTES || flush(out)
                     }
@@ -276,10 +275,7 @@ impl Page<'_> {
         flush: &mut dyn FnMut(&mut Vec<u8>) -> bool,
     ) -> bool {
         let source = self.sources[source];
-        match source.app {
-            Some(app) => self.encoder.set_prefix("app", app),
-            None => self.encoder.set_prefix("", ""),
-        }
+        let mut app = source.app.map(AppLabels::new);
         let (encoder, quantiles) = (&self.encoder, &mut self.quantiles);
         let mut bad_labels = 0;
         let mut goes_on = true;
@@ -287,11 +283,15 @@ impl Page<'_> {
             if !goes_on {
                 return;
             }
-            if source.app.is_some() && !labels_are_sound(series.labels) {
+            let labels = match &mut app {
+                None => Some(series.labels),
+                Some(app) => app.with(series.labels),
+            };
+            let Some(labels) = labels else {
                 bad_labels += 1;
                 return;
-            }
-            write_series(encoder, &series, source.quantiles, quantiles, out);
+            };
+            write_series(encoder, &series, labels, source.quantiles, quantiles, out);
             if out.len() >= PIECE_BYTES {
                 goes_on = flush(out);
             }
@@ -326,11 +326,11 @@ impl Page<'_> {
 fn write_series(
     encoder: &Encoder,
     series: &SeriesView<'_>,
+    labels: &[u8],
     source: Option<Quantiles<'_>>,
     quantiles: &mut Vec<(f64, f64)>,
     out: &mut Vec<u8>,
 ) {
-    let labels = series.labels;
     let created = Some(series.created_unix_ms);
     match &series.value {
         Value::Counter { whole, fraction } => {
@@ -355,42 +355,87 @@ fn write_series(
     }
 }
 
+/// What [`inspect_labels`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    Sound,
+    /// Sound, with a label `app` of its own at this place.
+    Clash(usize),
+    Broken,
+}
+
 /// Whether label text of a foreign segment is what it must be: `name="value"` joined by commas, values
-/// with `\\`, `\"` and `\n` escaped, UTF-8.
-fn labels_are_sound(labels: &[u8]) -> bool {
-    if labels.is_empty() {
-        return true;
+/// with `\\`, `\"` and `\n` escaped, UTF-8. By hand and in one pass: it is done for every series.
+fn inspect_labels(labels: &[u8]) -> Labels {
+    if !labels.is_ascii() && std::str::from_utf8(labels).is_err() {
+        return Labels::Broken;
     }
-    if std::str::from_utf8(labels).is_err() || memchr::memchr(b'\n', labels).is_some() {
-        return false;
-    }
-    let mut rest = labels;
-    loop {
-        let Some(equals) = memchr::memchr(b'=', rest) else { return false };
-        let name = &rest[..equals];
-        let starts = name.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_');
-        if !starts || !name.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'_') {
-            return false;
+    let mut clash = None;
+    let mut at = 0;
+    while at < labels.len() {
+        let start = at;
+        while matches!(labels.get(at), Some(c) if c.is_ascii_alphanumeric() || *c == b'_') {
+            at += 1;
         }
-        let Some(mut value) = rest[equals + 1..].strip_prefix(b"\"") else { return false };
+        let name = &labels[start..at];
+        if name.first().is_none_or(u8::is_ascii_digit) || !labels[at..].starts_with(b"=\"") {
+            return Labels::Broken;
+        }
+        if name == b"app" {
+            clash = Some(start);
+        }
+        at += 2;
         loop {
-            match memchr::memchr2(b'"', b'\\', value) {
-                None => return false,
-                Some(at) if value[at] == b'"' => {
-                    value = &value[at + 1..];
-                    break;
-                }
-                Some(at) => match value.get(at + 1) {
-                    Some(b'\\' | b'"' | b'n') => value = &value[at + 2..],
-                    _ => return false,
-                },
+            match labels.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') if matches!(labels.get(at + 1), Some(b'\\' | b'"' | b'n')) => at += 2,
+                None | Some(b'\n' | b'\\') => return Labels::Broken,
+                Some(_) => at += 1,
             }
         }
-        match value.split_first() {
-            None => return true,
-            Some((b',', more)) => rest = more,
-            Some(_) => return false,
+        at += 1;
+        match labels.get(at) {
+            None => {}
+            Some(b',') if at + 1 < labels.len() => at += 1,
+            Some(_) => return Labels::Broken,
         }
+    }
+    clash.map_or(Labels::Sound, Labels::Clash)
+}
+
+/// The label text of one app: `app="shop"`, then what the series has. Built here and not by the encoder's
+/// prefix, because the one pass over foreign label text finds a second `app` on its way.
+struct AppLabels {
+    text: Vec<u8>,
+    prefix: usize,
+}
+
+impl AppLabels {
+    fn new(app: &str) -> AppLabels {
+        let mut text = String::from("app=\"");
+        agent_wire::name::escape_label_value(app.as_bytes(), &mut text);
+        text.push('"');
+        AppLabels { prefix: text.len(), text: text.into_bytes() }
+    }
+
+    /// Nothing when the series' own labels are broken.
+    #[inline]
+    fn with(&mut self, labels: &[u8]) -> Option<&[u8]> {
+        self.text.truncate(self.prefix);
+        if labels.is_empty() {
+            return Some(&self.text);
+        }
+        self.text.push(b',');
+        match inspect_labels(labels) {
+            Labels::Sound => self.text.extend_from_slice(labels),
+            Labels::Clash(at) => {
+                self.text.extend_from_slice(&labels[..at]);
+                self.text.extend_from_slice(b"exported_");
+                self.text.extend_from_slice(&labels[at..]);
+            }
+            Labels::Broken => return None,
+        }
+        Some(&self.text)
     }
 }
 

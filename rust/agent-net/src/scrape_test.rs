@@ -76,7 +76,7 @@ fn the_first_type_wins_and_the_others_are_counted() {
 fn label_text_of_a_foreign_segment_is_checked() {
     let good = ["", "a=\"\"", "a=\"x\",b=\"y\\\\\"", "_a=\"\\\"\\n\"", "a=\"\u{fc}\""];
     for text in good {
-        assert!(labels_are_sound(text.as_bytes()), "{text}");
+        assert_eq!(inspect_labels(text.as_bytes()), Labels::Sound, "{text}");
     }
     let bad: [&[u8]; 13] = [
         b"a",
@@ -94,14 +94,25 @@ fn label_text_of_a_foreign_segment_is_checked() {
         b"a=\"x\"}\nb 1",
     ];
     for text in bad {
-        assert!(!labels_are_sound(text), "{}", String::from_utf8_lossy(text));
+        let text_shown = String::from_utf8_lossy(text);
+        assert_eq!(inspect_labels(text), Labels::Broken, "{text_shown}");
     }
+    assert_eq!(inspect_labels(b"a=\"1\",app=\"2\""), Labels::Clash(6));
     let (shop, writer) = segment("shop");
     count(&writer, "hits", "broken", 1);
     count(&writer, "hits", "a=\"1\"", 1);
     let (text, skipped) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
     assert_eq!(skipped.bad_labels, 1);
     assert!(text.ends_with("counter\nhits_total{app=\"shop\",a=\"1\"} 1\n"), "{text}");
+}
+
+#[test]
+fn a_label_app_of_its_own_is_kept_under_another_name() {
+    let (shop, writer) = segment("shop");
+    count(&writer, "hits", "a=\"1\",app=\"mine\"", 1);
+    let (text, _) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
+    let line = "hits_total{app=\"shop\",a=\"1\",exported_app=\"mine\"} 1\n";
+    assert!(text.ends_with(line), "{text}");
 }
 
 #[test]
