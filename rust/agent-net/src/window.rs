@@ -1,32 +1,52 @@
 //! Sliding windows of one distribution: the last 1, 10 and 60 seconds, in slices of one second.
 //!
 //! ```text
-//! samples -> slice of the running second -> [slice 60 | 59 | ... | 1]   complete seconds
-//!                                            sum of 60 kept, of 10 and 1 added up when asked
+//! samples -> next second -> running second -> [slice 1 | 2 | ... | 60]   complete seconds
+//!                                              sums over 1, 10 and 60 slices, kept up to date
 //! ```
 //!
-//! A slice is a sorted list of exponential buckets, 16 to the power of two, so only touched buckets
-//! cost memory (8 bytes each). The estimate is the middle of a bucket by ratio; its relative error is
-//! at most (g - 1) / (g + 1) with g = 2^(1/16), that is 2.17 %. Zero is exact, negative values have
-//! buckets of their own. A quantile is the nearest rank: the smallest value with at least `q` of all
-//! samples at or below it.
+//! Buckets are those of [`agent_shm::octave`] with 16 to the power of two. The estimate is the middle
+//! of a bucket by ratio; its relative error is at most (g - 1) / (g + 1) with g = 2^(1/16), that is
+//! 2.17 %. Negative values have buckets of their own. A quantile is the nearest rank: the smallest
+//! value with at least `q` of all samples at or below it. The second that is not over yet takes two
+//! parts, because a reader of rings finds the first records of a new second before it can know that
+//! the old one is complete.
 //!
-//! Limits: 60 slices; a bucket counts to 2^32 in a slice and then stays. Pure: time is an argument.
+//! | limit | value | beyond it |
+//! |---|---|---|
+//! | magnitude | 2^-64 to 2^64 | reads as 0, as 2^64 |
+//! | buckets of a slice | 512 (32 powers of two) | the lowest ones become one |
+//! | samples of a bucket in a slice | 2^32 - 1 | not counted |
+//! | weight of a sample | 2^20 - 1 | not counted |
+//! | memory | 8 bytes a touched bucket and slice, 450 KiB at most, typically 15 | |
+//!
+//! Pure: time is an argument. A bucket costs 2 ns to count in; a second costs what it touched.
 //!
 //! Not promised: a window ends with the last complete second, so it is up to one second old; samples
 //! that come later than their second are counted in the running one.
 
 use std::collections::VecDeque;
 
+use agent_shm::octave::{self, Place};
+
+/// Lengths of the windows in seconds, ascending.
+pub const WINDOWS_S: [usize; 3] = [1, 10, 60];
 /// Complete seconds kept.
 pub const SECONDS: usize = 60;
-/// Buckets of one octave.
-const PER_OCTAVE: f64 = 16.0;
+/// Buckets kept of one second.
+pub const SLICE_BUCKETS_MAX: usize = 512;
+
+const SCHEMA: u8 = 4;
+const PER_OCTAVE: usize = 1 << SCHEMA;
+const OCTAVES: usize = (octave::OCTAVE_MAX - octave::OCTAVE_MIN + 1) as usize;
+/// The bucket of everything above the highest bound.
+const OVER: i16 = (OCTAVES * PER_OCTAVE + 1) as i16;
+/// Room for buckets that a quiet second may keep.
+const IDLE_BUCKETS_MAX: usize = 512;
+
 /// Bits of a record that carry the weight of a sample: 2^20 - 1 is above `1 / rate_min`.
 const WEIGHT_BITS: u32 = 20;
 const WEIGHT_MASK: u64 = (1 << WEIGHT_BITS) - 1;
-/// No finite f64 has a logarithm that leads beyond this, in either direction.
-const ORIGIN: i32 = 20_000;
 
 /// A value and its weight in one ring record: the weight takes the low bits of the fraction, which
 /// leaves 32 of its bits, a relative error below 10^-9.
@@ -41,77 +61,154 @@ pub fn unpack(bits: u64) -> (f64, u64) {
     (f64::from_bits(bits & !WEIGHT_MASK), bits & WEIGHT_MASK)
 }
 
-/// The bucket of a value; ordered as the values are.
-fn bucket_of(value: f64) -> i32 {
-    if value == 0.0 {
-        return 0;
-    }
-    let place = (value.abs().log2() * PER_OCTAVE).ceil() as i32 + ORIGIN;
-    if value < 0.0 {
-        -place
-    } else {
-        place
+/// The bucket of a value that is not NaN; ordered as the values are.
+#[inline]
+fn bucket_of(value: f64) -> i16 {
+    let signed = |negative: bool, at: i16| if negative { -at } else { at };
+    match octave::place(value, SCHEMA) {
+        Place::Zero => 0,
+        Place::Bucket { negative, octave, index } => {
+            signed(negative, (octave * PER_OCTAVE + index + 1) as i16)
+        }
+        Place::Over { negative } => signed(negative, OVER),
     }
 }
 
 /// The value a bucket stands for.
-fn value_of(bucket: i32) -> f64 {
+fn value_of(bucket: i16) -> f64 {
     if bucket == 0 {
         return 0.0;
     }
-    let growth = (1.0 / PER_OCTAVE).exp2();
-    // In two steps, because the upper bound of the highest bucket is beyond f64.
-    let upper = f64::from(bucket.abs() - ORIGIN - 1) / PER_OCTAVE;
-    let middle = upper.exp2() * (2.0 * growth / (growth + 1.0));
-    middle.min(f64::MAX).copysign(f64::from(bucket))
+    let place = usize::from(bucket.unsigned_abs()) - 1;
+    let (octave, index) = (place / PER_OCTAVE, place % PER_OCTAVE);
+    let magnitude = if octave < OCTAVES {
+        let (low, high) = octave::bounds(false, octave, index, SCHEMA);
+        // As far from both bounds by ratio.
+        2.0 * low / (low + high) * high
+    } else {
+        f64::from(octave::OCTAVE_MAX + 1).exp2()
+    };
+    magnitude.copysign(f64::from(bucket))
 }
 
-/// Counts by bucket, sorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sketch {
-    buckets: Vec<(i32, u32)>,
+/// The buckets of a second that is not over: an array from the lowest to the highest one touched.
+#[derive(Debug, Default)]
+struct Open {
+    /// Bucket of the first count.
+    base: i32,
+    counts: Vec<u64>,
     count: u64,
 }
 
-impl Sketch {
+impl Open {
+    #[inline]
+    fn add(&mut self, bucket: i16, times: u64) {
+        self.count += times;
+        // Below the base it wraps to a number beyond the end.
+        match self.counts.get_mut((i32::from(bucket) - self.base) as usize) {
+            Some(count) => *count += times,
+            None => self.widen(bucket, times),
+        }
+    }
+
+    #[cold]
+    fn widen(&mut self, bucket: i16, times: u64) {
+        let octave = PER_OCTAVE as i32;
+        let start = i32::from(bucket).div_euclid(octave) * octave;
+        if self.counts.is_empty() {
+            self.base = start;
+        }
+        let end = self.base + self.counts.len() as i32;
+        if start < self.base {
+            let more = (self.base - start) as usize;
+            self.counts.splice(0..0, std::iter::repeat_n(0, more));
+            self.base = start;
+        } else if start + octave > end {
+            self.counts.resize((start + octave - self.base) as usize, 0);
+        }
+        self.counts[(i32::from(bucket) - self.base) as usize] += times;
+    }
+
+    /// Ends the second; the next one begins empty.
+    fn close(&mut self) -> Slice {
+        if self.count == 0 {
+            return Slice::default();
+        }
+        let touched = self.counts.iter().zip(self.base..).filter(|(&count, _)| count > 0);
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut buckets: Vec<(i16, u32)> =
+            touched.map(|(&count, bucket)| (bucket as i16, narrow(count))).collect();
+        let excess = buckets.len().saturating_sub(SLICE_BUCKETS_MAX);
+        if excess > 0 {
+            let lowest: u64 = buckets[..=excess].iter().map(|&(_, count)| u64::from(count)).sum();
+            buckets.drain(..excess);
+            buckets[0].1 = narrow(lowest);
+        }
+        self.count = 0;
+        if self.counts.len() > IDLE_BUCKETS_MAX {
+            self.counts = Vec::new();
+        } else {
+            self.counts.fill(0);
+        }
+        let count = buckets.iter().map(|&(_, count)| u64::from(count)).sum();
+        Slice { buckets: buckets.into_boxed_slice(), count }
+    }
+}
+
+/// A complete second: its touched buckets, ascending.
+#[derive(Debug, Default)]
+struct Slice {
+    buckets: Box<[(i16, u32)]>,
+    count: u64,
+}
+
+/// Slices added up.
+#[derive(Debug, Default)]
+pub struct Sum {
+    /// Ascending, none with a count of 0.
+    buckets: Vec<(i16, u64)>,
+    count: u64,
+}
+
+impl Sum {
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    fn observe(&mut self, bucket: i32, times: u64) {
-        match self.buckets.binary_search_by_key(&bucket, |&(at, _)| at) {
-            Ok(at) => {
-                let count = &mut self.buckets[at].1;
-                *count = count.saturating_add(times.min(u64::from(u32::MAX)) as u32);
-            }
-            Err(at) => {
-                self.buckets.insert(at, (bucket, times.min(u64::from(u32::MAX)) as u32));
+    fn add(&mut self, slice: &Slice) {
+        self.count += slice.count;
+        let mut from = 0;
+        for &(bucket, times) in &slice.buckets {
+            from += self.buckets[from..].partition_point(|&(other, _)| other < bucket);
+            match self.buckets.get_mut(from) {
+                Some(found) if found.0 == bucket => found.1 += u64::from(times),
+                _ => self.buckets.insert(from, (bucket, u64::from(times))),
             }
         }
-        self.count += times;
     }
 
-    fn merge(&mut self, other: &Sketch) {
-        for &(bucket, times) in &other.buckets {
-            match self.buckets.binary_search_by_key(&bucket, |&(at, _)| at) {
-                Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(times),
-                Err(at) => self.buckets.insert(at, (bucket, times)),
+    /// Takes a slice away that was added before.
+    fn subtract(&mut self, slice: &Slice) {
+        self.count -= slice.count;
+        let (mut from, mut is_any_empty) = (0, false);
+        for &(bucket, times) in &slice.buckets {
+            from += self.buckets[from..].partition_point(|&(other, _)| other < bucket);
+            if let Some(found) = self.buckets.get_mut(from) {
+                found.1 -= u64::from(times);
+                is_any_empty |= found.1 == 0;
             }
         }
-        self.count += other.count;
+        if is_any_empty {
+            self.buckets.retain(|&(_, count)| count > 0);
+        }
     }
 
     /// The value at a quantile in `0 ..= 1`; nothing when there are no samples.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let total: u64 = self.buckets.iter().map(|&(_, times)| u64::from(times)).sum();
-        let rank = ((q * total as f64).ceil() as u64).clamp(1, total.max(1));
+        let rank = ((q * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut below = 0;
-        let found = self.buckets.iter().find(|&&(_, times)| {
-            below += u64::from(times);
+        let found = self.buckets.iter().find(|&&(_, count)| {
+            below += count;
             below >= rank
         });
         found.map(|&(bucket, _)| value_of(bucket))
@@ -121,93 +218,63 @@ impl Sketch {
 /// The windows of one distribution.
 #[derive(Debug, Default)]
 pub struct Window {
-    running: Sketch,
+    running: Open,
+    next: Open,
     /// Complete seconds, the newest first; trailing empty ones are not kept.
-    slices: VecDeque<Sketch>,
+    slices: VecDeque<Slice>,
+    /// One for each of [`WINDOWS_S`].
+    sums: [Sum; WINDOWS_S.len()],
 }
 
 impl Window {
+    /// A sample of the running second, or of the one after it. `value` is not NaN.
     #[inline]
-    pub fn observe(&mut self, value: f64, times: u64) {
-        self.running.observe(bucket_of(value), times);
+    pub fn observe(&mut self, value: f64, times: u64, is_next: bool) {
+        let second = if is_next { &mut self.next } else { &mut self.running };
+        second.add(bucket_of(value), times);
     }
 
-    /// `seconds` have passed since the last call: the running second is complete.
+    /// `seconds` have passed since the last call: the running second is complete, the next one runs.
     pub fn turn(&mut self, seconds: u64) {
         if seconds == 0 {
             return;
         }
-        let complete = std::mem::take(&mut self.running);
-        self.slices.push_front(complete);
-        // A late call leaves empty seconds after the one that was running.
+        let complete = self.running.close();
+        std::mem::swap(&mut self.running, &mut self.next);
+        self.push(complete);
+        // A late call leaves empty seconds behind the one that was running.
         for _ in 1..seconds.min(SECONDS as u64 + 1) {
-            self.slices.push_front(Sketch::default());
+            self.push(Slice::default());
         }
-        self.slices.truncate(SECONDS);
-        while self.slices.back().is_some_and(Sketch::is_empty) {
+        while self.slices.back().is_some_and(|slice| slice.count == 0) {
             self.slices.pop_back();
         }
     }
 
-    /// The last complete `seconds`, added up.
-    pub fn last(&self, seconds: usize) -> Sketch {
-        let mut sum = Sketch::default();
-        self.slices.iter().take(seconds).for_each(|slice| sum.merge(slice));
-        sum
+    fn push(&mut self, slice: Slice) {
+        for (sum, seconds) in self.sums.iter_mut().zip(WINDOWS_S) {
+            sum.add(&slice);
+            if let Some(leaving) = self.slices.get(seconds - 1) {
+                sum.subtract(leaving);
+            }
+        }
+        self.slices.push_front(slice);
+        self.slices.truncate(SECONDS);
     }
 
-    /// Samples of the last complete `seconds`.
-    pub fn count(&self, seconds: usize) -> u64 {
-        self.slices.iter().take(seconds).map(Sketch::count).sum()
+    /// The last complete seconds, added up: one sum for each of [`WINDOWS_S`].
+    pub fn sums(&self) -> &[Sum; WINDOWS_S.len()] {
+        &self.sums
     }
 
     /// Whether nothing is left in sight.
     pub fn is_empty(&self) -> bool {
-        self.slices.is_empty() && self.running.is_empty()
+        self.slices.is_empty() && self.running.count == 0 && self.next.count == 0
     }
 }
 
-/// Error labels of one metric over the same seconds: how many samples, how many of them failed.
-#[derive(Debug, Default)]
-pub struct Shares {
-    running: (u64, u64),
-    slices: VecDeque<(u64, u64)>,
-}
-
-impl Shares {
-    pub fn observe(&mut self, is_error: bool, times: u64) {
-        self.running.0 += times;
-        self.running.1 += if is_error { times } else { 0 };
-    }
-
-    pub fn turn(&mut self, seconds: u64) {
-        if seconds == 0 {
-            return;
-        }
-        self.slices.push_front(std::mem::take(&mut self.running));
-        for _ in 1..seconds.min(SECONDS as u64 + 1) {
-            self.slices.push_front((0, 0));
-        }
-        self.slices.truncate(SECONDS);
-        while self.slices.back() == Some(&(0, 0)) {
-            self.slices.pop_back();
-        }
-    }
-
-    /// The share of errors over the last complete `seconds`; nothing without a sample.
-    pub fn share(&self, seconds: usize) -> Option<f64> {
-        let add = |sum: (u64, u64), slice: &(u64, u64)| (sum.0 + slice.0, sum.1 + slice.1);
-        let (all, errors) = self.slices.iter().take(seconds).fold((0, 0), add);
-        (all > 0).then(|| errors as f64 / all as f64)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.slices.is_empty() && self.running == (0, 0)
-    }
-}
-
-/// Whether the labels of a series say that its samples are failures: `status` or `code` of 500 or
-/// more, `error` of `true` or `1`, `outcome` of `error` or `failure`.
+/// Whether the labels of a series say that its samples are errors: `status`, `code` or
+/// `status_code` of 500 or more, `error` of `true` or `1`, `outcome` of `error` or `failure`.
 pub fn is_error(labels: &str) -> bool {
     agent_wire::labels::parse(labels).any(|(name, value)| match name {
         "status" | "code" | "status_code" => value.parse::<u32>().is_ok_and(|code| code >= 500),
@@ -218,91 +285,5 @@ pub fn is_error(labels: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_weight_travels_in_the_low_bits() {
-        for value in [0.001234, 1e300, -7.5, 0.0, f64::MIN_POSITIVE] {
-            for weight in [1, 10, 1_000_000] {
-                let (back, times) = unpack(pack(value, weight));
-                assert_eq!(times, weight);
-                assert!((back - value).abs() <= value.abs() * 1e-9, "{value} came as {back}");
-            }
-        }
-        assert_eq!(unpack(pack(1.0, u64::MAX)).1, WEIGHT_MASK);
-    }
-
-    #[test]
-    fn windows_slide_and_forget() {
-        let mut window = Window::default();
-        for second in 0..100u64 {
-            window.observe(1.0, second);
-            window.turn(1);
-        }
-        assert_eq!(window.count(1), 99);
-        assert_eq!(window.count(10), (90..100).sum::<u64>());
-        assert_eq!(window.count(60), (40..100).sum::<u64>());
-        window.turn(30);
-        assert_eq!(window.count(10), 0);
-        assert_eq!(window.last(60).count(), (70..100).sum::<u64>());
-        window.turn(1000);
-        assert!(window.is_empty());
-    }
-
-    #[test]
-    fn the_running_second_is_not_yet_in_a_window() {
-        let mut window = Window::default();
-        window.observe(5.0, 1);
-        assert_eq!(window.last(60).quantile(0.5), None);
-        window.turn(1);
-        let median = window.last(1).quantile(0.5).expect("one sample");
-        assert!((median - 5.0).abs() <= 5.0 * 0.022);
-    }
-
-    #[test]
-    fn error_labels_are_those_of_the_list() {
-        for labels in
-            [r#"status="500""#, r#"a="b",code="503""#, r#"error="true""#, r#"outcome="error""#]
-        {
-            assert!(is_error(labels), "{labels}");
-        }
-        for labels in
-            ["", r#"status="499""#, r#"code="ok""#, r#"error="false""#, r#"errors="true""#]
-        {
-            assert!(!is_error(labels), "{labels}");
-        }
-        let mut shares = Shares::default();
-        assert_eq!(shares.share(1), None);
-        shares.observe(true, 1);
-        shares.observe(false, 3);
-        shares.turn(1);
-        assert_eq!(shares.share(1), Some(0.25));
-        shares.turn(1);
-        assert_eq!((shares.share(1), shares.share(10)), (None, Some(0.25)));
-    }
-
-    proptest! {
-        /// Against the sorted samples: never more than 2.2 % off, for any size and sign.
-        #[test]
-        fn a_quantile_is_within_its_error(
-            values in proptest::collection::vec(
-                prop_oneof![-1e9f64..1e9, 1e-12f64..1.0, Just(0.0), any::<f64>()], 1..200),
-            q in 0.0f64..=1.0,
-        ) {
-            let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
-            prop_assume!(!sorted.is_empty());
-            let mut window = Window::default();
-            sorted.iter().for_each(|&value| window.observe(value, 1));
-            window.turn(1);
-            sorted.sort_by(f64::total_cmp);
-            let rank = ((q * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
-            let exact = sorted[rank - 1];
-            let estimate = window.last(1).quantile(q).expect("samples");
-            // Below the normal numbers f64 itself is coarse.
-            let error = (estimate - exact).abs();
-            prop_assert!(error <= exact.abs() * 0.022 + f64::MIN_POSITIVE, "{} for {}", estimate, exact);
-        }
-    }
-}
+#[path = "window_test.rs"]
+mod tests;
