@@ -36,6 +36,7 @@
 //! ```
 
 mod block;
+mod census;
 mod entry;
 mod epoch;
 mod error;

@@ -13,6 +13,7 @@
 //! to find what kills have left.
 
 use crate::block::{self, State, CLAIMED, CLAIMED_PART, DEAD, EXPIRING, FREE, LIMBO, LIVE};
+use crate::census::Census;
 use crate::entry::{self, Kind};
 use crate::epoch;
 use crate::layout::*;
@@ -71,15 +72,17 @@ impl Writer {
         let segment = self.segment();
         epoch::try_advance(self.region(), self.places(), |slot| segment.slot_is_alive(slot));
         let mut tended = Tended { passed: true, ..Tended::default() };
+        let mut census = Census::new(self.region());
         for index in 0..block::pages_committed(self.region(), self.places()) {
-            self.tend_page(index, &mut tended);
+            self.tend_page(index, &mut tended, &mut census);
         }
+        census.settle();
         self.region().word(WORD_PENDING).store(tended.waiting, Ordering::Relaxed);
         self.give_tending_back();
         tended
     }
 
-    fn tend_page(&self, index: u64, tended: &mut Tended) {
+    fn tend_page(&self, index: u64, tended: &mut Tended, census: &mut Census<'_>) {
         let (region, places) = (self.region(), self.places());
         let Some(page) = block::page(region, places, index) else { return };
         let mut used = 0;
@@ -89,11 +92,9 @@ impl Writer {
             match state.state {
                 FREE => continue,
                 DEAD => self.retire(block, state),
-                LIMBO => {
-                    if self.is_past_grace(block, self.epoch()) && self.free_entry(block, state) {
-                        tended.freed += 1;
-                        continue;
-                    }
+                LIMBO if self.free_when_due(block, state) => {
+                    tended.freed += 1;
+                    continue;
                 }
                 CLAIMED | CLAIMED_PART if self.is_abandoned(state.owner) => {
                     tended.recovered += u64::from(self.recover(block, state));
@@ -101,8 +102,9 @@ impl Writer {
                 _ => {}
             }
             used += 1;
-            let now = block::state(region, block).state;
-            tended.waiting += u64::from(matches!(now, DEAD | LIMBO));
+            let now = block::state(region, block);
+            tended.waiting += u64::from(matches!(now.state, DEAD | LIMBO));
+            census.visit(block, now);
         }
         block::recount(region, places, index, page, used);
     }
@@ -143,6 +145,10 @@ impl Writer {
     fn is_past_grace(&self, block: u64, epoch: u64) -> bool {
         let stamped = self.region().word(block + ENTRY_EXTRA).load(Ordering::Acquire) >> 32;
         u64::from((epoch as u32).wrapping_sub(stamped as u32)) >= epoch::GRACE
+    }
+
+    fn free_when_due(&self, block: u64, state: State) -> bool {
+        self.is_past_grace(block, self.epoch()) && self.free_entry(block, state)
     }
 
     /// Frees what hangs below a series, then the series.

@@ -218,7 +218,10 @@ impl Writer {
     fn known_metric(&self, block: u64, spec: &MetricSpec<'_>) -> Result<MetricId, Error> {
         let meta = metric::read(self.region(), block).ok_or(Error::Corrupt)?;
         if meta.shape.borrowed() == spec.shape {
-            return Ok(MetricId(entry::unit(block)));
+            let id = MetricId(entry::unit(block));
+            // Who registered it may have been killed before it had one.
+            let _ = self.overflow_series(id);
+            return Ok(id);
         }
         let (existing, wanted) = (meta.shape.borrowed().told(), spec.shape.told());
         Err(Error::Conflict { name: spec.name.into(), existing, wanted })
