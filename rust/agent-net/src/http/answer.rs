@@ -21,9 +21,6 @@ impl HttpService {
     ) -> Flow {
         let verbose = head.query.split('&').any(|part| part == "verbose" || part == "verbose=1");
         let (status, body) = match route {
-            Route::Livez if !verbose && terms.http11 && terms.keep_alive && !terms.head_only => {
-                return self.answer_probe(out, now_ms);
-            }
             Route::Livez => health::answer(&self.health.live(), verbose),
             Route::Readyz => health::answer(&self.health.ready(), verbose),
             Route::Metrics => return self.start_scrape(head, terms, out, now_ms),
@@ -48,15 +45,14 @@ impl HttpService {
     }
 
     /// The ordinary liveness probe: one copy.
-    fn answer_probe(&mut self, out: &mut Vec<u8>, now_ms: u64) -> Flow {
+    pub(super) fn answer_probe(&mut self, out: &mut Vec<u8>, now_ms: u64) -> Flow {
         let date = self.date.at(now_ms);
         if self.alive.0 != date {
             self.alive.0 = date.to_owned();
             self.alive.1.clear();
-            let terms = Terms { http11: true, keep_alive: true, head_only: false };
             let extra = &[("Cache-Control", "no-store")];
             let answer = Answer { status: 200, content_type: TEXT, extra };
-            answer.write(&mut self.alive.1, date, terms, b"ok\n");
+            answer.write(&mut self.alive.1, date, Terms::PLAIN, b"ok\n");
         }
         out.extend_from_slice(&self.alive.1);
         self.count(Route::Livez.index(), 200);

@@ -21,6 +21,9 @@ pub const SKIPPED_BYTES_MAX: u64 = 64 << 10;
 /// Pipelined requests wait when this much waits to be written.
 pub const OUT_BYTES_MAX: usize = 64 << 10;
 
+/// A liveness probe is remembered up to this length.
+const PROBE_BYTES_MAX: usize = 512;
+
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A request in progress.
@@ -131,6 +134,9 @@ impl HttpService {
     }
 
     fn begin<I: Ingest>(&mut self, input: &[u8], turn: &mut Turn<'_, I>) -> (usize, Flow) {
+        if !self.probe.is_empty() && input.starts_with(&self.probe) {
+            return (self.probe.len(), self.answer_probe(turn.out, turn.now_ms));
+        }
         let mut scan = HeadScan::new(self.settings.head_bytes_max);
         match scan.scan(input) {
             Ok(Scanned::Complete { start, end }) => {
@@ -228,6 +234,12 @@ impl HttpService {
                 Ok(done) => return done,
                 Err(flow) => flow,
             }
+        } else if route == Route::Livez && early == Terms::PLAIN && head.query.is_empty() {
+            if head.framing == Framing::Empty && bytes.len() <= PROBE_BYTES_MAX {
+                self.probe.clear();
+                self.probe.extend_from_slice(bytes);
+            }
+            self.answer_probe(turn.out, turn.now_ms)
         } else {
             self.answer(&head, route, early, turn.out, turn.now_ms)
         };

@@ -232,6 +232,23 @@ fn pipelined_requests_are_answered_in_order_and_in_portions() {
 }
 
 #[test]
+fn a_remembered_probe_is_compared_to_its_last_byte() {
+    let mut bench = Bench::new();
+    let probe = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mixed = [
+        probe,
+        probe,
+        &probe.replace("livez", "livex"),
+        &probe.replace("Host: x", "Host: x\r\nA: b"),
+        probe,
+    ];
+    let (answer, closed) = bench.exchange(&[mixed.concat().as_bytes()]);
+    assert!(!closed);
+    let codes: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+    assert_eq!(codes, ["200", "200", "404", "200", "200"]);
+}
+
+#[test]
 fn an_idle_connection_has_no_state_and_no_deadline() {
     let mut bench = Bench::new();
     let (_, closed, state) = bench.exchange_raw(&[b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"]);
@@ -369,6 +386,7 @@ fn a_draining_worker_says_so_and_closes_after_the_answer() {
     bench.service.health.set_private_memory(false);
     let ready = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(bench.send(ready).0, 200);
+    assert_eq!(bench.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").0, 200);
     bench.service.set_draining();
     let (answer, closed) = bench.exchange(&[ready.as_bytes()]);
     assert_eq!((status_of(&answer), closed), (503, true));
@@ -481,7 +499,7 @@ fn the_page_and_its_parts_are_served_under_a_strict_policy() {
 fn the_status_document_has_totals_tops_and_events() {
     let mut bench = Bench::new();
     fill(&bench.segment, 3);
-    bench.segment.writer().expect("a slot").event(b"_e{1,1}:a|<b>");
+    bench.segment.writer().expect("a slot").event(b"\x1e1700000000000 _e{1,1}:a|<b>");
     bench.service.set_state(r#"{"phase":"running"}"#);
     let (status, answer) = bench.send("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(status, 200);

@@ -144,7 +144,6 @@ struct Shared {
     stats: Arc<Stats>,
     /// The supervisor's last `state` line, for the status page.
     state: Mutex<Arc<str>>,
-    events: Mutex<status::EventLog>,
     version: String,
     worker: u32,
 }
@@ -159,6 +158,8 @@ pub struct HttpService {
     date: DateLine,
     /// The whole answer of an ordinary liveness probe, remade with the date.
     alive: (String, Vec<u8>),
+    /// The last head that was an ordinary liveness probe: the same bytes again need no second look.
+    probe: Vec<u8>,
     requests: [[u64; STATUSES.len()]; routes::LABELS.len()],
     panics_published: usize,
 }
@@ -177,7 +178,6 @@ impl HttpService {
             gateway: Gateway::new(folder),
             stats,
             state: Mutex::new("{}".into()),
-            events: Mutex::default(),
             version: config.version.clone(),
             worker: config.worker,
         };
@@ -191,6 +191,7 @@ impl HttpService {
             health,
             date: DateLine::default(),
             alive: Default::default(),
+            probe: Vec::new(),
             requests: Default::default(),
             panics_published: 0,
         }
@@ -210,6 +211,7 @@ impl HttpService {
     /// `/readyz` says no from now on, and connections are closed after their next answer.
     pub fn set_draining(&mut self) {
         self.health.set_draining();
+        self.probe.clear();
     }
 
     /// Adds what was counted since the last call to the collector's segment.

@@ -21,6 +21,8 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// An ordinary GET.
+    pub const PLAIN: Terms = Terms { http11: true, keep_alive: true, head_only: false };
     /// For answers to what could not be read.
     pub const CLOSE: Terms = Terms { http11: true, keep_alive: false, head_only: false };
 }

@@ -10,20 +10,20 @@
 //! | `own` | samples of every `agent_*` metric but windows: `{name, type, labels, value}` |
 //! | `windows` | samples of `agent_window_*` |
 //! | `top` | the families with most series over all segments |
-//! | `events` | the last events and service checks that this worker found in the rings |
+//! | `events` | the last events and service checks, newest first |
 //! | `cut` | what was left out because of the limits below |
 //!
 //! Totals are totals: rates are the reader's business (two documents and their `unix_ms`). At most
 //! [`OWN_MAX`] + [`WINDOWS_MAX`] samples, [`TOP_MAX`] families, [`EVENTS_MAX`] events of 300 characters.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent_shm::{Entry, FamilyView, OwnedShape, RingReader, Segment, SeriesView, Value, View};
+use agent_shm::{FamilyView, OwnedShape, Segment, SeriesView, Value, View};
 use serde_json::{json, Map, Value as Json};
 
 use super::Shared;
+use crate::events::recent_events;
 
 const OWN_MAX: usize = 4000;
 const WINDOWS_MAX: usize = 1000;
@@ -68,7 +68,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
         "own": own,
         "windows": windows,
         "top": top(&view, &app_views),
-        "events": shared.events.lock().unwrap_or_else(PoisonError::into_inner).look(&shared.segment),
+        "events": events(&shared.segment),
         "cut": cut,
     });
     // A tree of plain values into memory: this cannot fail.
@@ -178,39 +178,10 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
     all.into_iter().map(row).collect()
 }
 
-/// The last events of the collector's rings, as this worker saw them.
-#[derive(Default)]
-pub struct EventLog {
-    readers: HashMap<u16, RingReader>,
-    last: VecDeque<(u64, String)>,
-}
-
-impl EventLog {
-    /// Reads what is new in the rings; gives the last events, newest first.
-    fn look(&mut self, segment: &Segment) -> Vec<Json> {
-        let last = &mut self.last;
-        for slot in 0..segment.slots_used() {
-            if let std::collections::hash_map::Entry::Vacant(vacant) = self.readers.entry(slot) {
-                match segment.ring_reader(slot) {
-                    Some(reader) => vacant.insert(reader),
-                    None => continue,
-                };
-            }
-            let Some(reader) = self.readers.get_mut(&slot) else { continue };
-            reader.drain(|entry| {
-                if let Entry::Event { unix_ms, bytes } = entry {
-                    let text = String::from_utf8_lossy(bytes);
-                    last.push_back((unix_ms, text.chars().take(EVENT_CHARS_MAX).collect()));
-                }
-            });
-        }
-        last.make_contiguous().sort_by_key(|(unix_ms, _)| *unix_ms);
-        while last.len() > EVENTS_MAX {
-            last.pop_front();
-        }
-        let row = |(unix_ms, text): &(u64, String)| json!({"unix_ms": unix_ms, "text": text});
-        last.iter().rev().map(row).collect()
-    }
+/// The last events and service checks, newest first.
+fn events(segment: &Segment) -> Vec<Json> {
+    let row = |(unix_ms, text): (u64, String)| json!({"unix_ms": unix_ms, "text": text.chars().take(EVENT_CHARS_MAX).collect::<String>()});
+    recent_events(segment).into_iter().rev().take(EVENTS_MAX).map(row).collect()
 }
 
 fn unix_ms() -> u64 {

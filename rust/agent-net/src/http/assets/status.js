@@ -157,24 +157,27 @@ function connections(status) {
     rows, "no connection yet");
 }
 
-// One row for each series and window, one column for each quantile.
+// One row for each series and window that had samples, one column for each quantile.
 function windows(status) {
   const rows = new Map();
   for (const sample of status.windows) {
-    const { quantile, ...labels } = sample.labels;
-    const key = JSON.stringify(Object.entries(labels).sort());
+    const { quantile, metric, window: span, app, ...labels } = sample.labels;
+    if (metric === undefined) continue;
+    const text = Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ");
+    const key = JSON.stringify([app ?? "", metric, text, span]);
     if (!rows.has(key)) rows.set(key, {});
-    const column = sample.name === "agent_window_quantile" ? `q${Number(quantile)}` : sample.name;
-    rows.get(key)[column] = sample.value;
+    rows.get(key)[quantile === undefined ? sample.name : `q${quantile}`] = sample.value;
   }
-  const lines = [...rows.entries()].filter(([, row]) => Object.keys(row).some((name) => name !== "agent_window_series"))
-    .map(([key, row]) => [
-      JSON.parse(key).map(([name, value]) => `${name}=${value}`).join(" "),
-      row["q0.5"], row["q0.95"], row["q0.99"], row.agent_window_samples_per_second,
-      row.agent_window_error_ratio,
-    ]);
-  table("windows", [["series", ""], ["P50", "number"], ["P95", "number"], ["P99", "number"],
-    ["samples/s", "number"], ["errors", "number"]], lines, "no distribution yet");
+  const lines = [...rows.entries()]
+    .filter(([, row]) => row.agent_window_samples_per_second > 0 || row.agent_window_error_ratio > 0)
+    .map(([key, row]) => {
+      const [app, metric, text, span] = JSON.parse(key);
+      return [app || "-", metric, text || "-", span, row["q0.5"], row["q0.95"], row["q0.99"],
+        row.agent_window_samples_per_second, row.agent_window_error_ratio];
+    });
+  table("windows", [["app", ""], ["metric", ""], ["labels", ""], ["window", ""], ["P50", "number"],
+    ["P95", "number"], ["P99", "number"], ["samples/s", "number"], ["errors", "number"]],
+    lines, "no distribution had samples in the last minute");
 }
 
 function segments(status) {
