@@ -49,10 +49,12 @@ pub struct Receiver {
     controls: Vec<[u64; CONTROL_BYTES / 8]>,
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
+    /// Headers that the last call has filled in.
+    used: usize,
 }
 
-// SAFETY: the pointers in `vectors` and `headers` lead into the other fields' heap memory, which
-// moves with the receiver; they are made anew before each use.
+// SAFETY: the pointers in `vectors` and `headers` lead into heap memory of the other fields, which
+// goes with the receiver and stays where it is.
 unsafe impl Send for Receiver {}
 
 /// One message in the receiver's buffers.
@@ -73,6 +75,7 @@ impl Default for Receiver {
             controls: vec![[0; CONTROL_BYTES / 8]; BATCH],
             vectors: Vec::with_capacity(BATCH),
             headers: Vec::with_capacity(BATCH),
+            used: 0,
         }
     }
 }
@@ -80,18 +83,24 @@ impl Default for Receiver {
 impl Receiver {
     /// Takes what is there, up to a batch; gives the number of messages.
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
-        self.prepare();
+        if self.headers.is_empty() {
+            self.prepare();
+        }
+        for header in &mut self.headers[..self.used] {
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = CONTROL_BYTES;
+        }
         let (pointer, len) = (self.headers.as_mut_ptr(), self.headers.len() as libc::c_uint);
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: every header points to buffers of the given lengths that `prepare` has just looked up.
+        // SAFETY: every header points to memory that the other fields own and never give up or
+        // move, with its full length: `prepare` has set it, and what the kernel changed is set again.
         let count = unsafe { libc::recvmmsg(fd, pointer, len, flags, std::ptr::null_mut()) };
-        system::check(count).map(|count| count as usize)
+        self.used = system::check(count)? as usize;
+        Ok(self.used)
     }
 
-    /// Points the headers at the buffers, which may have moved, with their full lengths.
+    /// Points the headers at the buffers.
     fn prepare(&mut self) {
-        self.vectors.clear();
-        self.headers.clear();
         for buffer in self.buffers.chunks_exact_mut(MESSAGE_BYTES) {
             let iov_base = buffer.as_mut_ptr().cast();
             self.vectors.push(libc::iovec { iov_base, iov_len: MESSAGE_BYTES });
@@ -106,7 +115,6 @@ impl Receiver {
             header.msg_control = self.controls[index].as_mut_ptr().cast();
             header.msg_controllen = CONTROL_BYTES;
             self.headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
-            self.addresses[index].ss_family = libc::AF_UNSPEC as libc::sa_family_t;
         }
     }
 
@@ -117,7 +125,11 @@ impl Receiver {
         let start = index * MESSAGE_BYTES;
         Message {
             bytes: &self.buffers[start..start + len.min(MESSAGE_BYTES)],
-            address: system::address_of(&self.addresses[index]),
+            // Senders of unix datagrams may have no name; then the kernel writes none.
+            address: match header.msg_hdr.msg_namelen {
+                0 => None,
+                _ => system::address_of(&self.addresses[index]),
+            },
             segment: segment_size(&header.msg_hdr).unwrap_or(len),
             is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         }
@@ -243,6 +255,12 @@ impl Socket {
         }
     }
 
+    /// The receive buffer that the kernel granted.
+    pub fn buffer_bytes(&self) -> u32 {
+        let bytes = system::int_option(self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF);
+        bytes.ok().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0)
+    }
+
     /// Publishes what the kernel counted.
     pub fn publish(&mut self, writer: &Writer) {
         if let Ok(drops) = system::kernel_drops(self.fd) {
@@ -250,9 +268,7 @@ impl Socket {
             self.seen.set(writer, drops.into());
             self.published = drops;
         }
-        if let Ok(bytes) = system::int_option(self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF) {
-            self.buffer.set(writer, bytes.into());
-        }
+        self.buffer.set(writer, self.buffer_bytes().into());
     }
 }
 

@@ -18,6 +18,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use agent_shm::Segment;
 
@@ -30,6 +31,7 @@ use crate::exchange::LINGER_MS;
 use crate::http::HttpService;
 use crate::listen::{CloseReason, Listening, Spare};
 use crate::memory::Memory;
+use crate::nap::Nap;
 use crate::slab::{flag, Conn, Protocol, NONE};
 use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
@@ -143,10 +145,18 @@ pub struct Engine {
     memory_bytes_max: u64,
     figures: Figures,
     phase: Phase,
+    nap: Nap,
+    /// In this wake-up.
+    datagrams_read: u64,
     wakeups: u64,
     published_ms: u64,
     swept_ms: u64,
     due: Vec<u32>,
+}
+
+fn is_datagram(token: u64) -> bool {
+    // The two special tokens above have this bit as well.
+    token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < SIGNAL
 }
 
 /// Connections a worker may have: as configured, and never more than its file limit allows.
@@ -186,6 +196,8 @@ impl Engine {
             memory_bytes_max: config.limits.memory_bytes_max,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
+            nap: Nap::new(0),
+            datagrams_read: 0,
             wakeups: 0,
             published_ms: 0,
             swept_ms: 0,
@@ -220,6 +232,8 @@ impl Engine {
             let socket = Socket::adopt(listener.fd, source, config.worker, segment);
             self.datagrams.push((socket, source));
         }
+        let buffers = self.datagrams.iter().map(|(socket, _)| socket.buffer_bytes());
+        self.nap = Nap::new(buffers.min().unwrap_or(0));
         self.announce(config);
         Ok(())
     }
@@ -260,6 +274,7 @@ impl Engine {
             self.conns.epoll.wait(self.timeout_ms(), &mut ready)?;
             self.wakeups += 1;
             self.conns.now_ms = system::monotonic_ms();
+            self.datagrams_read = 0;
             for event in &ready {
                 self.dispatch(event);
             }
@@ -267,6 +282,11 @@ impl Engine {
             if self.is_finished() {
                 self.control.say("drained");
                 return Ok(0);
+            }
+            let others = ready.iter().filter(|event| !is_datagram(event.token)).count();
+            match self.nap.after(self.datagrams_read, others) {
+                0 => {}
+                us => std::thread::sleep(Duration::from_micros(us.into())),
             }
         }
     }
@@ -293,7 +313,7 @@ impl Engine {
                     self.pump(index);
                 }
             }
-            token if token & SPECIAL_BIT != 0 && token & DATAGRAM == DATAGRAM => {
+            token if is_datagram(token) => {
                 self.receive((token & 0x7fff) as usize, datagram::CALLS_MAX);
             }
             token if token & SPECIAL_BIT != 0 => self.accept((token & 0x7fff) as usize),
@@ -338,6 +358,7 @@ impl Engine {
         for _ in 0..calls {
             let (socket, source) = &self.datagrams[number];
             let Ok(count) = self.receiver.receive(socket.fd) else { return false };
+            self.datagrams_read += count as u64;
             let now_ms = self.conns.now_ms;
             let mut apply = self.applier.batch();
             let (_, panics) =

@@ -44,6 +44,7 @@ pub mod http;
 pub mod lines;
 pub mod listen;
 pub mod memory;
+pub mod nap;
 pub mod scrape;
 pub mod side;
 pub mod slab;
