@@ -40,7 +40,8 @@ $(STAMPS)/need-%: $(STAMPS)/venv pyproject.toml ci/constraints.txt scripts/requi
 # The release build of agent._core, and the package itself, installed so that edits of python/ are seen at once.
 $(STAMPS)/extension: $(STAMPS)/need-build $(STAMPS)/need-runtime pyproject.toml $(RUST_SOURCES)
 	@echo "== building the extension (release)"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet \
+		| sed -e '/^Ignoring /d' -e '/^Requirement already /d'
 	@touch $@
 
 .PHONY: build

@@ -8,6 +8,7 @@ acknowledgement (datagrams) is polled for with a deadline.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -105,8 +106,6 @@ class Collector:
         cwd: str | None = None,
     ) -> None:
         self.dir = directory
-        self.http_port = free_port()
-        self.statsd_port = free_port()
         self.socket_path = os.path.join(directory, "statsd.sock")
         self.log_path = Path(directory, "collector.log")
         ready, ready_end = os.pipe()
@@ -114,8 +113,9 @@ class Collector:
             *command,
             "serve",
             f"--workers={workers}",
-            f"--http=127.0.0.1:{self.http_port}",
-            f"--statsd=127.0.0.1:{self.statsd_port}",
+            # The kernel chooses; the line of readiness says what it chose.
+            "--http=127.0.0.1:0",
+            "--statsd=127.0.0.1:0",
             f"--statsd-socket={self.socket_path}",
             f"--dir={directory}",
             f"--ready-fd={ready_end}",
@@ -133,21 +133,26 @@ class Collector:
             )
         os.close(ready_end)
         try:
-            self._wait_until_ready(ready)
+            facts = self._wait_until_ready(ready)
         except BaseException:
             self.process.kill()
             self.process.wait()
             raise
         finally:
             os.close(ready)
+        self.http_port = int(facts["http"].rpartition(":")[2])
+        self.statsd_port = int(facts["statsd"].rpartition(":")[2])
 
-    def _wait_until_ready(self, ready: int) -> None:
+    def _wait_until_ready(self, ready: int) -> dict[str, str]:
+        """The line that the collector writes to its `--ready-fd`."""
         readable, _, _ = select.select([ready], [], [], DEADLINE_S)
         if not readable:
             raise AssertionError(f"the collector was not ready after {DEADLINE_S} s:\n{self.log}")
-        if not os.read(ready, 4096):
+        line = os.read(ready, 4096)
+        if not line:
             code = self.process.wait(DEADLINE_S)
             raise AssertionError(f"the collector left with {code}:\n{self.log}")
+        return json.loads(line)
 
     def __enter__(self) -> Self:
         return self
