@@ -281,7 +281,7 @@ def example_command(addresses: dict[str, Any]) -> str:
     """One line for a shell that sends a metric."""
     if "http" in addresses:
         sample = '{"name":"hello","type":"counter","value":1}'
-        return f"curl -d '{sample}' http://{reachable(addresses['http'])}/v1/push"
+        return f"curl --json '{sample}' http://{reachable(addresses['http'])}/v1/push"
     if "statsd" in addresses:
         host, _, port = reachable(addresses["statsd"]).rpartition(":")
         return f"echo 'hello:1|c' > /dev/udp/{host.strip('[]')}/{port}"

@@ -130,11 +130,13 @@ class Host:
         # Time of guests is counted in user time already.
         total = sum(getattr(times, mode, 0.0) for mode in CPU_MODES)
         idle = times.idle + getattr(times, "iowait", 0.0)
-        if self.busy_before:
-            passed = total - self.busy_before[0]
-            if passed > 0:
-                self.cpu_used.set(max(0.0, 1 - (idle - self.busy_before[1]) / passed))
-        self.busy_before = (total, idle)
+        before = self.busy_before
+        # Clock ticks of 10 ms say nothing about less than a second of one core.
+        if before is None or total - before[0] >= 1.0:
+            if before is not None:
+                used = 1 - (idle - before[1]) / (total - before[0])
+                self.cpu_used.set(min(1.0, max(0.0, used)))
+            self.busy_before = (total, idle)
         memory = self.psutil.virtual_memory()
         for kind in MEMORY_KINDS:
             if hasattr(memory, kind):

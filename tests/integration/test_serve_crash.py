@@ -1,0 +1,211 @@
+"""kill -9 while samples come in: nothing that was acknowledged is lost, and the ledger closes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from collector import DEADLINE_S, Collector, Samples, acknowledge, eventually
+
+Start = Callable[..., Collector]
+
+
+def children(collector: Collector) -> dict[str, int]:
+    """Pids of the children that run by process name, which the kernel cuts to 15 characters."""
+    path = Path(f"/proc/{collector.process.pid}/task/{collector.process.pid}/children")
+    found = {}
+    for pid in path.read_text().split():
+        try:
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def ledger(samples: Samples, source: str) -> tuple[float, float, float]:
+    names = ("received", "applied", "rejected")
+    received, applied, rejected = (
+        samples.sum(f"agent_source_samples_{name}_total", source=source) for name in names
+    )
+    return received, applied, rejected
+
+
+class Sender(threading.Thread):
+    """Sends batches over TCP, each acknowledged; connects again when its worker has died."""
+
+    def __init__(self, port: int, stop: threading.Event) -> None:
+        super().__init__()
+        self.port = port
+        self.stop = stop
+        self.sent = self.acknowledged = self.cut = 0
+        self.refused: list[OSError] = []
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                stream = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+            except OSError as error:
+                self.refused.append(error)
+                return
+            try:
+                with stream:
+                    self.talk(stream)
+            except (OSError, AssertionError):
+                self.cut += 1
+
+    def talk(self, stream: socket.socket) -> None:
+        while not self.stop.is_set():
+            count = random.randint(1, 200)
+            self.sent += count
+            stream.sendall(b"crash.test:1|c\n" * count)
+            acknowledge(stream)
+            self.acknowledged += count
+
+
+def test_kill_9_under_load_loses_nothing_acknowledged(collector: Collector) -> None:
+    stop = threading.Event()
+    senders = [Sender(collector.statsd_port, stop) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    killed = 0
+    try:
+        while killed < 12:
+            acknowledged = sum(sender.acknowledged for sender in senders)
+            eventually(
+                lambda: sum(sender.acknowledged for sender in senders),
+                lambda now: now > acknowledged + 1000,  # noqa: B023
+                "traffic flows",
+            )
+            names = [name for name in children(collector) if name.startswith("agent-worker")]
+            if names:
+                victim = children(collector).get(random.choice(names))
+                if victim:
+                    os.kill(victim, signal.SIGKILL)
+                    killed += 1
+    finally:
+        stop.set()
+        for sender in senders:
+            sender.join()
+    assert not [error for sender in senders for error in sender.refused], "no connection refused"
+    assert sum(sender.cut for sender in senders) > 0, "the test did cut connections"
+    sent = sum(sender.sent for sender in senders)
+    acknowledged = sum(sender.acknowledged for sender in senders)
+
+    # The last settlement comes with the last death; the workers are all back after it.
+    seen = eventually(
+        collector.scrape,
+        lambda s: (
+            s.one("agent_children_ready", kind="worker") == 2
+            and s.sum("agent_child_exits_total") >= killed
+        ),
+        "all workers are back",
+    )
+    exported = seen.one("crash_test_total")
+    assert acknowledged <= exported <= sent
+    received, applied, rejected = ledger(seen, "statsd_tcp")
+    assert received == applied + rejected, "the ledger closes"
+    crashed = seen.sum("agent_source_samples_rejected_total", reason="worker_crash")
+    assert rejected == crashed
+    assert applied <= exported <= applied + crashed
+    assert crashed == seen.sum("agent_ledger_settled_samples_total")
+
+
+def test_queued_connections_and_datagrams_outlive_their_worker(start_collector: Start) -> None:
+    collector = start_collector(workers=1)
+    worker = children(collector)["agent-worker-0"]
+    os.kill(worker, signal.SIGSTOP)
+    collector.send_udp(*[b"queued.udp:1|c"] * 40)
+    streams = [
+        socket.create_connection(("127.0.0.1", collector.statsd_port), DEADLINE_S)
+        for _ in range(20)
+    ]
+    for stream in streams:
+        stream.sendall(b"queued.tcp:1|c\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
+        unix.connect(collector.socket_path)
+        for _ in range(10):
+            unix.send(b"queued.unix:1|c")
+    os.kill(worker, signal.SIGKILL)
+    for stream in streams:
+        acknowledge(stream)
+        stream.close()
+    assert collector.scrape().one("queued_tcp_total") == 20
+    collector.wait_for(40, "queued_udp_total")
+    collector.wait_for(10, "queued_unix_total")
+
+
+def test_the_aggregator_is_replaced_too(collector: Collector) -> None:
+    old = children(collector)["agent-aggregato"]
+    os.kill(old, signal.SIGKILL)
+    new = eventually(
+        lambda: children(collector).get("agent-aggregato", old), lambda pid: pid != old, "replaced"
+    )
+    assert new != old
+    collector.wait_for(1, "agent_child_exits_total", child="aggregator")
+    collector.wait_for(1, "agent_children_ready", kind="aggregator")
+    collector.send_tcp([b"after:1|ms"])
+    assert collector.get("/readyz") == "ok\n"
+
+
+def test_term_to_one_worker_drains_it_and_it_is_replaced(collector: Collector) -> None:
+    collector.send_tcp([b"before:1|c"] * 100)
+    old = children(collector)["agent-worker-1"]
+    os.kill(old, signal.SIGTERM)
+    eventually(
+        lambda: children(collector).get("agent-worker-1", old), lambda pid: pid != old, "replaced"
+    )
+    assert collector.scrape().one("before_total") == 100
+    records = [json.loads(line) for line in collector.log.splitlines()]
+    assert any("worker-1 left with 0" in str(record["message"]) for record in records)
+
+
+def test_workers_leave_when_the_supervisor_is_killed(start_collector: Start) -> None:
+    first = start_collector()
+    first.send_tcp([b"kept:1|c"] * 10)
+    pids = set(children(first).values())
+    first.process.kill()
+    first.process.wait()
+    first.process.returncode = 0
+    eventually(
+        lambda: {pid for pid in pids if Path(f"/proc/{pid}/fd").exists() and _runs(pid)},
+        lambda left: not left,
+        "the children have left",
+    )
+    # The socket files are stale now, the folder is free, and what was counted is there.
+    assert start_collector().scrape().one("kept_total") == 10
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_stopped_worker_holds_up_nobody_else(collector: Collector) -> None:
+    """Frozen is not dead: it keeps its place, and the other worker goes on."""
+    worker = children(collector)["agent-worker-0"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        deadline_s = time.monotonic() + DEADLINE_S
+        answered = 0
+        # The kernel spreads connections over both; those at the frozen one wait.
+        while answered < 5:
+            assert time.monotonic() < deadline_s
+            with socket.create_connection(("127.0.0.1", collector.statsd_port), 1) as stream:
+                stream.settimeout(0.5)
+                try:
+                    acknowledge(stream)
+                    answered += 1
+                except TimeoutError:
+                    continue
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert children(collector)["agent-worker-0"] == worker
