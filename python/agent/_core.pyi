@@ -236,5 +236,5 @@ def run_worker(config: bytes) -> int:
 def run_aggregator(config: bytes) -> int:
     """The loop of the aggregator, until it is told to stop; gives its exit code. Without the GIL."""
 
-def settle_worker(registry: Registry, worker: int) -> int:
-    """After a worker's death: books what it had received and not finished as rejected. Gives how many."""
+def settle_worker(path: str | PathLike[str], worker: int) -> int:
+    """After a worker's death: books what it had received and not finished as rejected. Gives how many samples."""

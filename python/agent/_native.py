@@ -40,3 +40,6 @@ Summary = _core.Summary
 default_registry = _core.default_registry
 inspect = _core.inspect
 open_segment = _core.open_segment
+run_aggregator = _core.run_aggregator
+run_worker = _core.run_worker
+settle_worker = _core.settle_worker

@@ -189,6 +189,9 @@ def _program(start_dir: str) -> Program:
     # exists.
     process = sys.modules.get("multiprocessing.process")
     start_dir = getattr(process, "ORIGINAL_DIR", None) or start_dir
+    if argv[0] not in {"-c", "-", ""}:
+        # While multiprocessing imports the main module of a child, it is an absolute path.
+        argv = (os.path.normpath(os.path.join(start_dir, argv[0])), *argv[1:])
     code = ""
     if argv[0] == "-c":
         code = _code_of(sys.orig_argv) or _code_of_ancestor()

@@ -12,7 +12,7 @@
 //! |
 //! | [`fork`], [`replace`] | what happens to a store in a child, and to a file that nobody uses |
 //! | [`render`], [`inspect`] | pages and plain values |
-//! | [`server`] | the loops of workers and aggregator |
+//! | [`server`], [`settle`] | the loops of workers and aggregator; the ledger of a dead worker |
 //! | [`raw`], [`number`], [`buffer`], [`error`] | methods without argument parsing; values;
 //! exceptions |
 //!
@@ -39,6 +39,7 @@ mod registry;
 mod render;
 mod replace;
 mod server;
+mod settle;
 mod store;
 mod summary;
 mod timer;
@@ -66,6 +67,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(registry::default_registry, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
+    module.add_function(wrap_pyfunction!(server::run_worker, module)?)?;
+    module.add_function(wrap_pyfunction!(server::run_aggregator, module)?)?;
+    module.add_function(wrap_pyfunction!(settle::settle_worker, module)?)?;
     let py = module.py();
     raw::install(&py.get_type::<metric::Metric>(), labels::METHODS)?;
     raw::install(&py.get_type::<counter::Counter>(), counter::METHODS)?;

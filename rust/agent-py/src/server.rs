@@ -34,3 +34,15 @@ pub fn open_segment(
     };
     Registry::of_path(py, app, path, options)
 }
+
+/// The event loop of one worker, until it has drained; gives its exit code. Without the GIL.
+#[pyfunction]
+pub fn run_worker(py: Python<'_>, config: &[u8]) -> i32 {
+    py.detach(|| agent_net::worker::run_worker(config))
+}
+
+/// The loop of the aggregator, until it is told to stop; gives its exit code. Without the GIL.
+#[pyfunction]
+pub fn run_aggregator(py: Python<'_>, config: &[u8]) -> i32 {
+    py.detach(|| agent_net::aggregator::run_aggregator(config))
+}

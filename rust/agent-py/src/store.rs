@@ -152,6 +152,7 @@ impl Store {
                     // SAFETY: attached, and `live` is 0, so no reference to the writer is out.
                     unsafe { *self.writer.get() = Some(writer) };
                     self.live.set(self.epoch.get());
+                    self.announce();
                     return Ok(Some(self.epoch.get()));
                 }
                 // The file was replaced after it was mapped: look again at its path.
@@ -169,6 +170,19 @@ impl Store {
         }
         self.fall_back(py, Cause::Open, "the segment keeps being replaced by others");
         Ok(None)
+    }
+
+    /// Puts the definitions that are known into a segment that is new to this process, so that a
+    /// page shows them before their next use. Errors are left to that use, which repairs them.
+    fn announce(&self) {
+        let epoch = self.live.get();
+        let Some(writer) = self.writer_of(epoch) else { return };
+        for family in self.families() {
+            let id = family.id(writer, epoch);
+            if let (Ok(id), true) = (id, family.label_names.is_empty()) {
+                let _ = writer.series(id, "");
+            }
+        }
     }
 
     /// Forgets the segment; the next use looks for it again.

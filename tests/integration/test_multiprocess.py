@@ -1,0 +1,351 @@
+"""One app of many processes: however they are started, their counts meet in one place, exactly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from collector import eventually
+from programs import Program, running, total
+
+COUNTING = """
+import agent
+steps = agent.Counter("steps", "Steps.", ["kind"])
+sizes = agent.Histogram("sizes", "Sizes.")
+
+def work(count):
+    for number in range(count):
+        steps.labels("a" if number % 2 else "b").inc()
+        sizes.observe(number)
+"""
+
+POOL = """
+import multiprocessing, os, sys
+import counting
+
+def main():
+    context = multiprocessing.get_context(sys.argv[1])
+    counting.work(100)
+    processes = [context.Process(target=counting.work, args=(1000,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    counting.work(100)
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    counting.work(100)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, segments: str) -> Program:
+    made = Program(tmp_path, segments)
+    made.write("counting.py", COUNTING)
+    return made
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["script", "module", "package"])
+def test_every_start_method_is_one_app_with_an_exact_total(
+    program: Program, method: str, how: str
+) -> None:
+    """Parent and four children, metrics made at import, counted before, during and after."""
+    if how == "package":
+        (program.folder / "pack").mkdir()
+        program.write("pack/__init__.py", "import counting\ncounting.work(0)\n")
+        program.write("pack/__main__.py", POOL)
+        program.run("-m", "pack", method)
+    else:
+        program.write("pool.py", POOL)
+        program.run(*(["-m", "pool"] if how == "module" else ["pool.py"]), method)
+    assert program.total("steps") == 4300
+    assert program.total("sizes") == 4300
+
+
+def test_code_on_the_command_line_is_one_app_with_its_children(program: Program) -> None:
+    """`python -c` too, through spawn and forkserver; other code is another app."""
+    code = (
+        "import multiprocessing, counting\n"
+        "for method in ('spawn', 'forkserver'):\n"
+        "    process = multiprocessing.get_context(method).Process(target=counting.work, args=(5,))\n"
+        "    process.start(); process.join()\n"
+        "counting.work(1)\n"
+    )
+    program.run("-c", code)
+    assert program.total("steps") == 11
+    program.run("-c", code + "# other")
+    assert len(program.apps()) == 2
+
+
+def test_a_forkserver_that_preloads_the_metrics_is_not_an_app(program: Program) -> None:
+    """It does not know whose server it is; its children do, and what they count is there."""
+    program.write(
+        "pool.py",
+        POOL.replace(
+            "    counting.work(100)\n    proc",
+            "    context.set_forkserver_preload(['counting'])\n    counting.work(100)\n    proc",
+        ),
+    )
+    program.run("pool.py", "forkserver")
+    assert program.total("steps") == 4300
+
+
+def test_metrics_sent_to_a_spawned_process_are_the_same(program: Program) -> None:
+    """Handles travel by pickle and find their series."""
+    program.write(
+        "send.py",
+        "import multiprocessing\n"
+        "from counting import steps\n"
+        "def use(child): child.inc(5)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    process = context.Process(target=use, args=(steps.labels('sent'),))\n"
+        "    process.start(); process.join()\n"
+        "    assert process.exitcode == 0\n",
+    )
+    program.run("send.py")
+    assert program.total("steps") == 5
+
+
+def test_a_pool_of_futures_counts(program: Program) -> None:
+    """concurrent.futures, forked and spawned."""
+    program.write(
+        "pool.py",
+        "import multiprocessing, sys\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "import counting\n"
+        "if __name__ == '__main__':\n"
+        "    for method in ('fork', 'spawn'):\n"
+        "        context = multiprocessing.get_context(method)\n"
+        "        with ProcessPoolExecutor(3, mp_context=context) as pool:\n"
+        "            list(pool.map(counting.work, [100] * 10))\n",
+    )
+    program.run("pool.py")
+    assert program.total("steps") == 2000
+
+
+def test_a_child_forked_beside_busy_threads_never_hangs(program: Program) -> None:
+    """60 forks while two threads increment; each child increments too, and the total is exact."""
+    program.write(
+        "threads.py",
+        "import os, threading\n"
+        "import counting\n"
+        "child = counting.steps.labels('thread')\n"
+        "busy, counted = True, [0, 0]\n"
+        "def spin(index):\n"
+        "    while busy:\n"
+        "        child.inc(); counting.sizes.observe(1); counted[index] += 1\n"
+        "threads = [threading.Thread(target=spin, args=(index,)) for index in range(2)]\n"
+        "for thread in threads: thread.start()\n"
+        "for _ in range(60):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        child.inc(1000000); counting.sizes.observe(2)\n"
+        "        os._exit(0)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+        "busy = False\n"
+        "for thread in threads: thread.join()\n"
+        "print(sum(counted))\n",
+    )
+    by_threads = int(program.run("threads.py"))
+    assert program.total("steps") == by_threads + 60_000_000
+    assert program.total("sizes") == by_threads + 60
+
+
+def test_forks_of_forks_before_and_after_the_first_metric(program: Program) -> None:
+    """Whoever makes the metric first, all of the family meet."""
+    program.write(
+        "family.py",
+        "import os\n"
+        "def fork(then):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        then()\n"
+        "        os._exit(0)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+        "def leaf():\n"
+        "    import counting; counting.work(10)\n"
+        "def branch():\n"
+        "    fork(leaf); leaf(); fork(leaf)\n"
+        "fork(branch)\n"
+        "leaf()\n"
+        "fork(branch)\n",
+    )
+    program.run("family.py")
+    assert program.total("steps") == 70
+
+
+def test_after_an_exec_another_program_is_another_app(program: Program) -> None:
+    """And the same program, run again, goes on with the same counters."""
+    program.write("second.py", "import counting; counting.work(7)\n")
+    program.write(
+        "first.py",
+        "import os, sys, counting\n"
+        "counting.work(5)\n"
+        "os.execv(sys.executable, [sys.executable, 'second.py'])\n",
+    )
+    program.run("first.py")
+    program.run("first.py")
+    totals = sorted(total(app, "steps") for app in program.apps().values())
+    assert totals == [10, 14]
+
+
+def test_a_subprocess_of_the_same_arguments_elsewhere_is_another_app(
+    program: Program, tmp_path: Path
+) -> None:
+    """The working directory tells two deployments of one program apart."""
+    path = program.write("first.py", "import counting; counting.work(5)\n")
+    program.run(path, PYTHONPATH=str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    other = Program(tmp_path / "elsewhere", program.segments)
+    other.run(path, PYTHONPATH=str(tmp_path))
+    assert [total(app, "steps") for app in program.apps().values()] == [5, 5]
+
+
+def test_a_change_of_folder_does_not_change_the_app(program: Program) -> None:
+    """What counts is where the program was when it was started."""
+    program.write(
+        "moving.py",
+        "import agent, os, multiprocessing, counting\n"
+        "if __name__ == '__main__':\n"
+        "    counting.work(1)\n"
+        "    os.chdir('/')\n"
+        "    process = multiprocessing.get_context('spawn').Process("
+        "target=counting.work, args=(1,))\n"
+        "    process.start(); process.join()\n",
+    )
+    program.run("moving.py")
+    assert program.total("steps") == 2
+
+
+def test_killed_processes_lose_nothing_they_acknowledged(program: Program) -> None:
+    """SIGKILL at random moments: each process's last word is in the total, at most one more.
+
+    A process says how far it is before every step, through a pipe that outlives it.
+    """
+    program.write(
+        "killed.py",
+        "import os, random, signal, struct\n"
+        "import counting\n"
+        "child = counting.steps.labels('k')\n"
+        "said = 0\n"
+        "for round in range(20):\n"
+        "    read, write = os.pipe()\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        done = 0\n"
+        "        while True:\n"
+        "            child.inc(); done += 1\n"
+        "            os.write(write, struct.pack('q', done))\n"
+        "    os.close(write)\n"
+        "    last = b''\n"
+        "    for _ in range(random.Random(round).randrange(1, 400)):\n"
+        "        last = os.read(read, 8)\n"
+        "    os.kill(pid, signal.SIGKILL)\n"
+        "    os.waitpid(pid, 0)\n"
+        "    while chunk := os.read(read, 65536):\n"
+        "        last = chunk[-8:]\n"
+        "    os.close(read)\n"
+        "    said += struct.unpack('q', last)[0]\n"
+        "print(said)\n",
+    )
+    said = int(program.run("killed.py"))
+    assert said <= program.total("steps") <= said + 20
+
+
+def test_a_stopped_process_keeps_its_slot_and_a_dead_one_does_not(program: Program) -> None:
+    """Liveness is the kernel's word: no time-out, no clean-up, and the slot is used again."""
+    program.write(
+        "wait.py", "import counting; counting.work(1); print('up', flush=True); input()\n"
+    )
+
+    def slots() -> list[tuple[int, bool]]:
+        return [(slot["index"], slot["alive"]) for slot in program.app()["slots"]]
+
+    with running(program, "wait.py") as one, running(program, "wait.py") as two:
+        for process in (one, two):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+        os.kill(one.pid, signal.SIGSTOP)
+        assert slots() == [(0, True), (1, True)]
+        two.kill()
+        two.wait()
+        assert slots() == [(0, True), (1, False)]
+        with running(program, "wait.py") as three:
+            assert three.stdout is not None
+            assert three.stdout.readline() == "up\n"
+            assert slots() == [(0, True), (1, True)]
+            assert program.app()["slots"][1]["pid"] == three.pid
+        os.kill(one.pid, signal.SIGCONT)
+
+
+def test_a_forked_child_does_not_keep_its_parents_slot(program: Program) -> None:
+    """The parent dies; its slot is free at once although the child lives on."""
+    program.write(
+        "orphan.py",
+        "import os, counting\n"
+        "counting.work(1)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid(); counting.work(1); print(os.getpid(), flush=True); os.read(0, 1)\n"
+        "else:\n"
+        "    os.read(0, 1)\n",
+    )
+    with running(program, "orphan.py") as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        try:
+            told = eventually(program.app, lambda app: not app["slots"][0]["alive"], "slot is free")
+            assert [slot["alive"] for slot in told["slots"]] == [False, True]
+            assert told["slots"][1]["pid"] == child
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_per_process_gauges_follow_life_and_death(program: Program) -> None:
+    """livesum forgets a dead process, sum does not, mostrecent is one number for all."""
+    program.write(
+        "gauges.py",
+        "import os, agent\n"
+        "kinds = {m: agent.Gauge(m, 'G.', multiprocess_mode=m)"
+        " for m in ('livesum', 'sum', 'mostrecent', 'max', 'liveall')}\n"
+        "def work(value):\n"
+        "    for gauge in kinds.values(): gauge.set(value)\n"
+        "for value in (5, 7):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        work(value); os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+        "work(1)\n"
+        "print(agent.render().decode())\n",
+    )
+    page = program.run("gauges.py")
+    values = dict(line.split() for line in page.splitlines() if line and line[0] != "#")
+    assert (values["livesum"], values["sum"], values["max"]) == ("1", "13", "7")
+    assert values["mostrecent"] == "1"
+    assert len([name for name in values if name.startswith("liveall{")]) == 1
+
+
+def test_two_apps_of_one_user_never_mix(program: Program) -> None:
+    """Programs in one folder, with no setting at all."""
+    for name in ("shop", "blog"):
+        program.write(f"{name}.py", "import counting; counting.work(3)\n")
+        program.run(f"{name}.py")
+    assert {app.rpartition("-")[0] for app in program.apps()} == {"shop", "blog"}
+    assert [total(app, "steps") for app in program.apps().values()] == [3, 3]
+
+
+def test_a_given_name_joins_programs(program: Program) -> None:
+    """AGENT_METRICS_APP makes one app of what belongs together."""
+    for name in ("web", "worker"):
+        program.write(f"{name}.py", "import counting; counting.work(3)\n")
+        program.run(f"{name}.py", AGENT_METRICS_APP="shop")
+    assert list(program.apps()) == ["shop"]
+    assert program.total("steps") == 6

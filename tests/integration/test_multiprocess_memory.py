@@ -1,0 +1,234 @@
+"""When there is no place for a segment, or another one is in the way: the app goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from programs import Program, running, total
+
+COUNTING = """
+import sys, warnings, agent
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    steps = agent.Counter("steps", "Steps.")
+    sizes = agent.Histogram("sizes", "Sizes.", ["a"])
+    for number in range(1000):
+        steps.inc()
+        sizes.labels(number).observe(number)
+    page = agent.render().decode()
+print(len(seen), (agent.REGISTRY.fallback or ("-",))[0], agent.REGISTRY.lost)
+print("steps_total 1000\\n" in page, page.count("sizes_count{"))
+"""
+
+root = pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a file system")
+
+
+@pytest.fixture
+def program(tmp_path: Path, segments: str) -> Program:
+    made = Program(tmp_path, segments)
+    made.write("counting.py", COUNTING)
+    return made
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path: Path) -> Iterator[str]:
+    """A file system in memory of 1 MiB."""
+    path = tmp_path / "small"
+    path.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount here: {done.stderr}")
+    yield str(path)
+    subprocess.run(["umount", path], check=True)
+
+
+@root
+def test_a_file_system_that_fills_up_costs_labels_not_the_app(
+    program: Program, small_tmpfs: str
+) -> None:
+    """1 MiB is soon full: no SIGBUS, no exception; what has no room is in the overflow series."""
+    program.segments = small_tmpfs
+    told, page = program.run("counting.py").splitlines()
+    assert told == "0 - 0"
+    assert page.startswith("True ")
+    app = program.app()
+    assert total(app, "steps") == 1000
+    assert total(app, "sizes") + app["usage"]["refused"] == 1000
+    assert app["usage"]["overflows"] > 0
+
+
+@root
+def test_a_full_file_system_ends_in_private_memory(program: Program, small_tmpfs: str) -> None:
+    """One warning, the cause is told, everything is counted and rendered in the process."""
+    program.segments = small_tmpfs
+    with open(f"{small_tmpfs}/filler", "wb") as filler:
+        filler.write(b"x" * (1 << 20))
+    assert program.run("counting.py").splitlines() == ["1 open 0", "True 1000"]
+
+
+@root
+def test_a_program_that_cannot_get_more_memory_goes_on(program: Program, small_tmpfs: str) -> None:
+    """The place fills up after the start: new metrics go to private memory, old handles with them."""
+    program.segments = small_tmpfs
+    program.write(
+        "later.py",
+        "import os, warnings, agent\n"
+        "warnings.simplefilter('ignore')\n"
+        "steps = agent.Counter('steps', 'S.'); steps.inc(5)\n"
+        "with open(os.environ['AGENT_METRICS_DIR'] + '/filler', 'wb', 0) as filler:\n"
+        "    try:\n"
+        "        while True: filler.write(b'x' * 4096)\n"
+        "    except OSError: pass\n"
+        "made = [agent.Histogram(f'h{n}', 'H.', buckets=range(500)) for n in range(100)]\n"
+        "for metric in made: metric.observe(1)\n"
+        "steps.inc(7)\n"
+        "page = agent.render().decode()\n"
+        "print(agent.REGISTRY.fallback[0], page.count('_count 1\\n'), 'steps_total 7\\n' in page)\n",
+    )
+    cause, counted, went_on = program.run("later.py").split()
+    assert (cause, went_on) == ("memory", "True")
+    assert 1 <= int(counted) <= 100
+    assert total(program.app(), "steps") == 5
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_ends_in_private_memory(program: Program) -> None:
+    """The same for a folder that cannot be written."""
+    os.chmod(program.segments, 0o500)
+    assert program.run("counting.py").splitlines() == ["1 open 0", "True 1000"]
+
+
+@pytest.mark.parametrize("trap", ["link", "open", "file"])
+def test_a_folder_that_is_not_ours_alone_is_not_used(program: Program, trap: str) -> None:
+    """Nothing is written to it, and the app goes on."""
+    path = Path(program.segments, "trap")
+    if trap == "link":
+        path.symlink_to(program.segments)
+    elif trap == "open":
+        path.mkdir()
+        path.chmod(0o777)
+    else:
+        path.write_text("")
+    program.segments = str(path)
+    assert program.run("counting.py").splitlines() == ["1 folder 0", "True 1000"]
+    assert trap == "file" or not list(path.glob("*.seg"))
+
+
+@pytest.mark.parametrize("damage", ["text", "short", "link", "layout"])
+def test_a_file_that_is_no_segment_is_left_alone(program: Program, damage: str) -> None:
+    """It is not ours to replace; the process goes on in private memory and says so once."""
+    program.run("counting.py", AGENT_METRICS_APP="shop")
+    path = Path(program.segments, "shop.v1.seg")
+    if damage == "text":
+        path.write_bytes(b"precious " * 100_000)
+    elif damage == "short":
+        os.truncate(path, 5000)
+    elif damage == "link":
+        path.rename(path.with_suffix(".other"))
+        path.symlink_to(path.with_suffix(".other"))
+    else:
+        data = bytearray(path.read_bytes())
+        data[8:16] = b"\xff" * 8
+        path.write_bytes(data)
+    before = path.read_bytes()
+    told = program.run("counting.py", AGENT_METRICS_APP="shop").splitlines()
+    assert told == ["1 open 0", "True 1000"]
+    assert path.read_bytes() == before
+
+
+def test_address_space_can_run_out(program: Program) -> None:
+    """Under a limit of the process no segment can be mapped; the app goes on all the same."""
+    program.write(
+        "limited.py",
+        "import resource, warnings, agent\n"
+        "warnings.simplefilter('ignore')\n"
+        "with open('/proc/self/statm') as file: used = int(file.read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), -1))\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "for _ in range(10): steps.inc()\n"
+        "print(agent.REGISTRY.fallback[0])\n",
+    )
+    done = subprocess.run(
+        **program.command("limited.py"), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "open\n"), done.stderr
+
+
+# --- how long counters live -------------------------------------------------------------------------
+
+RESTARTED = """
+import agent
+steps = agent.Counter("steps", "Steps.")
+steps.inc()
+sizes = agent.Histogram("sizes", "Sizes.", buckets=[BUCKETS])
+sizes.observe(1)
+"""
+
+
+def test_counters_outlive_their_processes(program: Program) -> None:
+    """Started three times, counted three times; `created` says when it began."""
+    program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2"))
+    born = []
+    for expected in (1, 2, 3):
+        program.run("app.py")
+        assert program.total("steps") == program.total("sizes") == expected
+        steps = next(f for f in program.app()["families"] if f["name"] == "steps")
+        born.append(steps["series"][0]["created_unix_ms"])
+    assert len(set(born)) == 1
+
+
+def test_counters_begin_anew_when_the_file_is_removed(program: Program) -> None:
+    """All of them at once, with a new time of creation."""
+    program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2"))
+    program.run("app.py")
+    born = program.app()["header"]["created_unix_ms"]
+    for path in Path(program.segments).iterdir():
+        path.unlink()
+    program.run("app.py")
+    assert program.total("steps") == program.total("sizes") == 1
+    assert program.app()["header"]["created_unix_ms"] > born
+
+
+def test_new_definitions_begin_a_new_file(program: Program) -> None:
+    """A program that comes back with other buckets starts all counters anew, not a part of them."""
+    program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2"))
+    program.run("app.py")
+    program.run("app.py")
+    program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2, 3"))
+    program.run("app.py")
+    assert program.total("sizes") == 1
+    # What the program counted before the conflict was found is in the old file.
+    assert program.total("steps") == 0
+    program.run("app.py")
+    assert (program.total("steps"), program.total("sizes")) == (1, 2)
+
+
+def test_in_a_rolling_upgrade_old_and_new_live_beside_each_other(program: Program) -> None:
+    """While a process with the old definitions lives, the new ones are an app of their own."""
+    wait = "print('up', flush=True); input(); steps.inc()\n"
+    program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2") + wait)
+    with running(program, "app.py") as old:
+        assert old.stdout is not None
+        assert old.stdin is not None
+        assert old.stdout.readline() == "up\n"
+        program.write("app.py", RESTARTED.replace("BUCKETS", "1, 2, 3"))
+        program.run("app.py")
+        program.run("app.py")
+        apps = program.apps()
+        name = min(apps, key=len)
+        assert set(apps) == {name, f"{name}.2"}
+        assert (total(apps[name], "sizes"), total(apps[f"{name}.2"], "sizes")) == (1, 2)
+        old.stdin.write("\n")
+        old.stdin.flush()
+        assert old.wait(30) == 0
+    assert total(program.apps()[name], "steps") == 4
