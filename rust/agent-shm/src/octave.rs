@@ -153,6 +153,12 @@ pub fn bounds(negative: bool, octave: usize, index: usize, schema: u8) -> (f64, 
     }
 }
 
+/// Whether a bucket's bound is one of schema 1 (two buckets an octave), or infinite.
+pub fn is_half_octave(bound: f64) -> bool {
+    let mantissa = bound.to_bits() & MANTISSA;
+    mantissa == 0 || mantissa == ROOTS[32].to_bits() & MANTISSA
+}
+
 /// Half the width of a bucket relative to its middle: the error of a quantile read from it.
 pub fn relative_error(schema: u8) -> f64 {
     let growth = f64::exp2(f64::exp2(-f64::from(schema)));
@@ -193,6 +199,14 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_schema_has_the_bounds_of_schema_one() {
+        for schema in 1..=SCHEMA_MAX {
+            let uppers = (0..1 << schema).map(|index| bounds(false, 70, index, schema).1);
+            assert_eq!(uppers.filter(|&upper| is_half_octave(upper)).count(), 2, "schema {schema}");
         }
     }
 

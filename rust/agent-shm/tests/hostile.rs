@@ -1,0 +1,355 @@
+//! Files that are not what they should be, and file systems without room.
+//!
+//! Whatever stands in a foreign file, attaching it and looking at it neither crashes nor takes long. Here without the
+//! SIGBUS handler of the collector: what is tested does not need one. `AGENT_SHM_FLIP_STEP` sets how far apart the bytes
+//! are that are changed where the file is all zeros (default 61; everywhere else each byte is).
+
+mod child;
+
+use agent_shm::*;
+use child::*;
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+fn options() -> Options {
+    Options {
+        series_max: 64,
+        metric_series_max: 64,
+        metrics_max: 16,
+        slots_max: 4,
+        ring_records: 8,
+        bytes_max: 16 * 16384,
+    }
+}
+
+fn get(writer: &Writer, name: &str, shape: Shape<'_>, labels: &str) -> Series {
+    writer.series(writer.metric(&spec(name, shape)).unwrap(), labels).unwrap()
+}
+
+/// A segment with one of everything, whose writers are gone.
+fn populate(path: &Path) -> Segment {
+    let segment = Segment::open_or_create(path, "shop", &options()).unwrap();
+    let (writer, other) = (segment.writer().unwrap(), segment.writer().unwrap());
+    let applied = |outcome| assert_eq!(outcome, Outcome::Applied);
+    for n in 0..12 {
+        let labels = format!("path=\"/{n}\"");
+        applied(writer.add(&get(&writer, "requests", Shape::Counter, &labels), n));
+        let times = get(&writer, "times", Shape::Exponential { schema: 2 }, &labels);
+        applied(writer.observe(&times, n as f64 - 3.0, 1));
+    }
+    let hot = get(&writer, "requests", Shape::Counter, "path=\"/hot\"");
+    applied(writer.add(&hot, 5000));
+    applied(writer.observe(&get(&writer, "sizes", Shape::Explicit(&[1.0, 5.0]), ""), 2.0, 5000));
+    let quantiles = get(&writer, "waits", Shape::Summary(&[0.5]), "");
+    applied(writer.observe(&quantiles, 2.0, 1));
+    for (writer, mode) in [(&writer, GaugeMode::All), (&other, GaugeMode::All)] {
+        applied(writer.set(&get(writer, "ranks", Shape::Gauge(mode), ""), 1.0));
+    }
+    applied(writer.set(&get(&writer, "jobs", Shape::Gauge(GaugeMode::MostRecent), ""), 1.0));
+    (0..9).for_each(|n| writer.record(&quantiles, RecordKind::Sample, n));
+    writer.event(b"deployed version two of the shop");
+    let gone = writer.metric(&spec("requests", Shape::Counter)).unwrap();
+    assert!(writer.remove(gone, "path=\"/0\""));
+    writer.tend_now();
+    segment.clone()
+}
+
+/// A copy of a good segment after `spoil`, and what attaching and opening it say.
+fn refusals(folder: &Folder, spoil: impl FnOnce(&Path)) -> [String; 2] {
+    let path = folder.file("shop.v1.seg");
+    let _ = fs::remove_file(&path);
+    drop(populate(&path));
+    spoil(&path);
+    let before = fs::symlink_metadata(&path).unwrap();
+    let attach = Segment::attach(&path).err().expect("attach refuses").to_string();
+    let open = Segment::open_or_create(&path, "shop", &options());
+    let open = open.err().expect("open refuses").to_string();
+    let after = fs::symlink_metadata(&path).unwrap();
+    assert_eq!((before.len(), before.modified().ok()), (after.len(), after.modified().ok()));
+    let name = path.display().to_string();
+    assert!(attach.contains(&name) && open.contains(&name), "names the file: {attach} / {open}");
+    [attach, open]
+}
+
+fn patch(path: &Path, offset: u64, bytes: &[u8]) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+fn cut(path: &Path, len: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+fn replace(path: &Path, make: impl FnOnce(&Path)) {
+    let real = path.with_extension("real");
+    fs::rename(path, &real).unwrap();
+    make(&real);
+}
+
+/// A name for the message, how to spoil a good segment, and what both must say about it.
+type Spoiled = (&'static str, fn(&Path), &'static str);
+
+const SPOILED: &[Spoiled] = &[
+    ("empty", |path| cut(path, 0), "it does not begin like a segment"),
+    ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
+    ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
+    ("another magic", |path| patch(path, 0, b"elf"), "it does not begin like a segment"),
+    ("another version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
+    ("another layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
+    ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
+    ("mode 0666", |path| mode(path, 0o666), "others may write to it (mode 666)"),
+    ("mode 0620", |path| mode(path, 0o620), "others may write to it (mode 620)"),
+    (
+        "truncated while in use",
+        |path| cut(path, fs::metadata(path).unwrap().len() - 4096),
+        "it was cut to",
+    ),
+    (
+        "symbolic link",
+        |path| replace(path, |real| std::os::unix::fs::symlink(real, path).unwrap()),
+        "symbolic link",
+    ),
+    ("FIFO", |path| replace(path, |_| fifo(path)), "it is not a regular file"),
+    (
+        "directory",
+        |path| replace(path, |_| fs::create_dir(path).unwrap()),
+        "not a regular file|Is a directory",
+    ),
+];
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a system call with a valid path.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn what_is_not_a_good_segment_is_refused_and_told_why() {
+    for (name, spoil, expected) in SPOILED {
+        let folder = Folder::new("refused");
+        for told in refusals(&folder, spoil) {
+            assert!(expected.split('|').any(|text| told.contains(text)), "{name}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    if !is_root("changing the owner of a file") {
+        return;
+    }
+    let folder = Folder::new("owner");
+    for told in refusals(&folder, |path| std::os::unix::fs::chown(path, Some(12345), None).unwrap())
+    {
+        assert!(told.contains("it belongs to user 12345, we are 0"), "{told}");
+    }
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    let folder = Folder::new("folder");
+    let inner = folder.file("open");
+    fs::create_dir(&inner).unwrap();
+    mode(&inner, 0o777);
+    let error = Segment::open_or_create(&inner.join("a.seg"), "a", &options()).err().unwrap();
+    assert!(error.to_string().contains("with mode 777; it must be ours"), "{error}");
+    assert_eq!(fs::read_dir(&inner).unwrap().count(), 0);
+}
+
+#[test]
+fn a_segment_of_another_boot_is_replaced_by_a_new_one() {
+    let folder = Folder::new("boot");
+    let path = folder.file("shop.v1.seg");
+    let old = populate(&path).file_id();
+    patch(&path, 16, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let told = Segment::attach(&path).err().unwrap().to_string();
+    assert!(told.contains("before the last boot"), "{told}");
+    let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    assert_ne!(new.file_id(), old);
+    assert_eq!(told_count(&new), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no leftovers");
+}
+
+fn told_count(segment: &Segment) -> usize {
+    told(segment).len()
+}
+
+/// Looks at everything that a reader can look at; gives how much that was.
+fn look(segment: &Segment) -> usize {
+    let mut seen = 0;
+    for family in segment.view().families() {
+        seen += family.meta().name.len() + family.meta().help.len();
+        family.for_each(&mut |series| {
+            seen += series.labels.len();
+            seen += match series.value {
+                Value::Histogram { buckets, .. } => buckets.len(),
+                Value::GaugePerProcess(values) => values.len(),
+                _ => 1,
+            };
+        });
+    }
+    for slot in segment.slots() {
+        let Some(mut reader) = segment.ring_reader(slot.index) else { continue };
+        reader.drain(|entry| {
+            seen += match entry {
+                Entry::Value { series, .. } => segment.describe(series).map_or(0, |d| d.1.len()),
+                Entry::Event { bytes, .. } => bytes.len(),
+            }
+        });
+    }
+    seen + segment.header().app.len() + segment.usage().series as usize
+}
+
+/// Time that this thread has worked: what others do on the machine does not count.
+fn worked_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[test]
+fn no_changed_byte_crashes_or_delays_a_reader() {
+    let _turn = alone();
+    let step: usize = match std::env::var("AGENT_SHM_FLIP_STEP") {
+        Ok(step) => step.parse().unwrap(),
+        Err(_) => 61,
+    };
+    let folder = Folder::new("flip");
+    let path = folder.file("shop.v1.seg");
+    drop(populate(&path));
+    let good = fs::read(&path).unwrap();
+    let board = Board::new(4);
+    const AT: usize = 0;
+    const ATTACHED: usize = 1;
+    const REFUSED: usize = 2;
+    const SLOWEST_MS: usize = 3;
+    let mut reader = fork(|| {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for at in 0..good.len() {
+            let near = &good[at & !31..(at & !31) + 32];
+            if at % step != 0 && near.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            for change in [0x01, 0x80, 0xff] {
+                board.set(AT, at as u64);
+                file.write_all_at(&[good[at] ^ change], at as u64).unwrap();
+                let start = worked_ms();
+                match Segment::attach(&path) {
+                    Ok(segment) => {
+                        std::hint::black_box(look(&segment));
+                        board.add(ATTACHED, 1);
+                    }
+                    Err(_) => drop(board.add(REFUSED, 1)),
+                }
+                let took = worked_ms() - start;
+                board.set(SLOWEST_MS, board.get(SLOWEST_MS).max(took));
+            }
+            file.write_all_at(&good[at..at + 1], at as u64).unwrap();
+        }
+        0
+    });
+    let status = reader.wait(0);
+    assert_eq!(status, 0, "byte {} of {} ends the reader", board.get(AT), good.len());
+    let (attached, refused) = (board.get(ATTACHED), board.get(REFUSED));
+    println!("{attached} attached, {refused} refused, {} ms the slowest", board.get(SLOWEST_MS));
+    assert!(attached > 1000 && refused > 10);
+    assert!(board.get(SLOWEST_MS) < 100);
+}
+
+fn is_root(what: &str) -> bool {
+    // SAFETY: a system call without arguments.
+    let is = unsafe { libc::geteuid() } == 0;
+    assert!(is || std::env::var_os("CI").is_none(), "{what} needs root, which CI has");
+    if !is {
+        eprintln!("skipped: {what} needs root");
+    }
+    is
+}
+
+/// Runs `body` in a process of its own with a file system of `size` at the folder that it is given.
+fn on_small_disk(name: &str, size: &str, body: impl FnOnce(PathBuf)) {
+    if !is_root("mounting a small file system") {
+        return;
+    }
+    let _turn = alone();
+    let folder = Folder::new(name);
+    let (target, data) = (
+        std::ffi::CString::new(folder.path().to_str().unwrap()).unwrap(),
+        std::ffi::CString::new(format!("size={size},mode=0700")).unwrap(),
+    );
+    fork(|| {
+        // SAFETY: system calls with valid strings; the mount is seen by this process only and goes with it.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+            let (root, kind, none) = (c"/".as_ptr(), c"tmpfs".as_ptr(), std::ptr::null());
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            assert_eq!(libc::mount(none, root, none, private, std::ptr::null()), 0);
+            assert_eq!(libc::mount(kind, target.as_ptr(), kind, 0, data.as_ptr().cast()), 0);
+        }
+        body(folder.path().to_path_buf());
+        0
+    })
+    .join();
+}
+
+#[test]
+fn a_disk_too_small_for_a_segment_is_an_error_and_leaves_nothing() {
+    on_small_disk("tiny", "1m", |folder| {
+        let error = Segment::open_or_create(&folder.join("a.seg"), "a", &Options::collector());
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("commit memory of") && error.contains("No space left"), "{error}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    });
+}
+
+/// Makes series and rings until there is no memory, and far beyond; everything must be counted somewhere.
+fn fill(folder: &Path, options: &Options) {
+    let segment = Segment::open_or_create(&folder.join("a.seg"), "a", options).unwrap();
+    let writer = segment.writer().unwrap();
+    let counter = writer.metric(&spec("c", Shape::Counter)).unwrap();
+    let times = writer.metric(&spec("t", Shape::Exponential { schema: 4 })).unwrap();
+    let applied = |outcome| assert_eq!(outcome, Outcome::Applied);
+    const SERIES: u64 = 60_000;
+    for n in 0..SERIES {
+        let labels = format!("n=\"{n}\"");
+        applied(writer.add(&writer.series(counter, &labels).unwrap(), 2));
+        if n % 4 == 0 {
+            let series = writer.series(times, &labels).unwrap();
+            applied(writer.observe(&series, (n % 1000) as f64, 1));
+        }
+    }
+    let others: Vec<Writer> = (0..8).map(|_| segment.writer().unwrap()).collect();
+    let series = writer.series(counter, "n=\"0\"").unwrap();
+    others.iter().for_each(|other| other.record(&series, RecordKind::Sample, 1));
+    let (mut whole_of_all, mut count_of_all) = (0, 0);
+    let reader = Segment::attach(&folder.join("a.seg")).unwrap();
+    for family in reader.view().families() {
+        family.for_each(&mut |series| match series.value {
+            Value::Counter { whole, .. } => whole_of_all += whole,
+            Value::Histogram { count, .. } => count_of_all += count,
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!((whole_of_all, count_of_all), (SERIES * 2, SERIES / 4));
+    assert!(segment.usage().overflows > 0, "{:?}", segment.usage());
+    let records: u64 =
+        segment.slots().iter().map(|slot| slot.ring_written + slot.ring_refused).sum();
+    assert_eq!(records, 8);
+    assert_eq!(segment.usage().damage, 0);
+}
+
+#[test]
+fn totals_are_exact_on_a_disk_of_one_mebibyte() {
+    on_small_disk("one", "1m", |folder| fill(&folder, &Options::default()));
+}
+
+#[test]
+fn totals_are_exact_on_a_disk_of_eight_mebibytes() {
+    let options = Options { metric_series_max: 1 << 20, series_max: 1 << 20, ..Options::default() };
+    on_small_disk("eight", "8m", |folder| fill(&folder, &options));
+}
