@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -301,3 +302,8 @@ def test_the_stream_socket_follows_the_datagram_socket() -> None:
 
 def test_a_socket_path_that_the_kernel_cannot_hold_is_an_error() -> None:
     assert "at most 100 bytes" in problems("", {"AGENT_METRICS_STATSD_SOCKET": "/" + "x" * 100})[0]
+
+
+def test_the_sample_in_the_repository_is_up_to_date() -> None:
+    path = Path(__file__).parents[2] / "deploy" / "agent.toml"
+    assert path.read_text() == config_sample.sample(), "agent-metrics config init --force"
