@@ -1,4 +1,4 @@
-"""Programs of several processes that count, run as a user would run them, and what they left behind."""
+"""Programs of several processes that count, run as a user runs them, and what they left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rendered page as a table of its samples. prometheus_client's parsers judge the page on the way."""
+"""A rendered page as a table of its samples, read by prometheus_client's parsers."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_importing_starts_opens_and_makes_nothing(segments: str) -> None:
     """No thread, no descriptor, no file; the folder appears with the first metric."""
     code = (
         "import os\n"
-        "def state(): return sorted(os.listdir('/proc/self/task')), len(os.listdir('/proc/self/fd'))\n"
+        "def state(): return [len(os.listdir(f'/proc/self/{kind}')) for kind in ('task', 'fd')]\n"
         f"os.environ['AGENT_METRICS_DIR'] = {segments!r} + '/folder'\n"
         "before = state()\n"
         "import agent\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def test_code_on_the_command_line_is_one_app_with_its_children(program: Program)
     code = (
         "import multiprocessing, counting\n"
         "for method in ('spawn', 'forkserver'):\n"
-        "    process = multiprocessing.get_context(method).Process(target=counting.work, args=(5,))\n"
+        "    context = multiprocessing.get_context(method)\n"
+        "    process = context.Process(target=counting.work, args=(5,))\n"
         "    process.start(); process.join()\n"
         "counting.work(1)\n"
     )
@@ -268,18 +270,22 @@ def test_a_stopped_process_keeps_its_slot_and_a_dead_one_does_not(program: Progr
     def slots() -> list[tuple[int, bool]]:
         return [(slot["index"], slot["alive"]) for slot in program.app()["slots"]]
 
-    with running(program, "wait.py") as one, running(program, "wait.py") as two:
-        for process in (one, two):
-            assert process.stdout is not None
-            assert process.stdout.readline() == "up\n"
-        os.kill(one.pid, signal.SIGSTOP)
-        assert slots() == [(0, True), (1, True)]
-        two.kill()
-        two.wait()
+    def up(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    with running(program, "wait.py") as started:
+        one = up(started)
+        with running(program, "wait.py") as started:
+            two = up(started)
+            os.kill(one.pid, signal.SIGSTOP)
+            assert slots() == [(0, True), (1, True)]
+            two.kill()
+            two.wait()
         assert slots() == [(0, True), (1, False)]
-        with running(program, "wait.py") as three:
-            assert three.stdout is not None
-            assert three.stdout.readline() == "up\n"
+        with running(program, "wait.py") as started:
+            three = up(started)
             assert slots() == [(0, True), (1, True)]
             assert program.app()["slots"][1]["pid"] == three.pid
         os.kill(one.pid, signal.SIGCONT)

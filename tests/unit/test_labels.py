@@ -37,7 +37,7 @@ def test_the_same_values_are_the_same_child(
     assert metric.labels("x", 1) is child
     assert metric.labels(a="x", b="1") is child
     assert metric.labels(b=1, a="x") is child
-    assert metric.labels(**{"b": "1", "a": "x"}) is child
+    assert metric.labels(b="1", a="x") is child
     assert metric.labels("1", "x") is not child
 
 

@@ -54,8 +54,8 @@ def test_the_page_says_what_prometheus_client_would_say(
         assert ours[key] == pytest.approx(value, rel=1e-9), key
 
 
-@pytest.mark.parametrize("format", ["prometheus", "openmetrics"])
-def test_both_formats_are_read_by_prometheus_client(format: str) -> None:
+@pytest.mark.parametrize("form", ["prometheus", "openmetrics"])
+def test_both_formats_are_read_by_prometheus_client(form: str) -> None:
     """Every class, labelled and not, with a unit, an overflow, odd texts."""
     registry = agent.Registry(metric_series_max=2)
     steps = agent.Counter("steps", 'A "help"\nwith \\ signs.', ["a"], registry=registry)
@@ -64,12 +64,12 @@ def test_both_formats_are_read_by_prometheus_client(format: str) -> None:
     agent.Gauge("level", "L.", registry=registry, multiprocess_mode="all").set(1)
     agent.Histogram("took", "T.", unit="seconds", registry=registry).observe(0.1)
     agent.Summary("sizes", "S.", registry=registry).observe(3)
-    page = samples(registry.render(format))  # type: ignore[arg-type]
+    page = samples(registry.render(form))  # type: ignore[arg-type]
     assert page["steps_total", frozenset({("agent_overflow", "true")})] == 2
     assert page["took_seconds_count", frozenset()] == 1
     created = {name for name, _ in page if name.endswith("_created")}
     expected = {"steps_created", "took_seconds_created", "sizes_created"}
-    assert created == (expected if format == "openmetrics" else set())
+    assert created == (expected if form == "openmetrics" else set())
 
 
 def test_an_unknown_format_is_refused() -> None:
