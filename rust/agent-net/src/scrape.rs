@@ -19,7 +19,7 @@
 
 use std::collections::HashMap;
 
-use agent_shm::{FamilyView, OwnedShape, Segment, SeriesId, SeriesView, Value, View};
+use agent_shm::{octave, FamilyView, OwnedShape, Segment, SeriesId, SeriesView, Value, View};
 use agent_wire::exposition::{Encoder, FamilyKind, Format};
 use agent_wire::prometheus_text::SeriesValue;
 
@@ -279,6 +279,8 @@ impl Page<'_> {
         let (encoder, quantiles) = (&self.encoder, &mut self.quantiles);
         let mut bad_labels = 0;
         let mut goes_on = true;
+        let fine = matches!(family.meta().shape, OwnedShape::Exponential { .. });
+        let mut coarse = Vec::new();
         family.for_each(&mut |series| {
             if !goes_on {
                 return;
@@ -291,6 +293,11 @@ impl Page<'_> {
                 bad_labels += 1;
                 return;
             };
+            let mut series = series.clone();
+            if let (true, Value::Histogram { buckets, .. }) = (fine, &mut series.value) {
+                coarsen(buckets, &mut coarse);
+                *buckets = &coarse;
+            }
             write_series(encoder, &series, labels, source.quantiles, quantiles, out);
             if out.len() >= PIECE_BYTES {
                 goes_on = flush(out);
@@ -318,6 +325,21 @@ impl Page<'_> {
                     encoder.summary(out, labels, quantiles, *sum, *count, created)
                 }
             }
+        }
+    }
+}
+
+/// The buckets of an exponential histogram as a text page shows them: two an octave (bounds are powers of the root of
+/// two), since every bound is a series to its reader. The bounds are the same whatever was observed; more appear with
+/// new magnitudes.
+fn coarsen(fine: &[(f64, u64)], coarse: &mut Vec<(f64, u64)>) {
+    coarse.clear();
+    let mut inside = 0;
+    for &(upper, count) in fine {
+        inside += count;
+        if octave::is_half_octave(upper) {
+            coarse.push((upper, inside));
+            inside = 0;
         }
     }
 }
