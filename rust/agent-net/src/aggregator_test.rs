@@ -1,9 +1,6 @@
 //! The aggregator over real segments: what writers record is what the gauges say.
 
 use super::*;
-use agent_shm::{
-    GaugeMode, MetricSpec, Options, Outcome, RecordKind, Series, Shape, Writer, OVERFLOW_LABELS,
-};
 use crate::admission::Admission;
 use crate::apply::Applier;
 use crate::config::WorkerConfig;
@@ -12,6 +9,9 @@ use crate::scrape;
 use crate::telemetry::tests::totals;
 use crate::telemetry::SourceId;
 use crate::window::pack;
+use agent_shm::{
+    GaugeMode, MetricSpec, Options, Outcome, RecordKind, Series, Shape, Writer, OVERFLOW_LABELS,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -79,8 +79,7 @@ fn series(writer: &Writer, name: &str, labels: &str) -> Series {
 }
 
 fn set_of(writer: &Writer, name: &str, labels: &str) -> Series {
-    let spec =
-        MetricSpec { name, help: "", unit: "", shape: Shape::Gauge(GaugeMode::MostRecent) };
+    let spec = MetricSpec { name, help: "", unit: "", shape: Shape::Gauge(GaugeMode::MostRecent) };
     let metric = writer.metric(&spec).expect("room");
     writer.series(metric, labels).expect("room")
 }
@@ -101,7 +100,8 @@ fn quantiles_rate_and_error_share_are_those_of_the_records() {
     bench.pass(2);
     let totals = bench.totals();
     let of = |code: &str, q: &str| {
-        let labels = format!("code=\"{code}\",metric=\"t_seconds\",quantile=\"{q}\",window=\"10s\"");
+        let labels =
+            format!("code=\"{code}\",metric=\"t_seconds\",quantile=\"{q}\",window=\"10s\"");
         totals[&format!("agent_window_quantile{{{labels}}}")]
     };
     assert!(close(of("200", "0.5"), 45.0) && close(of("200", "0.99"), 90.0));
@@ -263,7 +263,7 @@ fn an_idle_collector_wakes_once_a_second_and_a_record_ends_that() {
     let mut bench = Bench::new("");
     let start = Now { unix_ms: 1_000_000, ..bench.now };
     assert_eq!(bench.aggregator.pause_ms(Pass::default(), start), PAUSE_MS);
-    (0..QUIET_PASSES).for_each(|_| drop(bench.aggregator.step(bench.now)));
+    (0..QUIET_PASSES).for_each(|_| assert_eq!(bench.aggregator.step(bench.now), Pass::default()));
     assert_eq!(bench.aggregator.pause_ms(Pass::default(), start), 1000);
     let late = Now { unix_ms: 1_000_900, ..start };
     assert_eq!(bench.aggregator.pause_ms(Pass::default(), late), 100 + GRAIN_MS);
@@ -360,8 +360,76 @@ fn summaries_of_apps_have_windows_as_long_as_the_app_is_there() {
     let labels = "app=\"shop\",metric=\"wait\",n=\"499\",quantile=\"0.5\",window=\"10s\"";
     assert!(close(totals[&format!("agent_window_quantile{{{labels}}}")], 5.0));
     assert_eq!(totals["agent_ring_records_read{app=\"shop\"}"], 9.0);
-    assert_eq!(totals["agent_window_error_ratio{app=\"shop\",metric=\"wait\",window=\"10s\"}"], 0.0);
+    assert_eq!(
+        totals["agent_window_error_ratio{app=\"shop\",metric=\"wait\",window=\"10s\"}"],
+        0.0
+    );
     std::fs::remove_file(shop.path()).expect("removable");
     bench.pass(1);
     assert!(!bench.totals().keys().any(|key| key.contains("shop")), "{:?}", bench.totals());
+}
+
+/// The aggregator's loop in a thread, and the supervisor's end of its pipe.
+struct Child {
+    lines: std::io::Lines<std::io::BufReader<std::os::unix::net::UnixStream>>,
+    pipe: std::os::unix::net::UnixStream,
+    thread: std::thread::JoinHandle<i32>,
+}
+
+impl Child {
+    fn new(segment: &Segment) -> Child {
+        use std::io::BufRead;
+        let (pipe, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let path = segment.path().to_str().expect("text").to_owned();
+        let thread = std::thread::spawn(move || {
+            let fd = theirs.as_raw_fd();
+            run_aggregator(format!("{{\"segment\": {path:?}, \"control_fd\": {fd}}}").as_bytes())
+        });
+        let lines = std::io::BufReader::new(pipe.try_clone().expect("a descriptor")).lines();
+        Child { lines, pipe, thread }
+    }
+
+    fn say(&mut self, line: &str) {
+        use std::io::Write;
+        self.pipe.write_all(line.as_bytes()).expect("room");
+    }
+
+    fn hear(&mut self) -> String {
+        self.lines.next().expect("a line").expect("readable")
+    }
+}
+
+#[test]
+fn the_loop_obeys_the_supervisor_and_shows_the_last_records_before_it_leaves() {
+    let folder = Folder::new("aggregator-loop");
+    let segment = folder.segment("agent");
+    let writer = segment.writer().expect("a slot");
+    let mut child = Child::new(&segment);
+    assert_eq!(child.hear(), "ready");
+    child.say("state {}\nreload {\"segment\": \"\", \"control_fd\": 0}\nreload {\"x\": 1}\n");
+    assert_eq!(child.hear(), "reloaded");
+    assert!(child.hear().starts_with("refused "));
+    let series = series(&writer, "t", "");
+    writer.record(&series, RecordKind::Sample, pack(4.0, 1));
+    child.say("drain\n");
+    assert_eq!(child.hear(), "drained");
+    assert_eq!(child.thread.join().expect("no panic"), EXIT_DONE);
+    let labels = "metric=\"t\",quantile=\"0.99\",window=\"60s\"";
+    assert!(close(totals(&segment)[&format!("agent_window_quantile{{{labels}}}")], 4.0));
+}
+
+#[test]
+fn the_loop_ends_with_its_supervisor() {
+    let folder = Folder::new("aggregator-orphan");
+    let segment = folder.segment("agent");
+    let mut child = Child::new(&segment);
+    assert_eq!(child.hear(), "ready");
+    child.pipe.shutdown(std::net::Shutdown::Write).expect("open");
+    assert!(child.lines.next().is_none(), "nobody is there to hear");
+    assert_eq!(child.thread.join().expect("no panic"), EXIT_DONE);
+}
+
+#[test]
+fn a_config_that_makes_no_sense_has_its_exit_code() {
+    assert_eq!(run_aggregator(b"{"), EXIT_CONFIG);
 }

@@ -1,17 +1,19 @@
-//! The last events and service checks, where anybody who attaches the collector's segment finds them.
+//! The last events and service checks, where anybody who attaches the collector's segment finds
+//! them.
 //!
 //! ```text
-//! worker -> its own ring, among its samples -> aggregator -> the aggregator's ring -> recent_events
+//! worker -> its ring, among its samples -> aggregator -> the aggregator's ring -> recent_events
 //! ```
 //!
-//! A worker's ring is overwritten by samples within a second when it is busy. So the aggregator, which
-//! sees every record, writes events once more into its own ring, where nothing else goes. Such a text
-//! is marked with [`MARK`] and begins with the time that it was received at; whoever reads events
-//! takes marked ones only.
+//! A worker's ring is overwritten by samples within a second when it is busy. So the aggregator,
+//! which sees every record, writes events once more into its own ring, where nothing else goes.
+//! Such a text is marked with [`MARK`] and begins with the time that it was received at; whoever
+//! reads events takes marked ones only.
 //!
-//! Limits: the last [`EVENTS_MAX`], each of 4 KiB (an event's own limit in a ring); [`EVENTS_PER_PASS_MAX`]
-//! from one pass of the aggregator, the newest. Not promised: an event is here a second after it was
-//! received at the latest, not at once; `recent_events` reads all rings, about 0.3 ms for each.
+//! Limits: the last [`EVENTS_MAX`], each of 4 KiB (an event's own limit in a ring);
+//! [`EVENTS_PER_PASS_MAX`] from one pass of the aggregator, the newest. Not promised: an event is
+//! here a second after it was received at the latest, not at once; of several that are the same in
+//! one tick of the clock one is shown; `recent_events` reads all rings, about 0.3 ms for each.
 
 use std::collections::VecDeque;
 
@@ -25,8 +27,8 @@ pub const EVENTS_PER_PASS_MAX: usize = EVENTS_MAX;
 pub const MARK: u8 = 0x1e;
 
 /// The last events and service checks of the collector's segment: when each was received and its
-/// text as sent, ascending by time, at most [`EVENTS_MAX`]. Invalid UTF-8 is replaced. The text comes
-/// from the network: escape it.
+/// text as sent, ascending by time, at most [`EVENTS_MAX`]. Invalid UTF-8 is replaced. The text
+/// comes from the network: escape it.
 pub fn recent_events(segment: &Segment) -> Vec<(u64, String)> {
     let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
     for slot in 0..segment.slots_used() {
@@ -41,9 +43,8 @@ pub fn recent_events(segment: &Segment) -> Vec<(u64, String)> {
     // An aggregator that was replaced may have written one that its successor wrote again.
     found.dedup();
     let first = found.len().saturating_sub(EVENTS_MAX);
-    let text = |(unix_ms, text): &(u64, Vec<u8>)| {
-        (*unix_ms, String::from_utf8_lossy(text).into_owned())
-    };
+    let text =
+        |(unix_ms, text): &(u64, Vec<u8>)| (*unix_ms, String::from_utf8_lossy(text).into_owned());
     found[first..].iter().map(text).collect()
 }
 
@@ -58,26 +59,32 @@ fn unmark(bytes: &[u8]) -> Option<(u64, &[u8])> {
 #[derive(Debug)]
 pub struct Relay {
     waiting: VecDeque<(u64, Vec<u8>)>,
-    /// Those up to here are in a ring already, written by a predecessor.
-    known_until_ms: u64,
+    /// What a predecessor has written, ascending by time.
+    known: Vec<(u64, String)>,
 }
 
 impl Relay {
     /// Begins where a predecessor in `segment` ended.
     pub fn new(segment: &Segment) -> Relay {
-        let known_until_ms = recent_events(segment).last().map_or(0, |(unix_ms, _)| *unix_ms);
-        Relay { waiting: VecDeque::new(), known_until_ms }
+        Relay { waiting: VecDeque::new(), known: recent_events(segment) }
     }
 
     /// An event of a ring; `is_old` when a predecessor may have seen it.
     pub fn take(&mut self, unix_ms: u64, text: &[u8], is_old: bool) {
-        if text.first() == Some(&MARK) || (is_old && unix_ms <= self.known_until_ms) {
+        if text.first() == Some(&MARK) || (is_old && self.is_known(unix_ms, text)) {
             return;
         }
         if self.waiting.len() == EVENTS_PER_PASS_MAX {
             self.waiting.pop_front();
         }
         self.waiting.push_back((unix_ms, text.to_vec()));
+    }
+
+    fn is_known(&self, unix_ms: u64, text: &[u8]) -> bool {
+        let last_ms = self.known.last().map_or(0, |(last_ms, _)| *last_ms);
+        // In the very millisecond in which the predecessor ended, only the text tells.
+        let is_it = |(at, known): &(u64, String)| *at == unix_ms && known.as_bytes() == text;
+        unix_ms < last_ms || self.known.iter().any(is_it)
     }
 
     /// Writes what came since the last call.
@@ -136,7 +143,8 @@ mod tests {
     #[test]
     fn a_successor_takes_over_what_its_predecessor_did_not() {
         let segment = Segment::private("agent", &Options::collector());
-        let (first, second) = (segment.writer().expect("a slot"), segment.writer().expect("a slot"));
+        let (first, second) =
+            (segment.writer().expect("a slot"), segment.writer().expect("a slot"));
         let mut relay = Relay::new(&segment);
         relay.take(5, b"_e a", false);
         relay.pass_on(&first);
@@ -151,7 +159,9 @@ mod tests {
     fn only_marked_texts_are_shown_and_broken_marks_are_not() {
         let segment = Segment::private("agent", &Options::default());
         let writer = segment.writer().expect("a slot");
-        for text in [&b"_e raw"[..], b"\x1e", b"\x1ex y", b"\x1e99999999999999999999 y", b"\x1e7 \xff"] {
+        for text in
+            [&b"_e raw"[..], b"\x1e", b"\x1ex y", b"\x1e99999999999999999999 y", b"\x1e7 \xff"]
+        {
             writer.event(text);
         }
         assert_eq!(recent_events(&segment), [(7, "\u{fffd}".to_owned())]);

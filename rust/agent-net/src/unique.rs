@@ -7,7 +7,8 @@
 //! HyperLogLog sketches* (2017), which needs no correction tables. A sliding minute is made of six
 //! slices of ten seconds.
 //!
-//! Limits: 4 KiB a slice, 24 KiB a set at most. A member costs 5 to 60 ns. Pure: time is an argument.
+//! Limits: 4 KiB a slice, 24 KiB a set at most. A member costs 5 to 60 ns. Pure: time is an
+//! argument.
 //!
 //! Not promised: an exact minute; the estimate covers the last 50 to 60 seconds.
 

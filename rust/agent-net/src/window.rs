@@ -5,12 +5,12 @@
 //!                                              sums over 1, 10 and 60 slices, kept up to date
 //! ```
 //!
-//! Buckets are those of [`agent_shm::octave`] with 16 to the power of two. The estimate is the middle
-//! of a bucket by ratio; its relative error is at most (g - 1) / (g + 1) with g = 2^(1/16), that is
-//! 2.17 %. Negative values have buckets of their own. A quantile is the nearest rank: the smallest
-//! value with at least `q` of all samples at or below it. The second that is not over yet takes two
-//! parts, because a reader of rings finds the first records of a new second before it can know that
-//! the old one is complete.
+//! Buckets are those of [`agent_shm::octave`] with 16 to the power of two. The estimate is the
+//! middle of a bucket by ratio; its relative error is at most (g - 1) / (g + 1) with g = 2^(1/16),
+//! that is 2.17 %. Negative values have buckets of their own. A quantile is the nearest rank: the
+//! smallest value with at least `q` of all samples at or below it. The second that is not over yet
+//! takes two parts, because a reader of rings finds the first records of a new second before it can
+//! know that the old one is complete.
 //!
 //! | limit | value | beyond it |
 //! |---|---|---|
@@ -22,8 +22,8 @@
 //!
 //! Pure: time is an argument. A bucket costs 2 ns to count in; a second costs what it touched.
 //!
-//! Not promised: a window ends with the last complete second, so it is up to one second old; samples
-//! that come later than their second are counted in the running one.
+//! Not promised: a window ends with the last complete second, so it is up to one second old;
+//! samples that come later than their second are counted in the running one.
 
 use std::collections::VecDeque;
 
@@ -234,7 +234,8 @@ impl Window {
         second.add(bucket_of(value), times);
     }
 
-    /// `seconds` have passed since the last call: the running second is complete, the next one runs.
+    /// `seconds` have passed since the last call: the running second is complete, the next one
+    /// runs.
     pub fn turn(&mut self, seconds: u64) {
         if seconds == 0 {
             return;

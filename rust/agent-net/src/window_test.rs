@@ -97,7 +97,9 @@ fn memory_is_bounded_whatever_comes() {
 
 #[test]
 fn error_labels_are_those_of_the_list() {
-    for labels in [r#"status="500""#, r#"a="b",code="503""#, r#"error="true""#, r#"outcome="error""#] {
+    for labels in
+        [r#"status="500""#, r#"a="b",code="503""#, r#"error="true""#, r#"outcome="error""#]
+    {
         assert!(is_error(labels), "{labels}");
     }
     for labels in ["", r#"status="499""#, r#"code="ok""#, r#"error="false""#, r#"errors="true""#] {
@@ -106,7 +108,8 @@ fn error_labels_are_those_of_the_list() {
 }
 
 proptest! {
-    /// Against the sorted samples: never more than 2.2 % off, for any size and sign within the range.
+    /// Against the sorted samples: never more than 2.2 % off, for any size and sign within the
+    /// range.
     #[test]
     fn a_quantile_is_within_its_error(
         values in proptest::collection::vec(
@@ -141,7 +144,8 @@ proptest! {
             now += pause;
             for (sum, seconds) in window.sums().iter().zip(WINDOWS_S) {
                 let first = now.saturating_sub(seconds as u64);
-                let mut inside: Vec<f64> = model.range(first..now).flat_map(|(_, v)| v.clone()).collect();
+                let values = model.range(first..now).flat_map(|(_, values)| values);
+                let mut inside: Vec<f64> = values.copied().collect();
                 prop_assert_eq!(sum.count(), inside.len() as u64);
                 let Some(estimate) = sum.quantile(q) else {
                     prop_assert!(inside.is_empty());

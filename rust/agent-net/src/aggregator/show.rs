@@ -7,12 +7,12 @@
 //! | `agent_window_error_ratio` | `metric`, `app`, `window` |
 //!
 //! `app` is there for series of apps only. A label of a series that has one of these names, or one
-//! that is reserved, is shown with `exported_` before it. A window without samples has the rate 0 and
-//! NaN for the rest, as the quantiles of a summary without samples.
+//! that is reserved, is shown with `exported_` before it. A window without samples has the rate 0
+//! and NaN for the rest, as the quantiles of a summary without samples.
 //!
 //! Limits: no more series than the segment takes; one that it refuses is tried again after
-//! [`RETRY_TURNS`] seconds. Not promised: values of different windows are not of the same instant for
-//! a scrape in between.
+//! [`RETRY_TURNS`] seconds. Not promised: values of different windows are not of the same instant
+//! for a scrape in between.
 
 use agent_shm::{Error, MetricId, Outcome, Series, Writer};
 use agent_wire::{labels, name};
@@ -224,10 +224,14 @@ mod tests {
 
     #[test]
     fn labels_of_the_series_keep_out_of_the_way_of_ours() {
-        let base = Base::new(Some("shop"), "latency_seconds", r#"code="200",metric="x\"y",window="w""#);
+        let base =
+            Base::new(Some("shop"), "latency_seconds", r#"code="200",metric="x\"y",window="w""#);
         assert_eq!(
             base.text(&[("window", "1s"), ("quantile", "0.5")]),
-            r#"app="shop",code="200",exported_metric="x\"y",exported_window="w",metric="latency_seconds",quantile="0.5",window="1s""#
+            concat!(
+                r#"app="shop",code="200",exported_metric="x\"y",exported_window="w","#,
+                r#"metric="latency_seconds",quantile="0.5",window="1s""#
+            )
         );
     }
 

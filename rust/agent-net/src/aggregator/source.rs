@@ -4,9 +4,9 @@
 //! been idle for as long as the longest window. Records of the collector's segment carry weights,
 //! see [`crate::window::pack`]; those of apps are bare values.
 //!
-//! Records of a ring that was there before us are old: what is older than the running second is left
-//! out of the windows, because nobody knows any more when it was read last; members of sets and events
-//! are taken.
+//! Records of a ring that was there before us are old: what is older than the running second is
+//! left out of the windows, because nobody knows any more when it was read last; members of sets
+//! and events are taken.
 
 use std::rc::Rc;
 
@@ -147,12 +147,8 @@ impl Source {
         let mut label = String::from("app=\"");
         agent_wire::name::escape_label_value(name.as_bytes(), &mut label);
         label.push('"');
-        let feed = Feed {
-            segment: segment.clone(),
-            app,
-            targets: HashMap::new(),
-            shares: HashMap::new(),
-        };
+        let feed =
+            Feed { segment: segment.clone(), app, targets: HashMap::new(), shares: HashMap::new() };
         Source {
             feed,
             segment,
