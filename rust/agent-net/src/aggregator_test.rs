@@ -101,7 +101,7 @@ fn quantiles_rate_and_error_share_are_those_of_the_records() {
     let totals = bench.totals();
     let of = |code: &str, q: &str| {
         let labels =
-            format!("code=\"{code}\",metric=\"t_seconds\",quantile=\"{q}\",window=\"10s\"");
+            format!("code=\"{code}\",metric=\"t_seconds\",q=\"{q}\",window=\"10s\"");
         totals[&format!("agent_window_quantile{{{labels}}}")]
     };
     assert!(close(of("200", "0.5"), 45.0) && close(of("200", "0.99"), 90.0));
@@ -122,7 +122,7 @@ fn an_idle_distribution_shows_nothing_after_a_minute() {
     bench.sample(&series, 1.0, 1);
     bench.pass(12);
     let median = |window: &str| {
-        let labels = format!("metric=\"t\",quantile=\"0.5\",window=\"{window}\"");
+        let labels = format!("metric=\"t\",q=\"0.5\",window=\"{window}\"");
         bench.totals()[&format!("agent_window_quantile{{{labels}}}")]
     };
     assert!(median("10s").is_nan() && close(median("60s"), 1.0));
@@ -310,7 +310,7 @@ fn lines_become_windows_and_the_page_is_clean() {
     scrape::render(&[scrape::Source::own(&segment)], format, &mut page);
     let page = String::from_utf8(page).expect("text");
     let wanted = "agent_window_quantile{exported_quantile=\"x\",metric=\"t_seconds\",\
-                  quantile=\"0.5\",status=\"200\",window=\"60s\"} ";
+                  q=\"0.5\",status=\"200\",window=\"60s\"} ";
     let line = page.lines().find(|line| line.starts_with(wanted)).expect(&page);
     assert!(close(line[wanted.len()..].parse().expect("a number"), 0.099), "{line}");
     assert!(page.contains("\nusers_unique 50\n"), "{page}");
@@ -357,7 +357,7 @@ fn summaries_of_apps_have_windows_as_long_as_the_app_is_there() {
     }
     bench.pass(2);
     let totals = bench.totals();
-    let labels = "app=\"shop\",metric=\"wait\",n=\"499\",quantile=\"0.5\",window=\"10s\"";
+    let labels = "app=\"shop\",metric=\"wait\",n=\"499\",q=\"0.5\",window=\"10s\"";
     assert!(close(totals[&format!("agent_window_quantile{{{labels}}}")], 5.0));
     assert_eq!(totals["agent_ring_records_read{app=\"shop\"}"], 9.0);
     assert_eq!(
@@ -414,7 +414,7 @@ fn the_loop_obeys_the_supervisor_and_shows_the_last_records_before_it_leaves() {
     child.say("drain\n");
     assert_eq!(child.hear(), "drained");
     assert_eq!(child.thread.join().expect("no panic"), EXIT_DONE);
-    let labels = "metric=\"t\",quantile=\"0.99\",window=\"60s\"";
+    let labels = "metric=\"t\",q=\"0.99\",window=\"60s\"";
     assert!(close(totals(&segment)[&format!("agent_window_quantile{{{labels}}}")], 4.0));
 }
 

@@ -2,13 +2,14 @@
 //!
 //! | metric | labels |
 //! |---|---|
-//! | `agent_window_quantile` | of the series, `metric`, `app`, `window`, `quantile` |
+//! | `agent_window_quantile` | of the series, `metric`, `app`, `window`, `q` |
 //! | `agent_window_samples_per_second` | of the series, `metric`, `app`, `window` |
 //! | `agent_window_error_ratio` | `metric`, `app`, `window` |
 //!
-//! `app` is there for series of apps only. A label of a series that has one of these names, or one
-//! that is reserved, is shown with `exported_` before it. A window without samples has the rate 0
-//! and NaN for the rest, as the quantiles of a summary without samples.
+//! The quantile is called `q`, because only a summary may have a label `quantile`. `app` is there
+//! for series of apps only. A label of a series that has one of these names, or one that is
+//! reserved, is shown with `exported_` before it. A window without samples has the rate 0 and NaN
+//! for the rest, as the quantiles of a summary without samples.
 //!
 //! Limits: no more series than the segment takes; one that it refuses is tried again after
 //! [`RETRY_TURNS`] seconds. Not promised: values of different windows are not of the same instant
@@ -28,7 +29,7 @@ pub const SERIES_EACH: u32 = (QUANTILES.len() * WINDOWS_S.len()) as u32;
 /// Turns of a second until a gauge that found no room tries again.
 pub const RETRY_TURNS: u64 = 60;
 
-const OURS: [&str; 4] = ["app", "metric", "quantile", "window"];
+const OURS: [&str; 4] = ["app", "metric", "q", "window"];
 
 /// The metrics of the table, registered.
 #[derive(Clone, Copy)]
@@ -145,7 +146,7 @@ impl Shown {
             let span = WINDOW_NAMES[at];
             for (gauge, (q, q_name)) in self.quantiles[at].iter_mut().zip(QUANTILES) {
                 let value = sum.quantile(q).unwrap_or(f64::NAN);
-                let text = || base.text(&[("window", span), ("quantile", q_name)]);
+                let text = || base.text(&[("window", span), ("q", q_name)]);
                 gauge.set(writer, ids.quantile, value, turn, text);
             }
             let rate = sum.count() as f64 / WINDOWS_S[at] as f64;
@@ -158,7 +159,7 @@ impl Shown {
         let spans = self.quantiles.into_iter().zip(self.rates).zip(WINDOW_NAMES);
         for ((quantiles, rate), span) in spans {
             for (gauge, (_, q_name)) in quantiles.into_iter().zip(QUANTILES) {
-                let text = || base.text(&[("window", span), ("quantile", q_name)]);
+                let text = || base.text(&[("window", span), ("q", q_name)]);
                 gauge.remove(writer, ids.quantile, text);
             }
             rate.remove(writer, ids.rate, || base.text(&[("window", span)]));
@@ -227,10 +228,10 @@ mod tests {
         let base =
             Base::new(Some("shop"), "latency_seconds", r#"code="200",metric="x\"y",window="w""#);
         assert_eq!(
-            base.text(&[("window", "1s"), ("quantile", "0.5")]),
+            base.text(&[("window", "1s"), ("q", "0.5")]),
             concat!(
                 r#"app="shop",code="200",exported_metric="x\"y",exported_window="w","#,
-                r#"metric="latency_seconds",quantile="0.5",window="1s""#
+                r#"metric="latency_seconds",q="0.5",window="1s""#
             )
         );
     }

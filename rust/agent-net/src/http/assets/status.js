@@ -161,12 +161,12 @@ function connections(status) {
 function windows(status) {
   const rows = new Map();
   for (const sample of status.windows) {
-    const { quantile, metric, window: span, app, ...labels } = sample.labels;
+    const { q, metric, window: span, app, ...labels } = sample.labels;
     if (metric === undefined) continue;
     const text = Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ");
     const key = JSON.stringify([app ?? "", metric, text, span]);
     if (!rows.has(key)) rows.set(key, {});
-    rows.get(key)[quantile === undefined ? sample.name : `q${quantile}`] = sample.value;
+    rows.get(key)[q === undefined ? sample.name : `q${q}`] = sample.value;
   }
   const lines = [...rows.entries()]
     .filter(([, row]) => row.agent_window_samples_per_second > 0 || row.agent_window_error_ratio > 0)
