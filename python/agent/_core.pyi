@@ -112,7 +112,7 @@ class Histogram(Metric):
     """Counts of values by bucket.
 
     Exponential by default: 2^schema buckets an octave (schema 0 to 6, 3 if not given), made where values fall, so any
-    range is covered; with schema 3 a quantile is at most 4.5 % off. `buckets` gives explicit upper bounds instead.
+    range is covered; with schema 3 a quantile is at most 4.3 % off. `buckets` gives explicit upper bounds instead.
     """
 
     def __new__(
@@ -229,6 +229,9 @@ def open_segment(
     bytes_max: int | None = None,
 ) -> Registry:
     """The registry of the segment at `path`, made with the collector's limits where none are given."""
+
+def check_worker_config(config: bytes) -> tuple[int | None, str] | None:
+    """Why a worker would refuse its config: the mapping rule at fault, if it is one, and the reason. None when it is good."""
 
 def run_worker(config: bytes) -> int:
     """The event loop of one worker, until it is drained; gives its exit code. `config` is JSON. Without the GIL."""

@@ -37,6 +37,7 @@ Histogram = _core.Histogram
 Metric = _core.Metric
 Registry = _core.Registry
 Summary = _core.Summary
+check_worker_config = _core.check_worker_config
 default_registry = _core.default_registry
 inspect = _core.inspect
 open_segment = _core.open_segment

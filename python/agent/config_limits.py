@@ -283,7 +283,7 @@ class Series(Section, frozen=True, kw_only=True):
         int,
         doc(
             "Most series of the collector's own segment.",
-            edge="Fixed when the segment is created; a change needs a restart.",
+            edge="A change needs a restart, and counters begin anew.",
             who="hosts with more series than this, and the memory (160 to 320 bytes each).",
             ge=100,
             le=50_000_000,
@@ -293,7 +293,7 @@ class Series(Section, frozen=True, kw_only=True):
         int,
         doc(
             "Most series of one metric name; more end in its overflow series.",
-            edge="Fixed when the segment is created; a change needs a restart.",
+            edge="A change needs a restart, and counters begin anew.",
             who="hosts with a metric of honestly high cardinality.",
             ge=1,
             le=50_000_000,
@@ -303,7 +303,7 @@ class Series(Section, frozen=True, kw_only=True):
         int,
         doc(
             "Most metric names.",
-            edge="Fixed when the segment is created; a change needs a restart.",
+            edge="A change needs a restart, and counters begin anew.",
             who="rarely anyone.",
             ge=100,
             le=1_000_000,
@@ -314,10 +314,10 @@ class Series(Section, frozen=True, kw_only=True):
         doc(
             "Largest size of the collector's segment. Address space is reserved, memory is "
             "taken as series come.",
-            edge="Fixed when the segment is created; a change needs a restart.",
+            edge="A change needs a restart, and counters begin anew.",
             who="containers with a small /dev/shm; Docker's default is 64 MiB.",
             ge=16 * MIB,
-            le=1024 * GIB,
+            le=16 * GIB,
         ),
     ] = 4 * GIB
     idle_expiry_s: Annotated[

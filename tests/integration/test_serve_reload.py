@@ -71,7 +71,10 @@ def test_good_settings_reach_every_worker_without_a_restart(running: Collector, 
         ("a = \n", "not valid TOML"),
         ("workers = 9\n", "--workers"),
         ("[series]\nseries_max = 50_000\n", "a restart is needed to change series.series_max"),
-        ("[[mapping]]\nmatch = '('\nmatch_type = 'regex'\nname = 'x'\n", "mapping rule 0"),
+        (
+            "[[mapping]]\nmatch = '('\nmatch_type = 'regex'\nname = 'x'\n",
+            "agent.toml:1: mapping[0]: ",
+        ),
     ],
 )
 def test_bad_settings_change_nothing_and_say_so(

@@ -165,14 +165,20 @@ def test_a_missing_settings_file_exits_78(tmp_path: Path) -> None:
     assert "none.toml: cannot be read: No such file" in done.stderr
 
 
-def test_a_mapping_rule_that_only_rust_can_judge_exits_78(segments: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_mapping_rule_that_only_rust_can_judge_exits_78(tmp_path: Path, command: str) -> None:
     file = tmp_path / "agent.toml"
-    file.write_text("[[mapping]]\nmatch = '(unclosed'\nmatch_type = 'regex'\nname = 'x'\n")
-    done = serve(
-        f"--dir={segments}", "--http=127.0.0.1:0", "--statsd=127.0.0.1:0", f"--config={file}"
+    file.write_text("\n[[mapping]]\nmatch = '(open'\nmatch_type = 'regex'\nname = 'x'\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", command, f"--config={file}"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        env=clean_environment(),
     )
     assert done.returncode == 78
-    assert "mapping rule 0" in done.stderr
+    assert f"Error: {file}:2: mapping[0]: " in done.stderr
 
 
 # --- the end ----------------------------------------------------------------------------------
@@ -257,3 +263,33 @@ def acknowledge_after(stream: socket.socket) -> None:
 def pid_of(collector: Collector, name: str) -> int:
     children = json.loads(collector.get("/v1/status"))["supervisor"]["children"]
     return int(next(child["pid"] for child in children if child["name"] == name))
+
+
+# --- the segment of the last run --------------------------------------------------------------
+
+
+def test_changed_limits_are_taken_and_counters_begin_anew(start_collector: Start) -> None:
+    first = start_collector(env={"AGENT_METRICS_SERIES_SERIES_MAX": "20000"})
+    first.send_tcp([b"kept:1|c"])
+    assert first.stop() == 0
+    same = start_collector(env={"AGENT_METRICS_SERIES_SERIES_MAX": "20000"})
+    assert same.scrape().one("kept_total") == 1, "the same limits: counters go on"
+    assert same.stop() == 0
+    other = start_collector(env={"AGENT_METRICS_SERIES_SERIES_MAX": "30000"})
+    assert "kept_total" not in other.scrape()
+    assert json.loads(other.get("/v1/status"))["segment"]["series_max"] == 30_000
+    assert "series.series_max (20000 to 30000)" in other.log
+
+
+@pytest.mark.parametrize("damage", ["noise", "short", "empty"])
+def test_a_damaged_segment_is_put_aside_and_said(start_collector: Start, damage: str) -> None:
+    first = start_collector()
+    assert first.stop() == 0
+    path = Path(first.dir, "agent.v1.seg")
+    data = path.read_bytes()[:8192]
+    path.write_bytes({"noise": b"\xa5" * 8192, "short": data[:100], "empty": b""}[damage])
+    second = start_collector()
+    second.send_tcp([b"fresh:1|c"])
+    assert second.scrape().one("fresh_total") == 1
+    assert "the segment cannot be used; counters begin anew" in second.log
+    assert Path(f"{path}.damaged").exists()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agent.config import Config
 from agent.config_source import FILE_BYTES_MAX, ConfigError, Loaded, Problem, load
 
 EXIT_USAGE = 64
@@ -58,7 +59,24 @@ def read_settings(config_file: str | None, given: dict[str, str | None]) -> Load
         if value is not None
     }
     text = read_file(config_file) if config_file else None
-    return load(text, config_file or "", os.environ, flags)
+    loaded = load(text, config_file or "", os.environ, flags)
+    refuse_unusable(loaded.config, text or "", config_file or "")
+    return loaded
+
+
+def refuse_unusable(config: Config, text: str, filename: str) -> None:
+    """What only the compiled part can judge: mapping rules. Raises ConfigError with the line."""
+    from agent import _native
+    from agent.supervisor import child_config
+    from agent.toml_lines import key_lines
+
+    found = _native.check_worker_config(child_config.trial(config))
+    if found is None:
+        return
+    rule, why = found
+    path = "" if rule is None else f"mapping[{rule}]"
+    line = key_lines(text).get(path)
+    raise ConfigError([Problem(path, why, f"{filename}:{line}" if line else filename)])
 
 
 def read_file(path: str) -> str:

@@ -58,6 +58,12 @@ def aggregator_config(config: Config, site: Site, control_fd: int) -> bytes:
     )
 
 
+def trial(config: Config) -> bytes:
+    """A worker's JSON without a place to work in, for checking."""
+    site = Site("", "", workers=1, files_max=1024, schema_json="", version="")
+    return worker_config(config, site, 0, -1, [])
+
+
 def worker_drain_s(config: Config) -> float:
     """A worker cuts connections a little before the supervisor loses patience."""
     return config.supervisor.drain_timeout_s * 0.9

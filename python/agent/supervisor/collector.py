@@ -35,6 +35,7 @@ from .arbiter import Arbiter
 from .host import Host
 from .listeners import ListenError, Listeners, claim, open_listeners
 from .notify import Notifier
+from .segment import open_with
 from .telemetry import Telemetry
 
 EXIT_UNAVAILABLE = 69
@@ -106,17 +107,21 @@ class Collector:
             version=__version__,
         )
         try:
-            self.registry = worker.open_registry(self.site.segment, config.series)
-        except worker.SegmentError as error:
+            self.registry, self.telemetry = open_with(
+                self.site.segment, config.series, log, self._publish
+            )
+        except (worker.SegmentError, OSError) as error:
             self.listeners.close()
             raise StartError(EXIT_UNAVAILABLE, f"dir: {self.site.segment}: {error}") from None
-        self.telemetry = Telemetry(self.registry, __version__, workers)
         # A collector that was killed as a whole leaves ledgers that nobody has settled.
         for index in range(workers):
             self.settle(plan.worker_name(index))
-        # Imported now, so that the children share its pages.
-        if config.supervisor.host_interval_s:
-            self.host = Host(self.registry)
+
+    def _publish(self, registry: worker.Registry) -> Telemetry:
+        # psutil is imported now, so that the children share its pages.
+        if self.config.supervisor.host_interval_s:
+            self.host = Host(registry)
+        return Telemetry(registry, self.site.version, self.site.workers)
 
     # -- children ------------------------------------------------------------------------------
 

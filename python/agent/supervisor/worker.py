@@ -12,6 +12,7 @@ the exit code.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from agent import _native
 from agent.config_limits import Series
@@ -23,6 +24,7 @@ __all__ = [
     "APP",
     "Registry",
     "SegmentError",
+    "inspect",
     "keep_only",
     "open_registry",
     "run_aggregator",
@@ -50,6 +52,11 @@ def open_registry(path: str, series: Series) -> Registry:
         metrics_max=series.metrics_max,
         bytes_max=series.segment_bytes_max,
     )
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """What a segment's header says. Raises SegmentError with the reason when it is none."""
+    return _native.inspect(path, series_shown_max=0)
 
 
 def settle(path: str, worker: int) -> int:

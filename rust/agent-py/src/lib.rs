@@ -67,6 +67,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(registry::default_registry, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
+    module.add_function(wrap_pyfunction!(server::check_worker_config, module)?)?;
     module.add_function(wrap_pyfunction!(server::run_worker, module)?)?;
     module.add_function(wrap_pyfunction!(server::run_aggregator, module)?)?;
     module.add_function(wrap_pyfunction!(settle::settle_worker, module)?)?;

@@ -1,7 +1,9 @@
 //! What the supervisor calls: its children's loops, and the collector's own segment.
 
 use crate::registry::Registry;
+use agent_net::config::WorkerConfig;
 use agent_shm::Options;
+use agent_wire::mapping::Mapper;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -45,4 +47,14 @@ pub fn run_worker(py: Python<'_>, config: &[u8]) -> i32 {
 #[pyfunction]
 pub fn run_aggregator(py: Python<'_>, config: &[u8]) -> i32 {
     py.detach(|| agent_net::aggregator::run_aggregator(config))
+}
+
+/// Why a worker would refuse its config: the rule at fault, if it is one, and the reason.
+#[pyfunction]
+pub fn check_worker_config(config: &[u8]) -> Option<(Option<usize>, String)> {
+    let config = match WorkerConfig::from_json(config) {
+        Ok(config) => config,
+        Err(error) => return Some((None, error.to_string())),
+    };
+    Mapper::compile(&config.mapping).err().map(|error| (Some(error.rule), error.detail))
 }
