@@ -100,8 +100,7 @@ fn quantiles_rate_and_error_share_are_those_of_the_records() {
     bench.pass(2);
     let totals = bench.totals();
     let of = |code: &str, q: &str| {
-        let labels =
-            format!("code=\"{code}\",metric=\"t_seconds\",q=\"{q}\",window=\"10s\"");
+        let labels = format!("code=\"{code}\",metric=\"t_seconds\",q=\"{q}\",window=\"10s\"");
         totals[&format!("agent_window_quantile{{{labels}}}")]
     };
     assert!(close(of("200", "0.5"), 45.0) && close(of("200", "0.99"), 90.0));
@@ -181,6 +180,18 @@ fn a_set_is_estimated_under_its_own_name_and_forgotten_in_time() {
     bench.pass(75);
     assert_eq!(bench.totals()["users_unique{page=\"a\"}"], 0.0);
     assert_eq!(bench.totals()["agent_window_series{kind=\"set\"}"], 0.0);
+}
+
+#[test]
+fn the_gauge_of_a_set_with_members_comes_back_when_it_was_removed() {
+    let mut bench = Bench::new("");
+    let series = set_of(&bench.writer, "users_unique", "");
+    bench.writer.record(&series, RecordKind::Unique, 1);
+    bench.pass(1);
+    assert!(bench.writer.remove(series.metric(), ""));
+    bench.writer.record(&series, RecordKind::Unique, 2);
+    bench.pass(1);
+    assert_eq!(bench.totals()["users_unique{}"], 2.0);
 }
 
 #[test]

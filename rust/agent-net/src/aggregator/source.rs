@@ -97,6 +97,7 @@ struct Set {
     members: UniqueWindow,
     /// The gauge of the estimate: the series of the records itself.
     series: Series,
+    labels: String,
 }
 
 enum Target {
@@ -340,7 +341,7 @@ impl Feed {
             return Err(Refused::Unknown);
         }
         common.sets.used += 1;
-        let set = Set { members: UniqueWindow::default(), series };
+        let set = Set { members: UniqueWindow::default(), series, labels };
         Ok(self.targets.entry(id).insert(Target::Set(Box::new(set))).into_mut())
     }
 
@@ -373,9 +374,15 @@ impl Feed {
 impl Set {
     /// Shows the estimate; whether there is any reason to keep the set.
     fn turn(&mut self, common: &Common) -> bool {
-        let estimate = self.members.estimate(common.open_s);
-        let outcome = common.writer.set(&self.series, estimate);
-        outcome == Outcome::Applied && !self.members.is_empty()
+        let (writer, estimate) = (&common.writer, self.members.estimate(common.open_s));
+        let outcome = writer.set(&self.series, estimate);
+        if self.members.is_empty() || outcome == Outcome::Applied {
+            return !self.members.is_empty();
+        }
+        // Removed or about to expire, and there are members: like any write, it comes back.
+        let Ok(series) = writer.series(self.series.metric(), &self.labels) else { return false };
+        self.series = series;
+        writer.set(&self.series, estimate) == Outcome::Applied
     }
 }
 
