@@ -111,7 +111,7 @@ def test_kill_9_under_load_loses_nothing_acknowledged(collector: Collector) -> N
     assert acknowledged <= exported <= sent
     received, applied, rejected = ledger(seen, "statsd_tcp")
     assert received == applied + rejected, "the ledger closes"
-    crashed = seen.sum("agent_source_samples_rejected_total", reason="worker_crash")
+    crashed = seen.sum("agent_source_samples_rejected_total", reason="worker_died")
     assert rejected == crashed
     assert applied <= exported <= applied + crashed
     assert crashed == seen.sum("agent_ledger_settled_samples_total")

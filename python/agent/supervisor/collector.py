@@ -158,7 +158,7 @@ class Collector:
             self.log.error("cannot settle the ledger", child=name, why=str(error))
             return
         if lost:
-            self.telemetry.settled.labels(name).inc(lost)
+            self.telemetry.settled_samples(name, lost)
             self.log.warning("samples received and not applied", child=name, samples=lost)
 
     # -- settings ------------------------------------------------------------------------------
@@ -251,8 +251,7 @@ class Collector:
         )
 
     def tick(self, now_s: float, state: plan.State) -> float:
-        self.telemetry.state(state)
-        self.telemetry.logs_dropped.set(self.log.dropped)
+        self.telemetry.state(state, self.log.dropped)
         interval_s = self.config.supervisor.host_interval_s
         if not interval_s:
             return now_s + 1.0

@@ -116,11 +116,10 @@ class Host:
                 self._process(name, pid)
 
     def _grow(self, counter: Counter, total: float, *key: object) -> None:
-        """Adds what a kernel counter grew by since the last round."""
+        """Adds the growth of a kernel counter since the last round; adding 0 stops its expiry."""
         before = self.seen.get(key, total)
         self.seen[key] = total
-        if total > before:
-            counter.inc(total - before)
+        counter.inc(max(0.0, total - before))
 
     def _host(self) -> None:
         times = self.psutil.cpu_times()

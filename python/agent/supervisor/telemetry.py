@@ -18,70 +18,83 @@ class Telemetry:
     """Handles of the supervisor's metrics."""
 
     def __init__(self, registry: Registry, version: str, workers: int) -> None:
-        build = Gauge("agent_build_info", "Always 1.", ("version", "python"), registry=registry)
+        def gauge(name: str, text: str, labels: tuple[str, ...] = (), unit: str = "") -> Gauge:
+            return Gauge(name, text, labels, unit=unit, registry=registry)
+
+        def counter(name: str, text: str, label: str) -> Counter:
+            return Counter(name, text, (label,), registry=registry)
+
+        build = gauge("agent_build_info", "Always 1.", ("version", "python"))
         build.clear()
         python = ".".join(map(str, sys.version_info[:3]))
-        build.labels(version, python).set(1)
-        Gauge("agent_workers", "Workers that should run.", registry=registry).set(workers)
-        self.ready = Gauge(
-            "agent_children_ready", "Children that are ready.", ("kind",), registry=registry
-        )
-        self.exits_seen: dict[str, int] = {}
-        self.exits = Counter(
-            "agent_child_exits",
-            "Children that died or left while they should run.",
-            ("child",),
-            registry=registry,
-        )
-        self.settled = Counter(
-            "agent_ledger_settled_samples",
-            "Samples that dead workers had received and not applied, booked as rejected.",
-            ("child",),
-            registry=registry,
-        )
-        self.reloads = Counter(
-            "agent_config_reloads", "Reloads of the settings.", ("result",), registry=registry
-        )
-        self.reload_ok = Gauge(
+        ready = gauge("agent_children_ready", "Children that are ready.", ("kind",))
+        # Every gauge with its value: they are written again and again, so that none expires.
+        self.values: dict[Gauge, float] = {
+            build.labels(version, python): 1,
+            gauge("agent_workers", "Workers that should run."): workers,
+        }
+        self.ready_workers = ready.labels("worker")
+        self.ready_aggregator = ready.labels("aggregator")
+        self.reload_ok = gauge(
             "agent_config_last_reload_successful",
             "1 when the settings in force are those of the last reload.",
-            registry=registry,
         )
-        self.reload_time = Gauge(
+        self.reload_time = gauge(
             "agent_config_last_reload_success_timestamp",
             "When settings were last taken, in unix time.",
             unit="seconds",
-            registry=registry,
         )
-        self.logs_dropped = Gauge(
-            "agent_log_records_dropped",
-            "Log records that could not be written since the start.",
-            registry=registry,
+        self.logs_dropped = gauge(
+            "agent_log_records_dropped", "Log records that could not be written since the start."
         )
+        self.exits = counter(
+            "agent_child_exits", "Children that died or left while they should run.", "child"
+        )
+        self.settled = counter(
+            "agent_ledger_settled_samples",
+            "Samples that dead workers had received and not applied, booked as rejected.",
+            "child",
+        )
+        self.reloads = counter("agent_config_reloads", "Reloads of the settings.", "result")
+        self.exits_seen: dict[str, int] = {}
         # Zero is shown, not absence.
-        for result in ("success", "failure"):
-            self.reloads.labels(result).inc(0)
+        self.counters: set[Counter] = {self.reloads.labels(word) for word in ("success", "failure")}
         self.took_settings()
 
     def took_settings(self) -> None:
-        self.reload_ok.set(1)
-        self.reload_time.set(time.time())
+        self.values[self.reload_ok] = 1
+        self.values[self.reload_time] = time.time()
+        self.write()
 
     def reloaded(self, success: bool) -> None:
-        self.reloads.labels("success" if success else "failure").inc()
         if success:
             self.took_settings()
         else:
-            self.reload_ok.set(0)
+            self.values[self.reload_ok] = 0
+            self.write()
+        # Last, so that whoever waits for the count finds the rest as it is now.
+        self.reloads.labels("success" if success else "failure").inc()
 
-    def state(self, state: plan.State) -> None:
-        """The children as the plan sees them."""
+    def settled_samples(self, child: str, samples: int) -> None:
+        self.counters.add(self.settled.labels(child))
+        self.settled.labels(child).inc(samples)
+
+    def state(self, state: plan.State, logs_dropped: int) -> None:
+        """The children as the plan sees them; called about every second."""
         ready = [child for child in state.children if child.phase == "ready"]
         workers = sum(child.name != plan.AGGREGATOR for child in ready)
-        self.ready.labels("worker").set(workers)
-        self.ready.labels("aggregator").set(len(ready) - workers)
+        self.values[self.ready_workers] = workers
+        self.values[self.ready_aggregator] = len(ready) - workers
+        self.values[self.logs_dropped] = logs_dropped
         for child in state.children:
-            new = child.exits - self.exits_seen.get(child.name, 0)
-            if new or child.name not in self.exits_seen:
-                self.exits.labels(child.name).inc(new)
-                self.exits_seen[child.name] = child.exits
+            self.counters.add(self.exits.labels(child.name))
+            self.exits.labels(child.name).inc(child.exits - self.exits_seen.get(child.name, 0))
+            self.exits_seen[child.name] = child.exits
+        self.write()
+
+    def write(self) -> None:
+        """Writes everything, changed or not: what is not written for a day expires."""
+        for gauge, value in self.values.items():
+            gauge.set(value)
+        for counter in self.counters:
+            counter.inc(0)
