@@ -176,21 +176,34 @@ fn claim_dirty(
             return Ok(block);
         }
     }
+    let search = |index: u64| {
+        let found = self::page(region, places, index);
+        found.filter(|p| p.class == class && p.used < blocks_in_page(class))?;
+        next.set(0);
+        let block = claim_in(region, places, index, class, next, owner)?;
+        page.set(index + 1);
+        Some(block)
+    };
     let committed = pages_committed(region, places);
-    for _ in 0..SEARCH_PAGES.min(committed) {
+    let looked_at = SEARCH_PAGES.min(committed);
+    let found = (0..looked_at).find_map(|_| {
         let index = cursor.search.get() % committed;
         cursor.search.set(index + 1);
-        let found = self::page(region, places, index);
-        if found.is_some_and(|p| p.class == class && p.used < blocks_in_page(class)) {
-            next.set(0);
-            if let Some(block) = claim_in(region, places, index, class, next, owner) {
-                page.set(index + 1);
-                return Ok(block);
-            }
-        }
+        search(index)
+    });
+    if let Some(block) = found {
+        return Ok(block);
     }
     loop {
-        let index = take_page(region, places, class)?;
+        let index = match take_page(region, places, class) {
+            Ok(index) => index,
+            // Somebody who wants the same class may have taken the last one while we searched.
+            Err(full) => {
+                let committed = pages_committed(region, places);
+                let last = committed.saturating_sub(SEARCH_PAGES)..committed;
+                return last.rev().find_map(search).ok_or(full);
+            }
+        };
         next.set(0);
         // Somebody may have emptied our new page of free blocks already; then take another.
         if let Some(block) = claim_in(region, places, index, class, next, owner) {
@@ -225,9 +238,9 @@ fn claim_in(
     None
 }
 
-/// Gives the first page without a class this one, committing memory as needed.
+/// The next page of this class, which the first page without a class gets; commits memory as needed.
 fn take_page(region: &Region, places: &Places, class: u8) -> Result<u64, Error> {
-    let mut index = region.word(WORD_CLAIMED).load(Ordering::Relaxed);
+    let mut index = region.word(WORD_CLAIMED).load(Ordering::Acquire);
     loop {
         if index >= places.pages_max {
             return Err(Error::Full { what: "bytes_max" });
@@ -242,8 +255,10 @@ fn take_page(region: &Region, places: &Places, class: u8) -> Result<u64, Error> 
         }
         let word = region.word(places.pages + index * 8);
         let mine = u64::from(class) + 1;
-        if word.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            region.word(WORD_CLAIMED).fetch_max(index + 1, Ordering::Relaxed);
+        let now = word.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire);
+        region.word(WORD_CLAIMED).fetch_max(index + 1, Ordering::AcqRel);
+        // Who was faster and wants the same class has made a page for us too.
+        if now.map_or_else(|now| now & 0xff == mine, |_| true) {
             return Ok(index);
         }
         index += 1;

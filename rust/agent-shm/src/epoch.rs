@@ -90,6 +90,7 @@ fn compiler_fence() {
     fence(Ordering::SeqCst);
 }
 
+#[cfg(not(loom))]
 const MEMBARRIER_GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
 const MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
 

@@ -65,6 +65,17 @@ pub const PAGE_BYTES: u64 = 512;
 /// Pages whose memory is committed at once.
 pub const CHUNK_PAGES: u64 = 16;
 
+/// Rings and blocks start on pages of the machine.
+#[cfg(not(loom))]
+const RINGS_ALIGN: u64 = 4096;
+#[cfg(loom)]
+const RINGS_ALIGN: u64 = 64;
+
+#[cfg(not(loom))]
+const RING_RECORDS_MIN: u32 = 8;
+#[cfg(loom)]
+const RING_RECORDS_MIN: u32 = 2;
+
 /// Every block starts with its state word; see block.rs.
 pub const BLOCK_STATE: u64 = 0;
 
@@ -167,7 +178,10 @@ impl Options {
             metric_series_max: self.metric_series_max.clamp(1, 1 << 26),
             metrics_max: self.metrics_max.clamp(1, 1 << 24),
             slots_max,
-            ring_records: self.ring_records.clamp(8, records_max).next_power_of_two(),
+            ring_records: self
+                .ring_records
+                .clamp(RING_RECORDS_MIN, records_max)
+                .next_power_of_two(),
             bytes_max: self.bytes_max.clamp(PAGE_BYTES, 16 << 30),
         }
     }
@@ -195,7 +209,7 @@ impl Places {
         let heads_len = (u64::from(options.series_max) / 2).next_power_of_two();
         let pages = heads + heads_len * 8;
         let pages_max = options.bytes_max / PAGE_BYTES;
-        let rings = round_up(pages + pages_max * 8, 4096);
+        let rings = round_up(pages + pages_max * 8, RINGS_ALIGN);
         let ring_bytes = u64::from(options.ring_records) * RING_CELL_BYTES;
         let blocks = round_up(rings + u64::from(options.slots_max) * ring_bytes, PAGE_BYTES);
         let total = blocks + pages_max * PAGE_BYTES;

@@ -7,6 +7,7 @@
 //! Lifetime of the numbers: as long as the file. They survive the death of every process; a reboot, a new layout version
 //! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when.
 
+#[cfg(not(loom))]
 use crate::error::Error;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
@@ -14,7 +15,9 @@ use crate::region::Region;
 use crate::ring::{self, Drained, Entry, Ring};
 use crate::series::SeriesId;
 use crate::slot::{self, SlotInfo};
-use crate::sync::{fence, Ordering, Pair};
+#[cfg(not(loom))]
+use crate::sync::Pair;
+use crate::sync::{fence, Ordering};
 use crate::{block, entry};
 use std::fs::File;
 use std::path::Path;
@@ -90,6 +93,7 @@ impl Segment {
         Segment { inner: Arc::new(Inner { region, places, options, probe: None }) }
     }
 
+    #[cfg(not(loom))]
     pub(crate) fn from_region(region: Region, options: Options, probe: Option<File>) -> Segment {
         let places = Places::of(&options);
         Segment { inner: Arc::new(Inner { region, places, options, probe }) }

@@ -12,9 +12,11 @@ use crate::layout::*;
 use crate::region::Region;
 use crate::sync::Ordering;
 use std::fs::{File, OpenOptions};
+#[cfg(not(loom))]
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+#[cfg(not(loom))]
 use std::path::Path;
 
 /// Far behind the end of any segment: lock bytes and data never meet.
@@ -160,6 +162,7 @@ fn flock(kind: libc::c_int, byte: i64) -> libc::flock {
     }
 }
 
+#[cfg(not(loom))]
 /// Opens the file for asking about locks only; read access is enough.
 pub fn open_probe(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(path)

@@ -101,10 +101,6 @@ impl Pair {
         Pair(loom::sync::Mutex::new((0, 0)))
     }
 
-    pub fn is_lock_free() -> bool {
-        true
-    }
-
     pub fn load(&self) -> (u64, u64) {
         *self.0.lock().unwrap()
     }
