@@ -77,7 +77,9 @@ def dogstatsd(
             "unix datagram": {"socket_path": f"unixgram://{collector.socket_path}"},
             "unix stream": {"socket_path": f"unixstream://{collector.socket_path}.stream"},
         }[request.param]
-        client = DogStatsd(disable_telemetry=True, **where, **options)
+        # The client drops what does not fit at once; a kernel queues only ten datagrams on a Unix
+        # socket. With a timeout it waits, and a loss here is ours.
+        client = DogStatsd(disable_telemetry=True, socket_timeout=10, **where, **options)
         made.append(client)
         return client
 

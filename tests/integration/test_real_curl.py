@@ -56,7 +56,7 @@ def test_openmetrics_is_served_to_those_who_ask(
 def test_a_json_push_is_answered_with_what_was_done(
     curl: Callable[..., str], collector: Collector
 ) -> None:
-    """Two good samples and a bad one: the answer names the two numbers and the reason."""
+    """Two good samples and a bad one: the answer has both numbers and the reason."""
     samples = [
         {"name": "pushed", "type": "counter", "value": 2, "labels": {"a": "b"}},
         {"name": "level", "type": "gauge", "value": 7.5},
@@ -69,7 +69,10 @@ def test_a_json_push_is_answered_with_what_was_done(
         body=json.dumps(samples).encode(),
     ).split("\n", 1)
     answer = json.loads(text)
-    assert (status, answer["accepted"], len(answer["rejected"])) == ("200", 2, 1)
+    assert (status, answer["accepted"], answer["rejected"]) == ("207", 2, 1)
+    [error] = answer["errors"]
+    assert error["index"] == 2
+    assert "no such type" in error["detail"]
     scraped = collector.scrape()
     assert scraped.one("pushed_total", a="b") == 2
     assert scraped.one("level") == 7.5

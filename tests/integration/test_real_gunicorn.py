@@ -112,7 +112,7 @@ def test_gunicorns_own_statsd_output_is_counted(collector: Collector, tmp_path: 
         requests = samples.sum("shop_gunicorn_requests_total")
         assert samples.sum("shop_gunicorn_request_status_200_total") == requests
         samples = collector.wait_for(requests, "shop_gunicorn_request_duration_seconds_count")
-        assert samples.one("shop_gunicorn_workers") == 2
+        samples = collector.wait_for(2, "shop_gunicorn_workers")
         assert samples.sum("agent_rejected_total") == 0
 
 
