@@ -277,15 +277,15 @@ def test_a_stopped_process_keeps_its_slot_and_a_dead_one_does_not(program: Progr
 
     with running(program, "wait.py") as started:
         one = up(started)
-        with running(program, "wait.py") as started:
-            two = up(started)
+        with running(program, "wait.py") as second:
+            two = up(second)
             os.kill(one.pid, signal.SIGSTOP)
             assert slots() == [(0, True), (1, True)]
             two.kill()
             two.wait()
         assert slots() == [(0, True), (1, False)]
-        with running(program, "wait.py") as started:
-            three = up(started)
+        with running(program, "wait.py") as third:
+            three = up(third)
             assert slots() == [(0, True), (1, True)]
             assert program.app()["slots"][1]["pid"] == three.pid
         os.kill(one.pid, signal.SIGCONT)

@@ -15,8 +15,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use std::os::raw::c_void;
 
-/// Values applied between two looks at whether the series is still there.
+/// Values converted at one time, on the stack.
 const CHUNK: usize = 512;
+/// Values applied between two looks at whether the series is still there.
+const RUN: usize = 4096;
 
 #[derive(Clone, Copy)]
 enum Item {
@@ -68,7 +70,7 @@ impl Values {
     /// Gives all values in runs, in the order of their indexes.
     fn each_run(&self, run: &mut dyn FnMut(&[f64])) {
         match self {
-            Values::Owned(values) => values.chunks(CHUNK).for_each(run),
+            Values::Owned(values) => values.chunks(RUN).for_each(run),
             Values::Buffer { buffer, item: Item::F64 }
                 if buffer.is_c_contiguous() && (buffer.buf_ptr() as usize).is_multiple_of(8) =>
             {
@@ -80,7 +82,7 @@ impl Values {
                 let all = unsafe {
                     std::slice::from_raw_parts(buffer.buf_ptr().cast::<f64>(), buffer.item_count())
                 };
-                all.chunks(CHUNK).for_each(run);
+                all.chunks(RUN).for_each(run);
             }
             Values::Buffer { buffer, item } => {
                 let mut block = Block { values: [0.0; CHUNK], len: 0 };

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// 8 buckets an octave: a quantile is at most 4.5 % off.
+/// 8 buckets an octave: a quantile is at most 4.3 % off.
 const SCHEMA: u8 = 3;
 const SCHEMA_MAX: u8 = 6;
 
