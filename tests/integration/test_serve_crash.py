@@ -62,7 +62,7 @@ class Sender(threading.Thread):
 
     def talk(self, stream: socket.socket) -> None:
         while not self.stop.is_set():
-            count = random.randint(1, 200)
+            count = random.randint(1, 20_000)
             self.sent += count
             stream.sendall(b"crash.test:1|c\n" * count)
             acknowledge(stream)

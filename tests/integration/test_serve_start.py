@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
 import signal
 import socket
@@ -88,6 +89,41 @@ def test_settings_come_from_the_environment_too(segments: str) -> None:
     assert facts == {"http": f"127.0.0.1:{http}", "workers": 1, "pid": process.pid}
     process.terminate()
     assert process.wait(DEADLINE_S) == 0
+
+
+def test_a_service_manager_hears_of_every_phase(start_collector: Start, segments: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.path.join(segments, "notify"))
+        manager.settimeout(DEADLINE_S)
+        collector = start_collector(env={"NOTIFY_SOCKET": os.path.join(segments, "notify")})
+        assert manager.recv(100) == b"READY=1"
+        collector.process.send_signal(signal.SIGHUP)
+        assert manager.recv(100).startswith(b"RELOADING=1\n")
+        assert manager.recv(100) == b"READY=1"
+        collector.process.terminate()
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_a_person_at_a_terminal_sees_addresses_and_a_line_to_try(segments: str) -> None:
+    ours, theirs = pty.openpty()
+    ready, ready_end = os.pipe()
+    command = [sys.executable, "-m", "agent", "serve", "--workers=1", f"--dir={segments}"]
+    command += ["--http=127.0.0.1:0", "--statsd=127.0.0.1:0", f"--ready-fd={ready_end}"]
+    process = subprocess.Popen(
+        command, stderr=theirs, pass_fds=[ready_end], env=clean_environment()
+    )
+    os.close(theirs)
+    os.close(ready_end)
+    with os.fdopen(ready) as line:
+        facts = json.loads(line.readline())
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 0
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert f"is ready: 1 workers, pid {process.pid}" in shown
+    assert f"http      http://{facts['http']}/" in shown
+    assert f"statsd    {facts['statsd']} (UDP and TCP)" in shown
+    assert "try       curl --json" in shown
 
 
 def test_the_schema_is_published(collector: Collector) -> None:

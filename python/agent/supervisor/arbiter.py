@@ -160,7 +160,8 @@ class Arbiter:
         for key, _ in self.selector.select(timeout_s):
             if key.data is wakeup:
                 self._signalled(wakeup)
-            elif isinstance(key.data, Channel) and key.data.name in self.channels:
+            elif isinstance(key.data, Channel) and key.data is self.channels.get(key.data.name):
+                # Not that of a child that was reaped, and perhaps replaced, in this very turn.
                 self._talk(key.data)
         if self.exit_code is None and self.clock() >= plan.next_due_s(self.state):
             self.tell(m.Tick())
