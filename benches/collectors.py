@@ -155,8 +155,16 @@ def rows() -> list[Row]:
     one = in_turns(["agent", "vmagent"], http(SINGLE_REQUESTS, 1))
     many = in_turns(["agent", "vmagent"], http(PACKED_REQUESTS, PACKED_SAMPLES))
     return [
-        Row("UDP, 30 lines a datagram, per million lines", "CPU s", packed, 0.25, losses(lost_packed)),
-        Row("UDP, one line a datagram, per million lines", "CPU s", single, 1.0, losses(lost_single)),
+        Row(
+            "UDP, 30 lines a datagram, per million lines",
+            "CPU s",
+            packed,
+            0.25,
+            losses(lost_packed),
+        ),
+        Row(
+            "UDP, one line a datagram, per million lines", "CPU s", single, 1.0, losses(lost_single)
+        ),
         Row("TCP, per million lines", "CPU s", in_turns(["agent", "netdata"], tcp), 0.25),
         Row("HTTP push, one sample a request, per request", "CPU us", one, 20),
         Row("HTTP push, 1000 samples a request, per million samples", "CPU s", many, 0.7),
