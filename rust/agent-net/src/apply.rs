@@ -166,6 +166,9 @@ impl Applier {
     /// Once a second or so: publishes what is only counted locally.
     pub fn tick(&mut self, now_ms: u64) {
         self.parts.now_s = (now_ms / 1000) as u32;
+        for account in &mut self.parts.accounts {
+            account.touch(&self.writer);
+        }
         self.parts.cache_entries.set(&self.writer, self.parts.cache.len() as f64);
         self.parts.cache_misses.add(&self.writer, self.parts.cache.take_misses());
     }

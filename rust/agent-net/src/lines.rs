@@ -176,7 +176,11 @@ impl Engine {
             Sent::Pending if self.conns.unwritten(index) > ANSWER_BYTES_MAX => {
                 CloseReason::SlowReader
             }
-            _ => return true,
+            Sent::Pending => {
+                self.file(index);
+                return true;
+            }
+            Sent::All => return true,
         };
         self.close(index, reason);
         false

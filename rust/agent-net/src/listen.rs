@@ -171,6 +171,8 @@ impl Listening {
     pub fn publish(&mut self, writer: &Writer) {
         self.opened.add(writer, 0);
         self.open_now.set(writer, self.open as f64);
+        let reasons = self.closed.iter_mut().chain(&mut self.refused);
+        reasons.flatten().for_each(|own| own.touch(writer));
     }
 }
 

@@ -45,6 +45,7 @@ impl Side {
 pub struct Pool {
     entries: Vec<Option<Box<Side>>>,
     vacant: Vec<u32>,
+    #[allow(clippy::vec_box, reason = "the boxes move between the two lists")]
     spare: Vec<Box<Side>>,
     input_bytes: usize,
 }

@@ -267,6 +267,14 @@ impl Own {
         }
     }
 
+    /// Keeps the series of a counter that was used from expiring: an account that forgets one of its
+    /// columns no longer closes.
+    pub fn touch(&mut self, writer: &Writer) {
+        if self.series.is_some() {
+            self.add(writer, 0);
+        }
+    }
+
     pub fn set(&mut self, writer: &Writer, value: f64) {
         let known = self.series.as_ref().map(|series| writer.set(series, value));
         if known != Some(Outcome::Applied) {
@@ -354,6 +362,25 @@ impl Account {
     pub fn announce(&mut self, writer: &Writer) {
         self.received.add(writer, 0);
         self.applied.add(writer, 0);
+    }
+
+    /// Every second or so: keeps all columns from expiring.
+    pub fn touch(&mut self, writer: &Writer) {
+        let fixed = [
+            &mut self.received,
+            &mut self.applied,
+            &mut self.bytes,
+            &mut self.datagrams,
+            &mut self.events,
+            &mut self.checks,
+            &mut self.acks,
+            &mut self.nacks,
+            &mut self.unterminated,
+        ];
+        fixed
+            .into_iter()
+            .chain(self.rejected.iter_mut().flatten())
+            .for_each(|own| own.touch(writer));
     }
 
     /// Before the cell.

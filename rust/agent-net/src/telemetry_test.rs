@@ -79,3 +79,24 @@ fn a_removed_series_of_ours_comes_back() {
     own.add(&writer, 2);
     assert_eq!(totals(&segment)["agent_worker_panics{worker=\"0\"}"], 2.0);
 }
+
+#[test]
+fn a_column_that_is_touched_never_expires_while_others_do() {
+    let segment = Segment::private("agent", &Options::default());
+    let writer = segment.writer().expect("a slot");
+    let mut account = Account::new(SourceId::Push, 0);
+    account.received(&writer, 7);
+    account.rejected(&writer, Reason::TypeConflict, 7);
+    Own::new(SelfMetric::Panics, String::new()).add(&writer, 1);
+    let mut expirer = agent_shm::Expirer::default();
+    for second in 0..20 {
+        expirer.run(&writer, second * 1000, 3000);
+        writer.tend_now();
+        account.touch(&writer);
+    }
+    let totals = totals(&segment);
+    assert!(!totals.contains_key("agent_worker_panics{}"), "{totals:?}");
+    let rejected = "reason=\"type_conflict\",source=\"push\",worker=\"0\"";
+    assert_eq!(totals[&format!("agent_source_samples_rejected{{{rejected}}}")], 7.0);
+    assert_eq!(totals["agent_source_samples_received{source=\"push\",worker=\"0\"}"], 7.0);
+}
