@@ -169,12 +169,12 @@ pub fn sum_of_amounts(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(u64, f
     Ok((whole.wrapping_add(carry), fraction - carry as f64))
 }
 
-/// Observes all values; `also` is called for each that was applied.
+/// Observes all values; `also` is called for each run of them that was applied.
 pub fn observe_many(
     py: Python<'_>,
     metric: &Metric,
     values: &Bound<'_, PyAny>,
-    also: impl Fn(&Writer, &Series, f64),
+    also: impl Fn(&Writer, &Series, &[f64]),
 ) -> PyResult<()> {
     let values = Values::of(values)?;
     let mut bad = None;
@@ -191,9 +191,9 @@ pub fn observe_many(
     values.each_run(&mut |run| {
         if result.is_ok() {
             result = metric.apply(py, |writer, series| {
-                let outcome = writer.observe_many(series, run.iter().copied());
+                let outcome = writer.observe_many(series, run);
                 if outcome == agent_shm::Outcome::Applied {
-                    run.iter().for_each(|&value| also(writer, series, value));
+                    also(writer, series, run);
                 }
                 outcome
             });

@@ -8,7 +8,7 @@ use crate::number;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
 use crate::timer::{Action, Block};
-use agent_shm::OwnedShape;
+use agent_shm::{OwnedShape, Writer};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -65,7 +65,7 @@ impl Histogram {
 
     /// Counts every value in a buffer or list, all or none.
     fn observe_many(slf: &Bound<'_, Self>, values: &Bound<'_, PyAny>) -> PyResult<()> {
-        buffer::observe_many(slf.py(), slf.as_super().get(), values, |_, _, _| ())
+        buffer::observe_many(slf.py(), slf.as_super().get(), values, Writer::record_many)
     }
 
     /// Observes the seconds that a `with` block or a call of a decorated function takes.

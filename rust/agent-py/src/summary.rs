@@ -71,9 +71,9 @@ impl Summary {
     fn observe_many(slf: &Bound<'_, Self>, values: &Bound<'_, PyAny>) -> PyResult<()> {
         let metric = slf.as_super().get();
         let windowed = windowed(metric);
-        buffer::observe_many(slf.py(), metric, values, |writer, series, value| {
+        buffer::observe_many(slf.py(), metric, values, |writer, series, run| {
             if windowed {
-                writer.record(series, RecordKind::Sample, value.to_bits());
+                writer.record_many(series, run);
             }
         })
     }
@@ -84,8 +84,10 @@ impl Summary {
     }
 }
 
+/// Whether observations go to the ring as well: those of histograms for the collector's windows, those of summaries for
+/// their quantiles.
 fn windowed(metric: &Metric) -> bool {
-    matches!(&metric.family.shape, OwnedShape::Summary(quantiles) if !quantiles.is_empty())
+    !matches!(&metric.family.shape, OwnedShape::Summary(quantiles) if quantiles.is_empty())
 }
 
 /// One observation of a histogram or of a summary.

@@ -35,6 +35,7 @@
 //! });
 //! ```
 
+mod batch;
 mod block;
 mod census;
 mod entry;

@@ -104,7 +104,7 @@ const HOT_SHIFT: u32 = 12;
 impl Writer {
     /// Inside an epoch: whether the handle's series is still there.
     #[inline(always)]
-    fn lives(&self, s: &Series) -> bool {
+    pub(crate) fn lives(&self, s: &Series) -> bool {
         self.region().word(s.entry).load(Ordering::Acquire) == s.word
     }
 
@@ -175,38 +175,46 @@ impl Writer {
         self.guarded(s, || self.observe_inside(s, value, n))
     }
 
-    /// Counts every value once.
-    pub fn observe_many(&self, s: &Series, values: impl Iterator<Item = f64>) -> Outcome {
-        // A guard, not `guarded`: an iterator that panics must not leave the section open.
-        let _guard = self.enter();
-        if !self.lives(s) {
-            return Outcome::Stale;
-        }
-        values.for_each(|value| self.observe_inside(s, value, 1));
-        Outcome::Applied
-    }
-
     #[inline]
-    fn observe_inside(&self, s: &Series, value: f64, n: u64) {
+    pub(crate) fn observe_inside(&self, s: &Series, value: f64, n: u64) {
         let own = s.own.get();
         let pair = match s.kind {
             Cells::Summary => own,
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
-                    match self.octave(own, negative, octave, schema) {
-                        Some(octave) => octave + index as u64 * 16,
-                        None => own + parts::EXPONENTIAL_OVER,
-                    }
+                    self.bucket(own, negative, octave, index as u64, schema)
                 }
                 Place::Zero => own + parts::EXPONENTIAL_ZERO,
                 Place::Over { .. } => own + parts::EXPONENTIAL_OVER,
             },
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };
-        let old = observe_pair(self.region().pair(pair), value, n);
-        if (old ^ old.wrapping_add(n)) >> HOT_SHIFT != 0 {
+        let total = if n == 1 { value } else { value * n as f64 };
+        self.hot(s, observe_sum(self.region().pair(pair), n, total));
+    }
+
+    /// Gives the series lanes when its bucket's count went over a multiple of 4096.
+    #[inline]
+    pub(crate) fn hot(&self, s: &Series, (old, new): (u64, u64)) {
+        if (old ^ new) >> HOT_SHIFT != 0 {
             self.heat(s);
+        }
+    }
+
+    /// Where bucket `index` of an octave counts; without memory for the octave, the bucket up to +Inf.
+    #[inline]
+    pub(crate) fn bucket(
+        &self,
+        cells: u64,
+        negative: bool,
+        octave: usize,
+        index: u64,
+        schema: u8,
+    ) -> u64 {
+        match self.octave(cells, negative, octave, schema) {
+            Some(octave) => octave + index * 16,
+            None => cells + parts::EXPONENTIAL_OVER,
         }
     }
 
@@ -330,21 +338,23 @@ impl Writer {
     }
 }
 
-/// The first bucket whose upper bound holds the value; the last one is +Inf.
+/// The first bucket whose upper bound holds the value; the last one is +Inf. Few bounds are all compared, which the
+/// compiler does several at a time and without branches to mispredict.
 #[inline]
-fn explicit_index(bounds: &[f64], value: f64) -> usize {
+pub(crate) fn explicit_index(bounds: &[f64], value: f64) -> usize {
     if bounds.len() <= 32 {
-        bounds.iter().take_while(|&&bound| value > bound).count()
+        bounds.iter().map(|&bound| usize::from(value > bound)).sum()
     } else {
         bounds.partition_point(|&bound| value > bound)
     }
 }
 
-/// Adds `n` values to a `{count, sum}` pair; gives the count before.
+/// Adds `n` values of that sum to a `{count, sum}` pair; gives the count before and after.
 #[inline]
-fn observe_pair(pair: &Pair, value: f64, n: u64) -> u64 {
-    let total = if n == 1 { value } else { value * n as f64 };
-    pair.update(|count, sum| (count.wrapping_add(n), (f64::from_bits(sum) + total).to_bits())).0
+pub(crate) fn observe_sum(pair: &Pair, n: u64, total: f64) -> (u64, u64) {
+    let add = |count: u64, sum| (count.wrapping_add(n), (f64::from_bits(sum) + total).to_bits());
+    let old = pair.update(add).0;
+    (old, old.wrapping_add(n))
 }
 
 /// Zero bits mean "never set", so zero itself is written as minus zero.

@@ -430,6 +430,13 @@ impl Writer {
         }
     }
 
+    /// Puts samples of one moment into this writer's ring.
+    pub fn record_many(&self, s: &Series, values: &[f64]) {
+        if let Some(ring) = self.own_ring() {
+            ring.push_many(s.id(), RecordKind::Sample, now_unix_ms(), values);
+        }
+    }
+
     /// Puts a text into this writer's ring, cut to 4 KiB.
     pub fn event(&self, bytes: &[u8]) {
         if let Some(ring) = self.own_ring() {

@@ -161,5 +161,5 @@ fn publish_durations(writer: &Writer, seconds: &[f64]) -> bool {
     };
     let Ok(metric) = writer.metric(&spec) else { return false };
     let Ok(series) = writer.series(metric, "") else { return false };
-    matches!(writer.observe_many(&series, seconds.iter().copied()), Outcome::Applied)
+    matches!(writer.observe_many(&series, seconds), Outcome::Applied)
 }
