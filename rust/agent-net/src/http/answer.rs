@@ -102,11 +102,8 @@ impl HttpService {
         now_ms: u64,
         work: impl FnOnce(&Shared, Reply<'_>) + Send + 'static,
     ) -> Flow {
-        match jobs::submit(&self.pool, &self.shared, terms, work) {
-            Ok(stream) => {
-                self.count(route.index(), 200);
-                Flow::Stream(stream)
-            }
+        match jobs::submit(&self.pool, &self.shared, route.index(), terms, work) {
+            Ok(stream) => Flow::Stream(stream),
             Err(_) => {
                 let text = "too many answers are being made; try again";
                 let why = Why(503, "answers_waiting", text);

@@ -216,6 +216,41 @@ fn every_request_split_at_every_position_gets_the_same_answer() {
     }
 }
 
+/// Requests with up to three bytes changed.
+fn damaged() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let seeds = prop::sample::select(vec![
+        "POST /v1/push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nT: t\r\n\r\n",
+        "POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Encoding: identity\r\n\r\n{}",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "HEAD http://x/livez?verbose HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.0\r\n\r\n",
+    ]);
+    let change = (any::<prop::sample::Index>(), any::<u8>());
+    (seeds, prop::collection::vec(change, 0..4)).prop_map(|(seed, changes)| {
+        let mut bytes = seed.as_bytes().to_vec();
+        for (index, byte) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn damaged_requests_get_one_answer_however_they_are_split(
+        bytes in damaged(),
+        cut in proptest::prelude::any::<proptest::sample::Index>(),
+    ) {
+        let cut = cut.index(bytes.len());
+        let whole = Bench::new().exchange(&[&bytes]);
+        let split = Bench::new().exchange(&[&bytes[..cut], &bytes[cut..]]);
+        proptest::prop_assert_eq!(split, whole);
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order_and_in_portions() {
     let mut bench = Bench::new();
@@ -479,6 +514,8 @@ fn groups_are_pushed_shown_and_deleted() {
     let labels = "source=\"pushgateway\",worker=\"0\"";
     assert_eq!(stats.of(Count::Received, labels), 2);
     assert_eq!(stats.of(Count::Applied, labels), 1);
+    assert_eq!(stats.of(Count::Requests, "code=\"202\",route=\"gateway\""), 1);
+    assert_eq!(stats.of(Count::Requests, "code=\"400\",route=\"gateway\""), 1);
     std::fs::remove_dir_all(folder).expect("clean up");
 }
 

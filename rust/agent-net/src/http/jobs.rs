@@ -18,7 +18,8 @@ use super::gateway::PutError;
 use super::gateway_path::{samples_at_most, GroupKey};
 use super::pool::{Busy, Pool, Pressure};
 use super::respond::{http_date_now, Answer, Extent, Terms, JSON, LAST_CHUNK, TEXT};
-use super::stats::Count;
+use super::routes::LABELS;
+use super::stats::{Count, Stats};
 use super::stream::{channel, Sink, Stream, CHUNK_BYTES};
 use super::{page, status as status_json, Shared};
 use crate::scrape::{self, Source};
@@ -31,18 +32,25 @@ pub struct Reply<'p> {
     sink: Sink,
     terms: Terms,
     pressure: &'p Pressure,
+    stats: &'p Stats,
+    /// Position in [`LABELS`].
+    route: usize,
 }
 
 /// Starts `work` on a render thread; the stream is its answer.
 pub fn submit(
     pool: &Pool,
     shared: &Arc<Shared>,
+    route: usize,
     terms: Terms,
     work: impl FnOnce(&Shared, Reply<'_>) + Send + 'static,
 ) -> Result<Stream, Busy> {
     let (sink, stream) = channel().map_err(|_| Busy)?;
     let shared = shared.clone();
-    pool.submit(Box::new(move |pressure| work(&shared, Reply { sink, terms, pressure })))?;
+    pool.submit(Box::new(move |pressure| {
+        let stats = &*shared.stats;
+        work(&shared, Reply { sink, terms, pressure, stats, route });
+    }))?;
     Ok(stream)
 }
 
@@ -51,8 +59,14 @@ impl Reply<'_> {
         self.sink.send(bytes, &|| self.pressure.patience()).is_ok()
     }
 
+    fn count(&self, status: u16) {
+        let labels = format!("code=\"{status}\",route=\"{}\"", LABELS[self.route]);
+        self.stats.add(Count::Requests, &labels, 1);
+    }
+
     /// A whole answer of one piece.
     fn answer(self, answer: Answer<'_>, body: &[u8]) {
+        self.count(answer.status);
         let mut bytes = Vec::with_capacity(body.len() + 512);
         answer.write(&mut bytes, &http_date_now(), self.terms, body);
         if self.send(bytes) {
@@ -151,6 +165,7 @@ impl<'p> Pages<'p> {
 /// `GET /metrics`.
 pub fn scrape(shared: &Shared, reply: Reply<'_>, format: Format, gzip: bool) {
     let began = Instant::now();
+    reply.count(200);
     const PLAIN: &[(&str, &str)] = &[("Vary", "Accept, Accept-Encoding")];
     const GZIP: &[(&str, &str)] =
         &[("Vary", "Accept, Accept-Encoding"), ("Content-Encoding", "gzip")];

@@ -175,6 +175,8 @@ function windows(status) {
       return [app || "-", metric, text || "-", span, row["q0.5"], row["q0.95"], row["q0.99"],
         row.agent_window_samples_per_second, row.agent_window_error_ratio];
     });
+  const order = (row) => row.slice(0, 3).join("\n");
+  lines.sort((a, b) => order(a).localeCompare(order(b)) || parseInt(a[3], 10) - parseInt(b[3], 10));
   table("windows", [["app", ""], ["metric", ""], ["labels", ""], ["window", ""], ["P50", "number"],
     ["P95", "number"], ["P99", "number"], ["samples/s", "number"], ["errors", "number"]],
     lines, "no distribution had samples in the last minute");
