@@ -126,7 +126,12 @@ impl Worker {
         self.thread.take().expect("a worker").join().expect("no panic")
     }
 
-    /// The config as it was sent, for a reload.
+    /// The config as it was sent, with its listeners.
+    pub fn full_config(&self) -> serde_json::Value {
+        self.config.clone()
+    }
+
+    /// The config without listeners, for a reload.
     pub fn config(&self) -> serde_json::Value {
         let mut config = self.config.clone();
         config["listeners"] = json!([]);
