@@ -131,11 +131,12 @@ pub fn place(value: f64, schema: u8) -> Place {
     Place::Bucket { negative, octave, index: fine >> (SCHEMA_MAX - schema) }
 }
 
+/// A cell of [`GUESS`] holds at most two bounds, so two steps without a branch are enough.
 #[inline]
 fn fine_index(mantissa: u64) -> usize {
     let mut j = usize::from(GUESS[(mantissa >> 46) as usize]);
-    while mantissa > ROOTS[j + 1].to_bits() & MANTISSA && j < 63 {
-        j += 1;
+    for _ in 0..2 {
+        j += usize::from(j < 63 && mantissa > ROOTS[(j + 1) & 63].to_bits() & MANTISSA);
     }
     j
 }
