@@ -1,7 +1,8 @@
-//! What the HTTP engine costs without sockets: `cargo run --release -p agent-net --example http_cost`.
+//! What the HTTP engine costs without sockets: `cargo run --release -p agent-net --example
+//! http_cost`.
 //!
-//! Prints nanoseconds of one thread for a liveness probe as `wrk` sends it, for a push of one sample, and
-//! for a sample of a push of a thousand; samples go into real cells. Best of five.
+//! Prints nanoseconds of one thread for a liveness probe as `wrk` sends it, for a push of one
+//! sample, and for a sample of a push of a thousand; samples go into real cells. Best of five.
 
 use std::time::Instant;
 

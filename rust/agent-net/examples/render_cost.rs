@@ -1,8 +1,9 @@
 //! What a page costs: run with `cargo run --release -p agent-net --example render_cost`.
 //!
-//! Prints the time to render a segment of 100,000 and of 1,000,000 counters, and one of 500 counters and 500
-//! histograms, each as the collector's own and as an app's (label `app`, label text checked). Best of
-//! seven, single thread, into one buffer that is reused: no system call is in it.
+//! Prints the time to render a segment of 100,000 and of 1,000,000 counters, and one of 500
+//! counters and 500 histograms, each as the collector's own and as an app's (label `app`, label
+//! text checked). Best of seven, single thread, into one buffer that is reused: no system call is
+//! in it.
 
 use std::time::Instant;
 

@@ -1,18 +1,18 @@
 //! The segments of apps: found in a folder, attached for reading, let go when they vanish.
 //!
-//! Before every scrape the folder is listed. A file `<app>.v1.seg` is attached once and again when its
-//! inode changes (the app was restarted with another layout, or after a clean-up); a file that is gone is
-//! detached. What cannot be used is left out, counted by reason, and looked at again only when its
-//! identity, time or size changes: a bad file costs itself, never the scrape.
+//! Before every scrape the folder is listed. A file `<app>.v1.seg` is attached once and again when
+//! its inode changes (the app was restarted with another layout, or after a clean-up); a file that
+//! is gone is detached. What cannot be used is left out, counted by reason, and looked at again
+//! only when its identity, time or size changes: a bad file costs itself, never the scrape.
 //!
-//! Refused: a folder that is not ours or that others may write to, symbolic links, files of other users,
-//! files that others may write to, other layouts, truncated files, more than [`APPS_MAX`].
+//! Refused: a folder that is not ours or that others may write to, symbolic links, files of other
+//! users, files that others may write to, other layouts, truncated files, more than [`APPS_MAX`].
 //!
 //! # SIGBUS
 //!
-//! A mapped file that its owner truncates makes the next read of the lost pages a SIGBUS, which kills the
-//! process. `apps/bus.rs` has the handler for that; here every attached segment is registered with it,
-//! and one that was hit is detached and counted as `damaged`.
+//! A mapped file that its owner truncates makes the next read of the lost pages a SIGBUS, which
+//! kills the process. `apps/bus.rs` has the handler for that; here every attached segment is
+//! registered with it, and one that was hit is detached and counted as `damaged`.
 
 mod bus;
 
@@ -183,7 +183,8 @@ impl Apps {
                 self.quarantine.remove(name);
                 self.attached.insert(name.to_owned(), attached);
             }
-            // It vanished, or was replaced while we looked: the next scrape sees what is there then.
+            // It vanished, or was replaced while we looked: the next scrape sees what is there
+            // then.
             Err(None) => {}
             Err(Some(why)) => self.refuse(name, metadata, why, stats),
         }

@@ -6,10 +6,11 @@
 //! gateway groups -------+   (first wins)
 //! ```
 //!
-//! Order: the collector first, then the apps by name, then the pushed groups; a family that several of
-//! them have is written once, with the samples of all. When they disagree on what a name is, the first
-//! wins; the others are left out and counted ([`Skipped`]), because a page that says both is refused
-//! as a whole by its reader. A name is also taken by the samples of a family (`x_count` of histogram `x`).
+//! Order: the collector first, then the apps by name, then the pushed groups; a family that several
+//! of them have is written once, with the samples of all. When they disagree on what a name is, the
+//! first wins; the others are left out and counted ([`Skipped`]), because a page that says both is
+//! refused as a whole by its reader. A name is also taken by the samples of a family (`x_count` of
+//! histogram `x`).
 //!
 //! Foreign segments are not trusted: a name or label text that would break the page is left out.
 //!
@@ -78,8 +79,8 @@ pub fn render(sources: &[Source<'_>], format: Format, out: &mut Vec<u8>) -> Skip
     render_pieces(sources, &[], format, out, &mut |_| true)
 }
 
-/// Renders through `out`, handing it to `flush` when it is large. `flush` takes what it wants and says
-/// whether to go on; the last part is left in `out`.
+/// Renders through `out`, handing it to `flush` when it is large. `flush` takes what it wants and
+/// says whether to go on; the last part is left in `out`.
 pub fn render_pieces<'g>(
     sources: &[Source<'_>],
     pushed: &'g [std::sync::Arc<Group>],
@@ -329,9 +330,9 @@ impl Page<'_> {
     }
 }
 
-/// The buckets of an exponential histogram as a text page shows them: two an octave (bounds are powers of the root of
-/// two), since every bound is a series to its reader. The bounds are the same whatever was observed; more appear with
-/// new magnitudes.
+/// The buckets of an exponential histogram as a text page shows them: two an octave (bounds are
+/// powers of the root of two), since every bound is a series to its reader. The bounds are the same
+/// whatever was observed; more appear with new magnitudes.
 fn coarsen(fine: &[(f64, u64)], coarse: &mut Vec<(f64, u64)>) {
     coarse.clear();
     let mut inside = 0;
@@ -386,8 +387,9 @@ enum Labels {
     Broken,
 }
 
-/// Whether label text of a foreign segment is what it must be: `name="value"` joined by commas, values
-/// with `\\`, `\"` and `\n` escaped, UTF-8. By hand and in one pass: it is done for every series.
+/// Whether label text of a foreign segment is what it must be: `name="value"` joined by commas,
+/// values with `\\`, `\"` and `\n` escaped, UTF-8. By hand and in one pass: it is done for every
+/// series.
 fn inspect_labels(labels: &[u8]) -> Labels {
     if !labels.is_ascii() && std::str::from_utf8(labels).is_err() {
         return Labels::Broken;
@@ -425,8 +427,8 @@ fn inspect_labels(labels: &[u8]) -> Labels {
     clash.map_or(Labels::Sound, Labels::Clash)
 }
 
-/// The label text of one app: `app="shop"`, then what the series has. Built here and not by the encoder's
-/// prefix, because the one pass over foreign label text finds a second `app` on its way.
+/// The label text of one app: `app="shop"`, then what the series has. Built here and not by the
+/// encoder's prefix, because the one pass over foreign label text finds a second `app` on its way.
 struct AppLabels {
     text: Vec<u8>,
     prefix: usize,

@@ -1,19 +1,22 @@
 //! SIGBUS in a foreign segment: a wrong number instead of a dead process.
 //!
 //! Reading a page of a mapped file that was truncated raises SIGBUS. The handler looks whether the
-//! address lies in a registered range; then it maps zero pages from the faulting page to the end of the
-//! range, marks the range as hit, and returns: the read is done again and finds zeros, which every reader
-//! of a segment must expect anyway. Any other fault goes to the handler that was there before.
+//! address lies in a registered range; then it maps zero pages from the faulting page to the end of
+//! the range, marks the range as hit, and returns: the read is done again and finds zeros, which
+//! every reader of a segment must expect anyway. Any other fault goes to the handler that was there
+//! before.
 //!
-//! In the handler: reads of static atomics, `mmap` (a bare system call), writes of static atomics, `errno`
-//! saved. It is installed once, when the first range is registered. At most [`RANGES_MAX`] ranges.
+//! In the handler: reads of static atomics, `mmap` (a bare system call), writes of static atomics,
+//! `errno` saved. It is installed once, when the first range is registered. At most [`RANGES_MAX`]
+//! ranges.
 //!
 //! # Why the table is safe
 //!
 //! A row is taken by one `compare_exchange` on `owner`; its bounds are written before `end` becomes
-//! non-zero (release) and `end` is set to 0 before the row is given back. The handler reads `end` first
-//! (acquire). A fault in a range happens only while somebody reads that segment, who holds it mapped, and
-//! so registered: [`Watched`] holds the segment and unregisters before it lets go of it.
+//! non-zero (release) and `end` is set to 0 before the row is given back. The handler reads `end`
+//! first (acquire). A fault in a range happens only while somebody reads that segment, who holds it
+//! mapped, and so registered: [`Watched`] holds the segment and unregisters before it lets go of
+//! it.
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -88,8 +91,8 @@ impl Drop for Watched {
 }
 
 fn install() {
-    // SAFETY: plain system calls with valid pointers; `BEFORE` is written before the handler is installed
-    // and never again, so the handler's reads do not race.
+    // SAFETY: plain system calls with valid pointers; `BEFORE` is written before the handler is
+    // installed and never again, so the handler's reads do not race.
     unsafe {
         let page = libc::sysconf(libc::_SC_PAGESIZE);
         PAGE_BYTES.store(usize::try_from(page).unwrap_or(4096), Ordering::Relaxed);
@@ -112,8 +115,9 @@ fn range_of(address: usize) -> Option<(&'static Range, usize)> {
 }
 
 extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: called by the kernel with a valid `info`; `mmap` replaces pages of a range that is registered
-    // and so mapped by a segment, from the faulting page on, which could not be read anyway.
+    // SAFETY: called by the kernel with a valid `info`; `mmap` replaces pages of a range that is
+    // registered and so mapped by a segment, from the faulting page on, which could not be read
+    // anyway.
     unsafe {
         let address = (*info).si_addr() as usize;
         if let Some((range, end)) = range_of(address) {

@@ -1,13 +1,13 @@
 //! The request body: framing, limits, and the deadline of a slow sender.
 //!
 //! ```text
-//! bytes of the connection -> Framer (Content-Length or chunked) -> Decoder (decode.rs) -> Vec of the upload
+//! bytes of the connection -> Framer (Content-Length or chunked) -> Decoder (decode.rs) -> Vec
 //! ```
 //!
 //! Chunked is read strictly: hex digits, CRLF, no bare LF, sixteen digits at most, extensions and
-//! trailers skipped within [`CHUNK_EXTRAS_BYTES_MAX`] for the whole body. Nothing is ever reserved from
-//! a length that came over the wire. A body must arrive at `bytes_per_s_min` after [`BODY_GRACE_MS`], and
-//! within [`BODY_TIME_MAX_MS`] in all.
+//! trailers skipped within [`CHUNK_EXTRAS_BYTES_MAX`] for the whole body. Nothing is ever reserved
+//! from a length that came over the wire. A body must arrive at `bytes_per_s_min` after
+//! [`BODY_GRACE_MS`], and within [`BODY_TIME_MAX_MS`] in all.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,8 +235,8 @@ impl Framer {
         self.kind == Kind::Done
     }
 
-    /// Takes the next run of body data, or as much framing as there is. Call until the input is used
-    /// up or the body is done.
+    /// Takes the next run of body data, or as much framing as there is. Call until the input is
+    /// used up or the body is done.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, BodyError> {
         match self.kind {
             Kind::Done => Ok(Step { consumed: 0, data: 0..0 }),

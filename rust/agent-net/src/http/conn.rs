@@ -1,8 +1,8 @@
 //! One connection: from bytes to requests, from requests to answers.
 //!
 //! An answer that is decided before the body was read closes the connection, unless the body is at
-//! most [`SKIPPED_BYTES_MAX`] of known length: that is skipped. Requests in one read are answered in order
-//! until `out` holds [`OUT_BYTES_MAX`].
+//! most [`SKIPPED_BYTES_MAX`] of known length: that is skipped. Requests in one read are answered
+//! in order until `out` holds [`OUT_BYTES_MAX`].
 
 use super::body::{BodyError, Charge, Framer};
 use super::decode::{Coding, Decoder};

@@ -1,5 +1,5 @@
-//! Whole requests through the engine, as the event loop would drive it: split anywhere, pipelined, late,
-//! too large, malformed. The answer never depends on how the bytes arrive.
+//! Whole requests through the engine, as the event loop would drive it: split anywhere, pipelined,
+//! late, too large, malformed. The answer never depends on how the bytes arrive.
 
 use std::io::{Read, Write};
 
@@ -79,7 +79,8 @@ impl Bench {
         Bench { service, ledger: Ledger::default(), segment }
     }
 
-    /// Sends the parts one after the other; gives what came back and whether the connection was closed.
+    /// Sends the parts one after the other; gives what came back and whether the connection was
+    /// closed.
     fn exchange(&mut self, parts: &[&[u8]]) -> (String, bool) {
         let (bytes, closed, _) = self.exchange_raw(parts);
         (undated(&bytes), closed)

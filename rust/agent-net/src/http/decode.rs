@@ -1,8 +1,8 @@
 //! One streaming wrapper for every `Content-Encoding`: gzip, deflate (zlib), zstd, identity.
 //!
 //! All codings pass the same loop and so the same limits: bytes as sent, bytes after decompression,
-//! growth (see `body.rs`). One layer only; bytes after the end of the compressed stream are refused;
-//! a zstd frame may not ask for a window over 2^[`ZSTD_WINDOW_LOG_MAX`] bytes.
+//! growth (see `body.rs`). One layer only; bytes after the end of the compressed stream are
+//! refused; a zstd frame may not ask for a window over 2^[`ZSTD_WINDOW_LOG_MAX`] bytes.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};

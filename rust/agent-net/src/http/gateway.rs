@@ -1,22 +1,25 @@
 //! The Pushgateway: groups of metrics that batch jobs push and nobody else owns.
 //!
-//! A pushed value is what the job says it is, not something to add to; so groups do not go through cells.
-//! Each group is one small file in `gateway.v1` inside the folder of segments (`gateway_file.rs` has its
-//! format), written beside and renamed into place: every worker sees the same groups, a reader sees all of
-//! a push or none, and groups survive every process, as segments do. Workers keep what they read until a
-//! file's identity, time or size changes.
+//! A pushed value is what the job says it is, not something to add to; so groups do not go through
+//! cells. Each group is one small file in `gateway.v1` inside the folder of segments
+//! (`gateway_file.rs` has its format), written beside and renamed into place: every worker sees the
+//! same groups, a reader sees all of a push or none, and groups survive every process, as segments
+//! do. Workers keep what they read until a file's identity, time or size changes.
 //!
 //! - PUT replaces the group, POST only the families it names, DELETE removes the group.
 //! - Labels of the path win over labels of the body; without an `instance`, `instance=""` is added.
-//! - Refused as a whole, with the line: malformed text, time stamps, series that are there twice, families
-//!   called `push_time_seconds` or `push_failure_time_seconds`, a type other than in another group.
+//! - Refused as a whole, with the line: malformed text, time stamps, series that are there twice,
+//!   families called `push_time_seconds` or `push_failure_time_seconds`, a type other than in
+//!   another group.
 //! - Types are kept: a pushed counter is shown as a counter with the pushed value.
 //! - Each group shows `push_time_seconds` and `push_failure_time_seconds` (0 = never).
 //!
-//! Limits: [`GROUPS_MAX`] groups, [`BYTES_MAX`] bytes in all; more is refused with 507. Writers take turns by
-//! a lock on a file of the folder, waited for up to [`LOCK_WAIT`] (then 503); only render threads do.
+//! Limits: [`GROUPS_MAX`] groups, [`BYTES_MAX`] bytes in all; more is refused with 507. Writers
+//! take turns by a lock on a file of the folder, waited for up to [`LOCK_WAIT`] (then 503); only
+//! render threads do.
 //!
-//! Not promised: protobuf bodies, groups that outlive the folder (a reboot, for `/dev/shm`), merging of help.
+//! Not promised: protobuf bodies, groups that outlive the folder (a reboot, for `/dev/shm`),
+//! merging of help.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -266,8 +269,8 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
     Ok(families)
 }
 
-/// The labels of a series with those of its group, which win. An empty `instance` is written out: it keeps
-/// a scraper that honours labels from adding its own.
+/// The labels of a series with those of its group, which win. An empty `instance` is written out:
+/// it keeps a scraper that honours labels from adding its own.
 pub fn label_text(own: &[(&str, std::borrow::Cow<'_, str>)], key: &GroupKey) -> String {
     let own = own.iter().filter(|(name, _)| !key.has(name)).map(|(n, v)| (*n, v.as_ref()));
     let group = key.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -313,7 +316,8 @@ fn write_group(folder: &Path, group: &Group) -> Result<(), PutError> {
     if used + text.len() as u64 > BYTES_MAX {
         return Err(PutError::Full);
     }
-    // Only the holder of the lock writes, so one name is enough, and a killed writer leaves one file.
+    // Only the holder of the lock writes, so one name is enough, and a killed writer leaves one
+    // file.
     let beside = folder.join("next.tmp");
     let result = (|| {
         let mut file = OpenOptions::new()

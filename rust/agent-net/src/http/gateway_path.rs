@@ -1,8 +1,8 @@
 //! The grouping key of the Pushgateway paths: `job/J{/LABEL/VALUE}`, with `@base64` behind a name.
 //!
-//! Values are percent-encoded, or URL-safe base64 (with or without padding; `=` is the empty value). The
-//! job may not be empty, label names must be Prometheus names that mean nothing to a scraper (`le`, `__x`),
-//! no label comes twice, and `job` comes only in front.
+//! Values are percent-encoded, or URL-safe base64 (with or without padding; `=` is the empty
+//! value). The job may not be empty, label names must be Prometheus names that mean nothing to a
+//! scraper (`le`, `__x`), no label comes twice, and `job` comes only in front.
 
 use agent_wire::{labels, Limits};
 

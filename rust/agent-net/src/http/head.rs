@@ -2,14 +2,16 @@
 //!
 //! Two steps, so that the answer never depends on how the bytes were cut into segments:
 //!
-//! 1. [`HeadScan`] finds the empty line that ends the head. It looks at each byte once, however many
-//!    reads bring it, and refuses bare LF, folded lines and a first byte that starts no method.
-//! 2. [`Head::parse`] reads the complete head with `httparse` and applies the strict rules that keep
-//!    two readers of one byte stream in agreement (request smuggling): one `Host`, at most one
-//!    `Content-Length` of digits only, never beside `Transfer-Encoding`, which may only say `chunked`.
+//! 1. [`HeadScan`] finds the empty line that ends the head. It looks at each byte once, however
+//!    many reads bring it, and refuses bare LF, folded lines and a first byte that starts no method.
+//! 2. [`Head::parse`] reads the complete head with `httparse` and applies the strict rules that
+//!    keep two readers of one byte stream in agreement (request smuggling): one `Host`, at most one
+//!    `Content-Length` of digits only, never beside `Transfer-Encoding`, which may only say
+//!    `chunked`.
 //!
-//! Limits: a size for the head (empty line included), [`HEADERS_MAX`] lines, [`TARGET_BYTES_MAX`] for the target.
-//! Not promised: HTTP/2 (its preface gets 505), `Upgrade` (ignored), trailers (read, then forgotten).
+//! Limits: a size for the head (empty line included), [`HEADERS_MAX`] lines, [`TARGET_BYTES_MAX`]
+//! for the target. Not promised: HTTP/2 (its preface gets 505), `Upgrade` (ignored), trailers
+//! (read, then forgotten).
 
 use std::mem::MaybeUninit;
 

@@ -1,15 +1,17 @@
 //! Liveness and readiness: two questions, each answered with its reasons.
 //!
 //! *Alive* means that this event loop runs; whoever can read the answer knows it. It is never "no"
-//! because something else is down. *Ready* means that new work is welcome: the supervisor runs with all
-//! children, this worker is not draining, and the segment is shared memory.
+//! because something else is down. *Ready* means that new work is welcome: the supervisor runs with
+//! all children, this worker is not draining, and the segment is shared memory.
 //!
 //! The supervisor's `state` line is a JSON object. Looked at here: `ready` (boolean), or without it
-//! `phase` (ready when `"running"`); `why` (string or array of strings) as the reasons of a "no"; and
-//! `checks`, an array of `{"name": .., "ok": .., "why": ..}`. The rest is for the status page. Before the
-//! first such line the worker is not ready.
+//! `phase` (ready when `"running"`); `why` (string or array of strings) as the reasons of a "no";
+//! and
+//! `checks`, an array of `{"name": .., "ok": .., "why": ..}`. The rest is for the status page.
+//! Before the first such line the worker is not ready.
 //!
-//! Answers: 200 `ok`, or 503 with one line for each reason; with `?verbose` one line for each check,
+//! Answers: 200 `ok`, or 503 with one line for each reason; with `?verbose` one line for each
+//! check,
 //! `[+]` or `[-]` in front.
 
 use serde::Deserialize;

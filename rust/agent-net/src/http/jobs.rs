@@ -1,8 +1,8 @@
 //! What render threads do: whole answers, from the status line to the last chunk.
 //!
-//! A page that fits into one piece has a `Content-Length`; a longer one is chunked, each piece being sent
-//! when it is full (`stream.rs` has the back-pressure). An answer that is given up is broken off: in
-//! HTTP/1.1 the missing last chunk tells the reader.
+//! A page that fits into one piece has a `Content-Length`; a longer one is chunked, each piece
+//! being sent when it is full (`stream.rs` has the back-pressure). An answer that is given up is
+//! broken off: in HTTP/1.1 the missing last chunk tells the reader.
 
 use std::io::Write;
 use std::sync::{Arc, PoisonError};

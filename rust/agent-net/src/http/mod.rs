@@ -3,32 +3,33 @@
 //! ```text
 //! engine --bytes--> HttpService::on_bytes --> head.rs -> routes.rs -> answer in `out`
 //!                                                 \-> body.rs, decode.rs -> push.rs -> apply
-//!                                                  \-> pool.rs (threads): scrape, status, gateway -> Stream
+//!                                                  \-> pool.rs (threads): pages, groups -> Stream
 //! ```
 //!
 //! # The contract with the event loop
 //!
-//! - `on_bytes` gets what arrived and says how much of it is done with. It keeps unfinished heads and
-//!   bodies itself, in the boxed [`HttpState`]; a connection that is idle between requests has none.
+//! - `on_bytes` gets what arrived and says how much of it is done with. It keeps unfinished heads
+//!   and bodies itself, in the boxed [`HttpState`]; an idle connection has none.
 //! - [`Next::Read`]: everything was consumed, wait for more. `out` is empty.
-//! - [`Next::Write`]: write `out`. Bytes not consumed are pipelined requests: keep them, and call again
-//!   with them (before reading more) when `out` is written.
+//! - [`Next::Write`]: write `out`. Bytes not consumed are pipelined requests: keep them, and call
+//!   again with them (before reading more) when `out` is written.
 //! - [`Next::WriteThenClose`]: write `out`, shut down the sending side, read and forget what still
 //!   comes for a moment (else the answer is lost in a reset), close.
-//! - [`Next::Stream`]: write `out`, then the chunks of the stream as [`Stream::take`] gives them, waiting
-//!   on [`Stream::fd`]; do not read meanwhile. After [`Taken::End`] go on as after `Write`, or close when it
-//!   says so; after [`Taken::Broken`] close at once.
-//! - [`HttpService::deadline_ms`] says when to call [`HttpService::on_deadline`]; without state there is
-//!   none, and the idle time-out is the loop's own.
+//! - [`Next::Stream`]: write `out`, then the chunks of the stream as [`Stream::take`] gives them,
+//!   waiting on [`Stream::fd`]; do not read meanwhile. After [`Taken::End`] go on as after `Write`,
+//!   or close when it says so; after [`Taken::Broken`] close at once.
+//! - [`HttpService::deadline_ms`] says when to call [`HttpService::on_deadline`]; without state
+//!   there is none, and the idle time-out is the loop's own.
 //! - Every second, and before the worker exits: [`HttpService::publish`].
 //!
 //! # Limits
 //!
-//! Head 16 KiB, 64 headers, target 4 KiB, 5 s; body 4 MiB compressed, 16 MiB plain, growth 100, 1 KiB/s;
-//! bodies of one worker together 64 MiB; answers of threads 2 at a time, 256 waiting, 4 chunks of 64 KiB
-//! each. All from [`crate::config::Limits`] where it names them.
+//! Head 16 KiB, 64 headers, target 4 KiB, 5 s; body 4 MiB compressed, 16 MiB plain, growth 100, 1
+//! KiB/s; bodies of one worker together 64 MiB; answers of threads 2 at a time, 256 waiting, 4
+//! chunks of 64 KiB each. All from [`crate::config::Limits`] where it names them.
 //!
-//! Not promised: HTTP/2, TLS, `Upgrade`, range requests, conditional requests, several content codings.
+//! Not promised: HTTP/2, TLS, `Upgrade`, range requests, conditional requests, several content
+//! codings.
 
 mod answer;
 mod body;

@@ -1,7 +1,7 @@
 //! The status page: three files in the binary, no resource from elsewhere.
 //!
-//! The script reads `/v1/status` and writes text nodes only; the security policy lets it load nothing and
-//! send nothing but that request, so a label value that looks like HTML stays text.
+//! The script reads `/v1/status` and writes text nodes only; the security policy lets it load
+//! nothing and send nothing but that request, so a label value that looks like HTML stays text.
 
 use super::routes::Route;
 

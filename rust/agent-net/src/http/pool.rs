@@ -1,8 +1,8 @@
 //! The threads that do what may take long: render a scrape, read and write groups of the gateway.
 //!
-//! At most [`THREADS_MAX`] per worker, started when there is work and gone after [`IDLE`] without, so
-//! that an idle worker has none. Jobs wait in a queue of [`JOBS_MAX`]; more are refused, which the
-//! caller answers with 503. A panicking job ends as a broken answer, not as a dead worker.
+//! At most [`THREADS_MAX`] per worker, started when there is work and gone after [`IDLE`] without,
+//! so that an idle worker has none. Jobs wait in a queue of [`JOBS_MAX`]; more are refused, which
+//! the caller answers with 503. A panicking job ends as a broken answer, not as a dead worker.
 
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -1,17 +1,18 @@
 //! `POST /v1/push`: JSON samples into cells, and the account of what became of them.
 //!
-//! The answer is `{"accepted":n,"rejected":m,"errors":[{"index":i,"reason":"..","detail":".."}]}`; `index`
-//! counts the samples of the body from 0, at most `refusals_listed_max` errors are listed.
+//! The answer is `{"accepted":n,"rejected":m,"errors":[{"index":i,"reason":"..","detail":".."}]}`;
+//! `index` counts the samples of the body from 0, at most `refusals_listed_max` errors are listed.
 //!
 //! | status | meaning | retry |
 //! |---|---|---|
 //! | 200 | every sample was accepted | no |
 //! | 207 | some were accepted, the others are listed | no: those accepted would count twice |
 //! | 400 | none could be accepted | not unchanged |
-//! | 503 | none was accepted, and only limits or memory were in the way | yes, after `Retry-After` |
+//! | 503 | none was accepted, for limits or memory only | yes, after `Retry-After` |
 //!
 //! A body that breaks off, or whose framing or compression is broken, is applied not at all.
-//! A sample with several values is rejected when one of them is; `detail` says how many were applied.
+//! A sample with several values is rejected when one of them is; `detail` says how many were
+//! applied.
 
 use agent_wire::push_json::{self, Body, PushSample};
 use agent_wire::{labels, Limits};
@@ -43,8 +44,8 @@ impl Form {
     }
 }
 
-/// Whether a body for the gateway may be Prometheus text. `curl --data-binary` says that it is a form;
-/// the Pushgateway takes that, and so do we.
+/// Whether a body for the gateway may be Prometheus text. `curl --data-binary` says that it is a
+/// form; the Pushgateway takes that, and so do we.
 pub fn is_prometheus_text(content_type: Option<&[u8]>) -> bool {
     let Some(value) = content_type else { return true };
     let media = media_type(value);

@@ -1,7 +1,7 @@
 //! Writing answers: status line, headers, body, always complete and in one buffer.
 //!
-//! Every answer has `Date`, `Content-Type` and `X-Content-Type-Options`; its length is known or it is
-//! chunked (HTTP/1.1) or ends with the connection (HTTP/1.0).
+//! Every answer has `Date`, `Content-Type` and `X-Content-Type-Options`; its length is known or it
+//! is chunked (HTTP/1.1) or ends with the connection (HTTP/1.0).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,8 @@
 //! What the HTTP engine, the scrapes and the gateway count about themselves.
 //!
-//! Counted in this process, added to the collector's segment by [`Stats::publish`], which the engine
-//! calls every second and before it exits. A killed worker loses at most the last second of these
-//! counts; samples are counted by the ledger, not here.
+//! Counted in this process, added to the collector's segment by [`Stats::publish`], which the
+//! engine calls every second and before it exits. A killed worker loses at most the last second of
+//! these counts; samples are counted by the ledger, not here.
 //!
 //! | metric | labels | counts |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `agent_http_jobs_panicked` | | answers lost to a bug |
 //! | `agent_scrapes_broken` | | answers given up because the reader was too slow or left |
 //! | `agent_scrape_families_skipped` | `reason` | families left out of a page |
-//! | `agent_apps_refused` | `reason` | looks at a file in the folder of segments that was not used |
+//! | `agent_apps_refused` | `reason` | files in the folder of segments that were not used |
 //! | `agent_gateway_refused` | `reason` | pushes to the gateway that were refused |
 //! | `agent_scrape_duration_seconds` | | from the start of a scrape to its last byte handed over |
 
@@ -86,7 +86,8 @@ struct Inner {
 }
 
 impl Stats {
-    /// `labels` is canonical label text. Its values come from tables in this program, never from input.
+    /// `labels` is canonical label text. Its values come from tables in this program, never from
+    /// input.
     pub fn add(&self, count: Count, labels: &str, n: u64) {
         if n == 0 {
             return;

@@ -14,7 +14,8 @@
 //! | `cut` | what was left out because of the limits below |
 //!
 //! Totals are totals: rates are the reader's business (two documents and their `unix_ms`). At most
-//! [`OWN_MAX`] + [`WINDOWS_MAX`] samples, [`TOP_MAX`] families, [`EVENTS_MAX`] events of 300 characters.
+//! [`OWN_MAX`] + [`WINDOWS_MAX`] samples, [`TOP_MAX`] families, [`EVENTS_MAX`] events of 300
+//! characters.
 
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -180,7 +181,10 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
 
 /// The last events and service checks, newest first.
 fn events(segment: &Segment) -> Vec<Json> {
-    let row = |(unix_ms, text): (u64, String)| json!({"unix_ms": unix_ms, "text": text.chars().take(EVENT_CHARS_MAX).collect::<String>()});
+    let row = |(unix_ms, text): (u64, String)| {
+        let text: String = text.chars().take(EVENT_CHARS_MAX).collect();
+        json!({"unix_ms": unix_ms, "text": text})
+    };
     recent_events(segment).into_iter().rev().take(EVENTS_MAX).map(row).collect()
 }
 

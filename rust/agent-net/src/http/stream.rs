@@ -5,10 +5,10 @@
 //!                 waits when full        eventfd: readable while there is something to take
 //! ```
 //!
-//! At most [`CHUNKS_MAX`] chunks wait, so a slow reader costs a bounded amount of memory and holds up
-//! only the thread that renders for it. When it takes nothing for the sink's time limit the render
-//! thread gives up and the answer is broken off: the connection must be closed. The event loop never
-//! waits. Either side may be dropped at any time.
+//! At most [`CHUNKS_MAX`] chunks wait, so a slow reader costs a bounded amount of memory and holds
+//! up only the thread that renders for it. When it takes nothing for the sink's time limit the
+//! render thread gives up and the answer is broken off: the connection must be closed. The event
+//! loop never waits. Either side may be dropped at any time.
 
 use std::collections::VecDeque;
 use std::fs::File;
