@@ -370,8 +370,13 @@ fn put_known(
             outcome
         }
         (Target::Unique(series), Value::Set(member)) => {
-            writer.record(series, RecordKind::Unique, unique_hash(salt, member));
-            Outcome::Applied
+            // A record does not look at its series: this does, and makes one that is about to
+            // expire come back.
+            let outcome = writer.shift(series, 0.0);
+            if outcome == Outcome::Applied {
+                writer.record(series, RecordKind::Unique, unique_hash(salt, member));
+            }
+            outcome
         }
         (Target::Refused(reason), _) => return Some(Err(*reason)),
         // A rule made a gauge something else; a shift is no value for it.

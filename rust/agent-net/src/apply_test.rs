@@ -108,6 +108,27 @@ fn a_removed_series_is_found_again() {
 }
 
 #[test]
+fn a_member_of_a_removed_set_goes_to_its_new_series() {
+    let segment = segment(1000);
+    let mut applier = applier(&segment, "");
+    let _ = applier.batch().line(SOURCE, b"users:ann|s");
+    let shape = Shape::Gauge(GaugeMode::MostRecent);
+    let spec = MetricSpec { name: "users_unique", help: "", unit: "", shape };
+    let metric = applier.writer().metric(&spec).expect("registered");
+    assert!(applier.writer().remove(metric, ""));
+    let _ = applier.batch().line(SOURCE, b"users:bob|s");
+    let mut known = Vec::new();
+    let mut reader = segment.ring_reader(applier.writer().slot()).expect("a ring");
+    reader.drain(|entry| {
+        if let Entry::Value { series, .. } = entry {
+            known.push(segment.describe(series).is_some());
+        }
+    });
+    assert_eq!(known, [false, true]);
+    assert_eq!(ledger(&totals(&segment)), (2.0, 2.0, 0.0));
+}
+
+#[test]
 fn a_label_bomb_ends_in_the_overflow_series_and_loses_nothing() {
     let segment = segment(100);
     let mut applier = applier(&segment, "");

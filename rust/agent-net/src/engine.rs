@@ -16,6 +16,9 @@
 //! Deadlines: a request by what HTTP says; written bytes that nobody takes, [`WRITE_TIMEOUT_MS`]; idle
 //! connections by protocol. They are at most one tick late.
 
+mod orders;
+mod timing;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -25,17 +28,17 @@ use agent_shm::Segment;
 use crate::apply::Applier;
 use crate::config::{ListenerSource, WorkerConfig};
 use crate::conns::{Conns, Sent, SPECIAL_BIT, STREAM_BIT};
-use crate::control::{Control, Level, Order};
+use crate::control::{Control, Level};
 use crate::datagram::{self, Receiver, Socket};
-use crate::exchange::LINGER_MS;
 use crate::http::HttpService;
 use crate::listen::{CloseReason, Listening, Spare};
 use crate::memory::Memory;
 use crate::nap::Nap;
-use crate::slab::{flag, Conn, Protocol, NONE};
+use crate::slab::{flag, Protocol};
 use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
-use crate::wheel::{tick_after, tick_of, TICK_MS};
+use crate::wheel::TICK_MS;
+use timing::Timeouts;
 
 /// Bytes taken with one read.
 pub const READ_BYTES: usize = 128 << 10;
@@ -59,45 +62,6 @@ enum Phase {
     Running,
     Draining { until_ms: u64 },
     Stopped,
-}
-
-struct Timeouts {
-    http_idle_ms: u64,
-    stream_idle_ms: u64,
-    drain_ms: u64,
-    memory_used_ratio_max: f64,
-}
-
-impl Timeouts {
-    fn new(config: &WorkerConfig) -> Timeouts {
-        let ms = |seconds: f64| (seconds.max(0.0) * 1000.0) as u64;
-        Timeouts {
-            http_idle_ms: ms(config.limits.http_idle_timeout_s),
-            stream_idle_ms: ms(config.limits.stream_idle_timeout_s),
-            drain_ms: ms(config.drain_timeout_s),
-            memory_used_ratio_max: config.limits.memory_used_ratio_max,
-        }
-    }
-
-    fn idle_ms(&self, protocol: Protocol) -> u64 {
-        match protocol {
-            Protocol::Http => self.http_idle_ms,
-            _ => self.stream_idle_ms,
-        }
-    }
-
-    /// The tick at which the connection is due, as things stand.
-    fn deadline(&self, conn: &Conn, request_ms: Option<u64>) -> u32 {
-        if let Some(at_ms) = request_ms {
-            return tick_after(at_ms);
-        }
-        let after_ms = match (conn.has(flag::CLOSING), conn.has(flag::WANTS_WRITE)) {
-            (_, true) => WRITE_TIMEOUT_MS,
-            (true, false) => LINGER_MS,
-            (false, false) => self.idle_ms(conn.protocol),
-        };
-        tick_after(u64::from(conn.seen) * TICK_MS + after_ms)
-    }
 }
 
 /// Self-metrics of the loop.
@@ -397,191 +361,5 @@ impl Engine {
         }
         self.figures.panics.add(self.applier.writer(), 1);
         self.log(Level::Error, "a panic was caught in the data plane: please report it");
-    }
-
-    // Deadlines.
-
-    /// The tick at which a new connection of this kind is looked at first.
-    pub(crate) fn idle_deadline(&self, protocol: Protocol) -> u32 {
-        tick_after(self.conns.now_ms + self.timeouts.idle_ms(protocol))
-    }
-
-    /// Makes sure that the connection is looked at in time.
-    pub(crate) fn file(&mut self, index: u32) {
-        let request_ms = self.request_deadline(index);
-        let deadline = self.timeouts.deadline(self.conns.at(index), request_ms);
-        self.conns.wheel.file(&mut self.conns.slab, index, deadline);
-    }
-
-    fn expire(&mut self, index: u32) {
-        let conn = self.conns.at(index);
-        let (closes, waits) = (conn.has(flag::CLOSING), conn.has(flag::WANTS_WRITE));
-        if waits {
-            self.close(index, CloseReason::SlowReader);
-        } else if closes {
-            self.close(index, CloseReason::Answered);
-        } else if self.request_deadline(index).is_some() {
-            self.late_http(index);
-        } else if self.conns.busy(index).is_some_and(|side| side.stream.is_some()) {
-            // The render thread has limits of its own and will say when it gives up.
-            self.conns.touch(index);
-            self.file(index);
-        } else {
-            self.close(index, CloseReason::Idle);
-        }
-    }
-
-    fn tick(&mut self) {
-        let now = tick_of(self.conns.now_ms);
-        let mut due = std::mem::take(&mut self.due);
-        let Conns { wheel, slab, pool, .. } = &mut self.conns;
-        let timeouts = &self.timeouts;
-        wheel.advance(slab, now, &mut due, |slab, index| {
-            let conn = slab.at(index);
-            let side = pool.find(conn.side);
-            timeouts.deadline(conn, side.and_then(|side| HttpService::deadline_ms(&side.http)))
-        });
-        for index in due.drain(..) {
-            self.expire(index);
-        }
-        self.due = due;
-        if self.conns.now_ms >= self.published_ms + 1000 {
-            self.tick_second();
-        }
-    }
-
-    fn tick_second(&mut self) {
-        let now_ms = self.conns.now_ms;
-        self.published_ms = now_ms;
-        self.applier.tick(now_ms);
-        self.look_at_memory();
-        let writer = self.applier.writer();
-        for listening in &mut self.listeners {
-            listening.publish(writer);
-            if std::mem::take(&mut listening.is_paused) && self.phase == Phase::Running {
-                let token = SPECIAL_BIT | u64::from(listening.number);
-                // When it fails again, accepting will say so.
-                let _ = self.conns.epoll.add(listening.fd, token, listening.interest());
-            }
-        }
-        for (socket, _) in &mut self.datagrams {
-            socket.publish(writer);
-        }
-        self.http.publish(writer);
-        let figures = &mut self.figures;
-        figures.wakeups.add(writer, std::mem::take(&mut self.wakeups));
-        figures.panics.add(writer, 0);
-        figures.logs_dropped.add(writer, self.control.take_logs_dropped());
-        figures.side_bytes.set(writer, self.conns.pool.input_bytes() as f64);
-        let sources = self.applier.admission().sources() as f64;
-        figures.sources.set(self.applier.writer(), sources);
-        self.control.flush();
-    }
-
-    fn look_at_memory(&mut self) {
-        let Some(usage) = self.memory.usage() else { return };
-        let (ratio, most) = (usage.ratio(), self.timeouts.memory_used_ratio_max);
-        let was_short = self.applier.admission().memory_is_short();
-        // A little below the watermark it is lifted again, so that it does not flicker.
-        let is_short = most < 1.0 && ratio >= if was_short { most * 0.97 } else { most };
-        self.applier.admission().set_memory_is_short(is_short);
-        let writer = self.applier.writer();
-        self.figures.memory_used.set(writer, ratio);
-        self.figures.memory_limit.set(writer, usage.limit_bytes as f64);
-        if is_short != was_short {
-            let now =
-                if is_short { "above the watermark: samples are shed" } else { "enough again" };
-            self.log(Level::Warning, &format!("memory is {now} ({:.0} % used)", ratio * 100.0));
-        }
-    }
-
-    // Orders.
-
-    fn listen_to_supervisor(&mut self) {
-        let mut orders = Vec::new();
-        self.control.read(&mut orders);
-        for order in orders {
-            match order {
-                Order::Drain => self.begin_drain(),
-                Order::Stop => self.phase = Phase::Stopped,
-                Order::State(json) => self.http.set_state(&json),
-                Order::Reload(json) => self.reload(&json),
-                Order::Gone => {
-                    self.conns.epoll.remove(self.control.fd());
-                    self.begin_drain();
-                }
-            }
-        }
-    }
-
-    fn reload(&mut self, json: &str) {
-        let result = WorkerConfig::from_json(json.as_bytes())
-            .map_err(|error| error.to_string())
-            .and_then(|config| {
-                self.applier.reload(&config, connections_max(&config))?;
-                Ok(config)
-            });
-        match result {
-            Ok(config) => {
-                self.http.reload(&config);
-                self.timeouts = Timeouts::new(&config);
-                if config.limits.memory_bytes_max != self.memory_bytes_max {
-                    self.memory_bytes_max = config.limits.memory_bytes_max;
-                    self.memory = Memory::new(self.memory_bytes_max, config.workers);
-                }
-                self.control.say("reloaded");
-            }
-            Err(why) => self.control.say(&format!("refused {why}")),
-        }
-    }
-
-    fn begin_drain(&mut self) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let until_ms = self.conns.now_ms + self.timeouts.drain_ms;
-        self.phase = Phase::Draining { until_ms };
-        for listening in &self.listeners {
-            self.conns.epoll.remove(listening.fd);
-        }
-        self.http.set_draining();
-    }
-
-    /// Whether all is done. While it is not: closes what is quiet, and when the time is over everything.
-    fn is_finished(&mut self) -> bool {
-        let until_ms = match self.phase {
-            Phase::Running => return false,
-            Phase::Stopped => 0,
-            Phase::Draining { until_ms } => until_ms,
-        };
-        if self.conns.slab.open() > 0 && self.conns.now_ms >= self.swept_ms + TICK_MS {
-            self.swept_ms = self.conns.now_ms;
-            self.sweep(self.conns.now_ms >= until_ms);
-        }
-        if self.conns.slab.open() > 0 {
-            return false;
-        }
-        if self.phase != Phase::Stopped {
-            for number in 0..self.datagrams.len() {
-                self.receive(number, LAST_BATCHES_MAX);
-            }
-        }
-        self.tick_second();
-        true
-    }
-
-    fn sweep(&mut self, is_over: bool) {
-        let now_ms = self.conns.now_ms;
-        for index in self.conns.slab.open_from(0, usize::MAX) {
-            let conn = self.conns.at(index);
-            let quiet_ms = if conn.protocol == Protocol::Http { 0 } else { QUIET_MS };
-            let is_quiet = (u64::from(conn.seen) + 1) * TICK_MS + quiet_ms <= now_ms;
-            let is_idle = conn.side == NONE && !conn.has(flag::CLOSING);
-            if is_over {
-                self.close(index, CloseReason::DrainTimeout);
-            } else if is_quiet && is_idle {
-                self.close(index, CloseReason::Drain);
-            }
-        }
     }
 }

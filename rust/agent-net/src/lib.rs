@@ -15,9 +15,13 @@
 //! | [`engine`] | the event loop: readiness, deadlines, drain |
 //! | [`listen`] | adopting listeners and accepting connections |
 //! | [`slab`], [`wheel`] | connections in 64 bytes each; deadlines without timers |
-//! | [`datagram`], [`stream`] | receiving in batches; lines of a stream |
-//! | [`apply`] | decoded samples into cells, rejections into the ledger |
-//! | [`admission`] | who may send how much |
+//! | [`side`], [`conns`] | what a busy connection owns; all of a connection kept in step |
+//! | [`datagram`], [`nap`] | receiving in batches, and letting them gather |
+//! | [`stream`], [`lines`] | lines of a stream; their connections |
+//! | [`exchange`] | the connections of HTTP |
+//! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
+//! | [`admission`], [`memory`] | who may send how much; how much memory is left |
+//! | [`system`] | system calls |
 //! | [`telemetry`] | the table of self-metrics |
 //! | [`window`], [`unique`], [`aggregator`] | sliding quantiles and unique counts from the rings |
 //! | [`events`] | the last events, where the status page finds them |

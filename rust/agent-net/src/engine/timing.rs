@@ -1,0 +1,147 @@
+//! The loop's clockwork: deadlines every tick, publishing and memory every second.
+
+use super::{Engine, Phase, WRITE_TIMEOUT_MS};
+use crate::config::WorkerConfig;
+use crate::conns::{Conns, SPECIAL_BIT};
+use crate::control::Level;
+use crate::exchange::LINGER_MS;
+use crate::http::HttpService;
+use crate::listen::CloseReason;
+use crate::slab::{flag, Conn, Protocol};
+use crate::wheel::{tick_after, tick_of, TICK_MS};
+
+/// Times of the config, in the loop's unit.
+pub(super) struct Timeouts {
+    http_idle_ms: u64,
+    stream_idle_ms: u64,
+    pub(super) drain_ms: u64,
+    memory_used_ratio_max: f64,
+}
+
+impl Timeouts {
+    pub(super) fn new(config: &WorkerConfig) -> Timeouts {
+        let ms = |seconds: f64| (seconds.max(0.0) * 1000.0) as u64;
+        Timeouts {
+            http_idle_ms: ms(config.limits.http_idle_timeout_s),
+            stream_idle_ms: ms(config.limits.stream_idle_timeout_s),
+            drain_ms: ms(config.drain_timeout_s),
+            memory_used_ratio_max: config.limits.memory_used_ratio_max,
+        }
+    }
+
+    fn idle_ms(&self, protocol: Protocol) -> u64 {
+        match protocol {
+            Protocol::Http => self.http_idle_ms,
+            _ => self.stream_idle_ms,
+        }
+    }
+
+    /// The tick at which the connection is due, as things stand.
+    fn deadline(&self, conn: &Conn, request_ms: Option<u64>) -> u32 {
+        if let Some(at_ms) = request_ms {
+            return tick_after(at_ms);
+        }
+        let after_ms = match (conn.has(flag::CLOSING), conn.has(flag::WANTS_WRITE)) {
+            (_, true) => WRITE_TIMEOUT_MS,
+            (true, false) => LINGER_MS,
+            (false, false) => self.idle_ms(conn.protocol),
+        };
+        tick_after(u64::from(conn.seen) * TICK_MS + after_ms)
+    }
+}
+
+impl Engine {
+    /// The tick at which a new connection of this kind is looked at first.
+    pub(crate) fn idle_deadline(&self, protocol: Protocol) -> u32 {
+        tick_after(self.conns.now_ms + self.timeouts.idle_ms(protocol))
+    }
+
+    /// Makes sure that the connection is looked at in time.
+    pub(crate) fn file(&mut self, index: u32) {
+        let request_ms = self.request_deadline(index);
+        let deadline = self.timeouts.deadline(self.conns.at(index), request_ms);
+        self.conns.wheel.file(&mut self.conns.slab, index, deadline);
+    }
+
+    fn expire(&mut self, index: u32) {
+        let conn = self.conns.at(index);
+        let (closes, waits) = (conn.has(flag::CLOSING), conn.has(flag::WANTS_WRITE));
+        if waits {
+            self.close(index, CloseReason::SlowReader);
+        } else if closes {
+            self.close(index, CloseReason::Answered);
+        } else if self.request_deadline(index).is_some() {
+            self.late_http(index);
+        } else if self.conns.busy(index).is_some_and(|side| side.stream.is_some()) {
+            // The render thread has limits of its own and will say when it gives up.
+            self.conns.touch(index);
+            self.file(index);
+        } else {
+            self.close(index, CloseReason::Idle);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = tick_of(self.conns.now_ms);
+        let mut due = std::mem::take(&mut self.due);
+        let Conns { wheel, slab, pool, .. } = &mut self.conns;
+        let timeouts = &self.timeouts;
+        wheel.advance(slab, now, &mut due, |slab, index| {
+            let conn = slab.at(index);
+            let side = pool.find(conn.side);
+            timeouts.deadline(conn, side.and_then(|side| HttpService::deadline_ms(&side.http)))
+        });
+        for index in due.drain(..) {
+            self.expire(index);
+        }
+        self.due = due;
+        if self.conns.now_ms >= self.published_ms + 1000 {
+            self.tick_second();
+        }
+    }
+
+    pub(super) fn tick_second(&mut self) {
+        let now_ms = self.conns.now_ms;
+        self.published_ms = now_ms;
+        self.applier.tick(now_ms);
+        self.look_at_memory();
+        let writer = self.applier.writer();
+        for listening in &mut self.listeners {
+            listening.publish(writer);
+            if std::mem::take(&mut listening.is_paused) && self.phase == Phase::Running {
+                let token = SPECIAL_BIT | u64::from(listening.number);
+                // When it fails again, accepting will say so.
+                let _ = self.conns.epoll.add(listening.fd, token, listening.interest());
+            }
+        }
+        for (socket, _) in &mut self.datagrams {
+            socket.publish(writer);
+        }
+        self.http.publish(writer);
+        let figures = &mut self.figures;
+        figures.wakeups.add(writer, std::mem::take(&mut self.wakeups));
+        figures.panics.add(writer, 0);
+        figures.logs_dropped.add(writer, self.control.take_logs_dropped());
+        figures.side_bytes.set(writer, self.conns.pool.input_bytes() as f64);
+        let sources = self.applier.admission().sources() as f64;
+        figures.sources.set(self.applier.writer(), sources);
+        self.control.flush();
+    }
+
+    fn look_at_memory(&mut self) {
+        let Some(usage) = self.memory.usage() else { return };
+        let (ratio, most) = (usage.ratio(), self.timeouts.memory_used_ratio_max);
+        let was_short = self.applier.admission().memory_is_short();
+        // A little below the watermark it is lifted again, so that it does not flicker.
+        let is_short = most < 1.0 && ratio >= if was_short { most * 0.97 } else { most };
+        self.applier.admission().set_memory_is_short(is_short);
+        let writer = self.applier.writer();
+        self.figures.memory_used.set(writer, ratio);
+        self.figures.memory_limit.set(writer, usage.limit_bytes as f64);
+        if is_short != was_short {
+            let now =
+                if is_short { "above the watermark: samples are shed" } else { "enough again" };
+            self.log(Level::Warning, &format!("memory is {now} ({:.0} % used)", ratio * 100.0));
+        }
+    }
+}
