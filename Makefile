@@ -63,6 +63,10 @@ test: test-rust test-python  ## all tests: cargo test and pytest, with real peer
 test-rust: $(STAMPS)/venv  ## cargo test of the crates that know no Python
 	cargo test --workspace --exclude agent-py --locked --quiet
 
+.PHONY: loom
+loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, model-checked (2 minutes)
+	ci/loom.sh
+
 .PHONY: test-python
 test-python: $(STAMPS)/extension $(STAMPS)/need-test peers-test  ## pytest (ARGS="..." for its arguments)
 	$(BIN)/python -m pytest $(ARGS)
@@ -86,7 +90,7 @@ format: $(STAMPS)/need-lint  ## rewrite the sources in the house format
 	cargo fmt --all
 
 .PHONY: ci
-ci: check test callgrind  ## what CI runs
+ci: check test loom callgrind  ## what CI runs
 
 # --- measure --------------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ impl Values {
         match self {
             Values::Owned(values) => values.chunks(RUN).for_each(run),
             Values::Buffer { buffer, item: Item::F64 }
-                if buffer.is_c_contiguous() && (buffer.buf_ptr() as usize).is_multiple_of(8) =>
+                if buffer.is_c_contiguous() && buffer.buf_ptr() as usize % 8 == 0 =>
             {
                 if buffer.item_count() == 0 {
                     return;

@@ -127,7 +127,7 @@ mod mapped {
         /// The 8 bytes at `offset`, which is a multiple of 8.
         #[inline]
         pub fn word(&self, offset: u64) -> &Word {
-            if !offset.is_multiple_of(8) || !self.holds(offset, 8) {
+            if offset % 8 != 0 || !self.holds(offset, 8) {
                 return &self.outside()[0];
             }
             // SAFETY: in the mapping and aligned (checked above); a `Word` is valid for any bytes, and every access to
@@ -138,7 +138,7 @@ mod mapped {
         /// The 16 bytes at `offset`, which is a multiple of 16.
         #[inline]
         pub fn pair(&self, offset: u64) -> &Pair {
-            if !offset.is_multiple_of(16) || !self.holds(offset, 16) {
+            if offset % 16 != 0 || !self.holds(offset, 16) {
                 let words = self.outside();
                 let start = words.as_ptr().cast::<u8>();
                 // SAFETY: 32 bytes aligned to 8 hold one aligned 16-byte value; it belongs to nobody.

@@ -192,9 +192,7 @@ fn http_date(unix_s: u64) -> String {
 
 /// Year, month from 0 and day from 1 of a day counted from 1970-01-01.
 fn civil(days: u64) -> (u64, usize, u64) {
-    let leap = |year: u64| {
-        (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
-    };
+    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     // Whole 400-year cycles first, so that the loops below are short for any clock.
     let (mut year, mut left) = (1970 + days / 146_097 * 400, days % 146_097);
     while left >= 365 + u64::from(leap(year)) {
