@@ -102,6 +102,7 @@ def test_a_service_manager_hears_of_every_phase(start_collector: Start, segments
         assert manager.recv(100) == b"READY=1"
         collector.process.terminate()
         assert manager.recv(100) == b"STOPPING=1"
+        assert collector.process.wait(DEADLINE_S) == 0
 
 
 def test_a_person_at_a_terminal_sees_addresses_and_a_line_to_try(segments: str) -> None:
