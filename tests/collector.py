@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -93,6 +93,18 @@ class Samples:
         return any(sample.name == name for sample in self._samples)
 
 
+class Child(subprocess.Popen[bytes]):
+    """A process that remembers which signals it was sent."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.sent: set[int] = set()
+        super().__init__(*arguments, **options)
+
+    def send_signal(self, sig: int) -> None:
+        self.sent.add(sig)
+        super().send_signal(sig)
+
+
 class Collector:
     """One running collector; `with` stops it and checks that it left with 0."""
 
@@ -122,7 +134,7 @@ class Collector:
             *arguments,
         ]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = Child(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -167,8 +179,11 @@ class Collector:
         return self.log_path.read_text(errors="replace")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Asks it to drain and leave; kills it at the deadline. Returns the exit code."""
-        if self.process.poll() is None:
+        """Asks it to drain and leave, unless it was asked (a second time means: at once).
+
+        Kills it at the deadline. Returns the exit code.
+        """
+        if self.process.poll() is None and not self.process.sent & {signal.SIGTERM, signal.SIGINT}:
             self.process.send_signal(how)
         try:
             return self.process.wait(DEADLINE_S)
