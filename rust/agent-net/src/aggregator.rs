@@ -34,10 +34,11 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use agent_shm::{Error, Expirer, Segment};
+use agent_shm::{Error, Expirer, MetricMeta, Segment};
 
 use crate::aggregator::show::{Ids, SERIES_EACH};
 use crate::aggregator::source::{Common, Count, Refused, Source};
+use crate::apply::OWN_PREFIX;
 use crate::apps::Apps;
 use crate::config::AggregatorConfig;
 use crate::control::{Control, Level, Order};
@@ -233,7 +234,9 @@ impl Aggregator {
             return;
         }
         *due_ms = now.monotonic_ms + (*idle_ms / 4).clamp(EXPIRY_MS_MIN, EXPIRY_MS_MAX);
-        let expired = expirer.run(&self.common.writer, now.monotonic_ms, *idle_ms);
+        // Our own metrics do not expire: a counter of ours that began anew would break the ledger.
+        let mortal = |metric: &MetricMeta| !metric.name.starts_with(OWN_PREFIX);
+        let expired = expirer.run(&self.common.writer, now.monotonic_ms, *idle_ms, mortal);
         self.ledger.expired.add(&self.common.writer, expired);
     }
 

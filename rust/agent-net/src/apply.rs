@@ -16,6 +16,9 @@
 //! the cells' protected section is open, so a batch should not last. Windows come from the rings:
 //! every observation is one record, see [`crate::window::pack`] for how its weight travels.
 //!
+//! Names that begin with `agent_` are our own: a sample of such a name counts as `exported_agent_...`, so that
+//! nobody on the network can write into the ledger.
+//!
 //! Time stamps of samples (`|T`) are read and not used: a cell has no time. Container, external and
 //! cardinality fields are read and not used. A metric keeps the type of its first sample; others are
 //! refused as `type_conflict`.
@@ -36,6 +39,9 @@ use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};
 use crate::config::WorkerConfig;
 use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId, HISTOGRAM_SCHEMA};
 use crate::window;
+
+/// How the names of our own metrics begin.
+pub const OWN_PREFIX: &str = "agent_";
 
 /// The labels of a sample.
 #[derive(Debug, Clone, Copy)]
@@ -442,6 +448,9 @@ impl Parts {
         };
         if family.is_empty() {
             return Err(Reject::NameEmpty.into());
+        }
+        if family.starts_with(OWN_PREFIX) {
+            family.insert_str(0, "exported_");
         }
         let help = if help.is_empty() { default_help(kind) } else { help };
         let spec = MetricSpec { name: family, help, unit, shape: shape_of(kind) };

@@ -215,3 +215,12 @@ proptest! {
         prop_assert_eq!(received, applied + rejected);
     }
 }
+
+#[test]
+fn nobody_writes_into_the_ledger() {
+    let line = "agent_source_samples_received:1000|c|#worker:0,source:statsd_udp";
+    let totals = applied("", &[line]);
+    assert_eq!(ledger(&totals), (1.0, 1.0, 0.0));
+    let exported = "exported_agent_source_samples_received{source=\"statsd_udp\",worker=\"0\"}";
+    assert_eq!(totals[exported], 1000.0);
+}

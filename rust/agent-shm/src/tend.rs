@@ -17,7 +17,7 @@ use crate::census::Census;
 use crate::entry::{self, Kind};
 use crate::epoch;
 use crate::layout::*;
-use crate::metric;
+use crate::metric::{self, MetricMeta};
 use crate::parts;
 use crate::series::SeriesId;
 use crate::slot;
@@ -217,14 +217,20 @@ pub struct Expirer {
 
 impl Expirer {
     /// Lets series go whose value has been the same for `idle_ms`; `now_ms` is any clock that does not jump back.
-    /// Gives how many died. To be followed by [`Writer::tend`].
-    pub fn run(&mut self, writer: &Writer, now_ms: u64, idle_ms: u64) -> u64 {
+    /// Gives how many died. To be followed by [`Writer::tend`]. Metrics that are not `mortal` keep their series.
+    pub fn run(
+        &mut self,
+        writer: &Writer,
+        now_ms: u64,
+        idle_ms: u64,
+        mortal: impl Fn(&MetricMeta) -> bool,
+    ) -> u64 {
         // The epoch first: only a value read when the grace was over already can be the last one.
         let epoch = writer.epoch();
         let view = writer.segment().view();
         let mut seen = HashMap::with_capacity(self.seen.len());
         let mut expired = 0;
-        for family in view.families() {
+        for family in view.families().iter().filter(|family| mortal(family.meta())) {
             family.for_each(&mut |series| {
                 let digest = digest(&series.value);
                 let (old, since) = self.seen.get(&series.id).copied().unwrap_or((digest, now_ms));

@@ -141,7 +141,7 @@ fn an_idle_series_expires_and_one_in_use_does_not() {
             used = writer.series(metric, "k=\"used\"").unwrap();
             assert_eq!(writer.add(&used, 1), Outcome::Applied);
         }
-        expirer.run(&writer, second * 1000, 3000);
+        expirer.run(&writer, second * 1000, 3000, |_| true);
         writer.tend_now();
     }
     assert_eq!(values(&segment, "a"), [("k=\"used\"".into(), 10.0)]);

@@ -209,11 +209,11 @@ fn expiry_loses_nothing_that_was_added_meanwhile() {
         let metric = metric(&one, Shape::Counter);
         let series = one.series(metric, "a").unwrap();
         let mut expirer = Expirer::default();
-        expirer.run(&two, 0, 10);
+        expirer.run(&two, 0, 10, |_| true);
         let other = thread::spawn(move || {
-            expirer.run(&two, 10, 10);
+            expirer.run(&two, 10, 10, |_| true);
             assert!((0..2).all(|_| two.tend_now().passed));
-            expirer.run(&two, 20, 10);
+            expirer.run(&two, 20, 10, |_| true);
         });
         if one.add(&series, 1) == Outcome::Stale {
             add(&one, metric, "a", 1);

@@ -101,7 +101,7 @@ proptest! {
                 }
                 // Time enough to mark series as expiring, never enough for one to die: nothing may be lost.
                 Action::Expire => {
-                    expirer.run(&writer, now, 0);
+                    expirer.run(&writer, now, 0, |_| true);
                     now += 1;
                     if now % 2 == 0 {
                         expirer = Expirer::default();

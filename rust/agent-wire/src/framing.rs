@@ -2,7 +2,7 @@
 //!
 //! A line ends in LF or CR LF; empty lines are passed over. A datagram is complete, so its last
 //! line needs no line end. On a stream the rest after the last line end waits for more bytes, and
-//! when the stream closes it is refused (`line_incomplete`): a number cut short is a wrong number.
+//! when the stream closes is for the caller to judge: after a reset its number may be cut short.
 //!
 //! A line over the limit is reported once and then skipped up to its line end without keeping any
 //! of it. The state of a stream is 8 bytes; every byte is searched for a line end once, however

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | empty line, line of only `\r` | skipped by framing, not counted as received |
 //! | line longer than `line_bytes_max` | skipped to the next line end, once `line_too_long` |
-//! | half a line, then the connection closes | `line_incomplete` (its number may be cut short) |
+//! | half a line, then the connection breaks | `line_incomplete` (its number may be cut short) |
 //! | no `:`, or `\|` before it; nothing between `:` and `\|` | `value_missing` |
 //! | `:` first | `name_empty`; a control byte in a name (binary noise, newline): `name_malformed` |
 //! | quote, blank, non-ASCII or invalid UTF-8 in a name | kept, becomes `_` (see [`crate::name`]) |
