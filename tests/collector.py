@@ -142,6 +142,8 @@ class Collector:
                 pass_fds=[ready_end],
                 cwd=cwd or directory,
                 env=clean_environment(**(env or {})),
+                # So that a test can signal the whole group.
+                process_group=0,
             )
         os.close(ready_end)
         try:

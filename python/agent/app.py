@@ -9,8 +9,8 @@ asked of the user, so the name is made of what the processes of an app share and
     user id) |        +-- the first positional argument, when the program is a launcher of others
     +-- the program's stem
 
-`AGENT_METRICS_APP` replaces all of it. The name is found when the first metric is made, never at
-import.
+`AGENT_METRICS_APP` replaces all of it; `agent` is the collector's own name and becomes `agent-app`.
+The name is found when the first metric is made, never at import.
 
 - Children of `multiprocessing` (spawn, forkserver) get their parent's `sys.argv` and first working
   directory before user code runs, so they find their parent's name. A forkserver that preloads
@@ -35,6 +35,9 @@ import re
 import stat
 import sys
 from typing import NamedTuple
+
+# The name of the collector's segment: no app may write into it.
+COLLECTOR = "agent"
 
 # Programs that run somebody else's code: their first argument says whose.
 LAUNCHERS = frozenset(
@@ -120,6 +123,8 @@ def find(start_dir: str) -> Place:
     if not given and _is_bare_forkserver():
         return Place("", "")
     app = clean(given) if given else derive(_program(start_dir))
+    if app == COLLECTOR:
+        app = f"{COLLECTOR}-app"
     return Place(app, os.path.join(folder(), f"{app}.{LAYOUT}.seg"))
 
 

@@ -290,6 +290,23 @@ def test_an_open_stream_is_drained_and_a_hanging_one_is_cut_at_the_limit(
         assert collector.stop() == 0
 
 
+def test_half_a_line_does_not_hold_up_the_exit(start_collector: Start) -> None:
+    collector = start_collector(env={"AGENT_METRICS_SUPERVISOR_DRAIN_TIMEOUT_S": "60"})
+    with socket.create_connection(("127.0.0.1", collector.statsd_port), DEADLINE_S) as stream:
+        stream.sendall(b"half:1")
+        collector.process.terminate()
+        assert collector.process.wait(20) == 0
+
+
+def test_a_stop_that_reaches_the_children_too_starts_none_of_them_again(
+    start_collector: Start,
+) -> None:
+    collector = start_collector()
+    os.killpg(collector.process.pid, signal.SIGTERM)
+    assert collector.process.wait(DEADLINE_S) == 0
+    assert "starting it again" not in collector.log
+
+
 def acknowledge_after(stream: socket.socket) -> None:
     """The half line becomes whole, and everything before the acknowledgement counts."""
     stream.sendall(b":1|c\n")

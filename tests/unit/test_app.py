@@ -100,6 +100,15 @@ def test_a_given_name_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert app.find("/anywhere") == ("shop", f"{tmp_path}/shop.v1.seg")
 
 
+def test_no_app_writes_into_the_segment_of_the_collector(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`AGENT_METRICS_APP=agent` makes `agent-app.v1.seg`: `agent.v1.seg` is the collector's."""
+    monkeypatch.setenv("AGENT_METRICS_APP", "agent")
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path))
+    assert app.find("/anywhere") == ("agent-app", f"{tmp_path}/agent-app.v1.seg")
+
+
 def test_folders_by_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """AGENT_METRICS_DIR, then the user's runtime folder when it exists, then /dev/shm."""
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path / "given"))

@@ -234,8 +234,7 @@ class Arbiter:
         numbers = b""
         with contextlib.suppress(BlockingIOError):
             numbers = wakeup.recv(4096)
-        # Whatever the signal was: looking for dead children costs one system call.
-        self._reap(block=False)
+        # The request to stop first: children that the same signal reached must not be replaced.
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.tell(m.Terminate(number))
@@ -243,6 +242,8 @@ class Arbiter:
                 self.tell(m.Hangup())
             if self.exit_code is not None:
                 return
+        # Whatever the signal was: looking for dead children costs one system call.
+        self._reap(block=False)
 
     def _reap(self, block: bool) -> None:
         """Collects dead children; strangers too, because in a container we may be process 1."""

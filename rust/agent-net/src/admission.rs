@@ -25,6 +25,9 @@ use crate::config::Limits;
 use crate::telemetry::Reason;
 
 /// Connections over the cap that are accepted on the HTTP listener all the same, so that probes and
+/// HTTP connections that a source address may have beyond its cap: probes and scrapes often come from the address of
+/// the busiest senders.
+const SOURCE_HTTP_RESERVE: u32 = 16;
 /// scrapes get through; their pushes are refused.
 pub const HTTP_RESERVE: u32 = 64;
 
@@ -332,8 +335,9 @@ impl Admission {
             return Err(Refusal::Memory);
         }
         let row = &mut self.rows[peer.row as usize];
-        let most = self.source_connections_max;
-        if most > 0 && row.connections >= most && peer.address.is_some() {
+        let reserve = if is_http { SOURCE_HTTP_RESERVE } else { 0 };
+        let most = self.source_connections_max.saturating_add(reserve);
+        if self.source_connections_max > 0 && row.connections >= most && peer.address.is_some() {
             return Err(Refusal::SourceConnectionsMax);
         }
         row.connections += 1;

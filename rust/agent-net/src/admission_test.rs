@@ -77,6 +77,8 @@ fn connections_are_capped_per_source_and_in_total_with_a_reserve_for_http() {
     assert_eq!(admission.open(&one, false), Ok(()));
     assert_eq!(admission.open(&one, false), Ok(()));
     assert_eq!(admission.open(&one, false), Err(Refusal::SourceConnectionsMax));
+    assert_eq!(admission.open(&one, true), Ok(()), "a probe from a busy address");
+    admission.closed(one.row);
     assert_eq!(admission.open(&two, false), Ok(()));
     assert_eq!(admission.open(&two, false), Err(Refusal::ConnectionsMax));
     assert_eq!(admission.open(&two, true), Ok(()), "a probe still gets in");

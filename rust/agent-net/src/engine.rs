@@ -46,6 +46,8 @@ pub const READ_BYTES: usize = 128 << 10;
 pub const HEADROOM: usize = 4 << 10;
 /// A peer that takes nothing of what we write is closed after this time.
 pub const WRITE_TIMEOUT_MS: u64 = 30_000;
+/// A line connection that was quiet for this time in the middle of a line is closed in a drain.
+const HALF_LINE_QUIET_MS: u64 = 1000;
 /// A line connection that was quiet for this time may be closed in a drain.
 pub const QUIET_MS: u64 = 500;
 /// Descriptors that are not for connections, as the supervisor counts them too.

@@ -1,6 +1,8 @@
 //! What the supervisor orders: new settings, facts to tell, the end.
 
-use super::{connections_max, Engine, Phase, Timeouts, LAST_BATCHES_MAX, QUIET_MS};
+use super::{
+    connections_max, Engine, Phase, Timeouts, HALF_LINE_QUIET_MS, LAST_BATCHES_MAX, QUIET_MS,
+};
 use crate::config::WorkerConfig;
 use crate::control::Order;
 use crate::listen::CloseReason;
@@ -89,9 +91,13 @@ impl Engine {
             let quiet_ms = if conn.protocol == Protocol::Http { 0 } else { QUIET_MS };
             let is_quiet = (u64::from(conn.seen) + 1) * TICK_MS + quiet_ms <= now_ms;
             let is_idle = conn.side == NONE && !conn.has(flag::CLOSING);
+            // Half a line whose rest does not come must not hold up the exit.
+            let is_stuck = conn.protocol != Protocol::Http
+                && !conn.has(flag::WANTS_WRITE)
+                && (u64::from(conn.seen) + 1) * TICK_MS + HALF_LINE_QUIET_MS <= now_ms;
             if is_over {
                 self.close(index, CloseReason::DrainTimeout);
-            } else if is_quiet && is_idle {
+            } else if (is_quiet && is_idle) || is_stuck {
                 self.close(index, CloseReason::Drain);
             }
         }
