@@ -18,7 +18,7 @@ use std::os::raw::c_void;
 /// Values converted at one time, on the stack.
 const CHUNK: usize = 512;
 /// Values applied between two looks at whether the series is still there.
-const RUN: usize = 4096;
+const RUN: usize = 1 << 16;
 
 #[derive(Clone, Copy)]
 enum Item {
