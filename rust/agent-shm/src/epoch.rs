@@ -9,8 +9,11 @@
 //! The mark must be visible before the operation reads anything: a full barrier, 6 ns, twice the cost of the increment
 //! itself. Linux lets the rare side pay instead: [`membarrier`] makes every running thread of every process that
 //! registered execute a barrier, so the frequent side needs only to keep the compiler from reordering. A process that
-//! cannot register uses a real fence; both kinds live beside each other.
+//! cannot register uses a real fence; both kinds live beside each other, and each slot says of which kind its owner is. A
+//! process that has no `membarrier` (an old kernel, a filter of system calls) advances the epoch all the same while every
+//! living owner fences by itself, and leaves it to others when not.
 
+use crate::guest;
 use crate::layout::*;
 use crate::region::Region;
 use crate::sync::{fence, Ordering, Word};
@@ -32,6 +35,14 @@ impl Barrier {
         } else {
             Barrier::Own
         }
+    }
+
+    /// Says in the slot of which kind its new owner is, before its first operation.
+    pub fn announce(self, region: &Region, slot: u64) {
+        region.word(slot + SLOT_REMOTE).store((self == Barrier::Remote).into(), Ordering::Release);
+        // Partner: the fence in `try_advance`. Who advances without `membarrier` and misses this word has unlinked what
+        // it frees before anything that the owner reads.
+        fence(Ordering::SeqCst);
     }
 }
 
@@ -60,15 +71,19 @@ pub fn try_advance(
 ) -> Option<u64> {
     let word = region.word(WORD_EPOCH);
     let epoch = word.load(Ordering::Acquire);
-    if !everybody_barrier() {
-        return None;
-    }
-    let used = region.word(WORD_SLOTS_USED).load(Ordering::Acquire).min(u64::from(u16::MAX)) as u16;
+    let reaches_all = everybody_barrier();
+    let used = region.word(WORD_SLOTS_USED).load(Ordering::Acquire).min(places.slots_max()) as u16;
     for index in 0..used {
-        let active = region.word(places.slot(index) + SLOT_ACTIVE).load(Ordering::Acquire);
-        if active != 0 && active >> 1 != epoch && is_alive(index) {
+        let word = |offset| region.word(places.slot(index) + offset).load(Ordering::Acquire);
+        let unseen = !reaches_all && word(SLOT_REMOTE) != 0;
+        let active = word(SLOT_ACTIVE);
+        if (unseen || active != 0 && active >> 1 != epoch) && is_alive(index) {
             return None;
         }
+    }
+    let guests = u16::try_from(places.slots_max()).unwrap_or(u16::MAX);
+    if !guest::has_seen(region, places, epoch, || is_alive(guests)) {
+        return None;
     }
     match word.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(epoch + 1),

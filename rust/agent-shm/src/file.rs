@@ -29,7 +29,7 @@ pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Resul
                 Err(Stale::Refuse(error)) => return Err(error),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, app, &options)?,
-            Err(source) => return Err(Error::Io { stage: "open", path: path.into(), source }),
+            Err(error) => return Err(not_opened(path, error)),
         }
     }
     let reason = "it keeps being replaced by others".into();
@@ -38,7 +38,7 @@ pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Resul
 
 pub(crate) fn attach(path: &Path) -> Result<Segment, Error> {
     let fail = |stage, source| Error::Io { stage, path: path.into(), source };
-    let file = open(path, false).map_err(|source| fail("open", source))?;
+    let file = open(path, false).map_err(|error| not_opened(path, error))?;
     let options = match check(&file, path) {
         Ok(options) => options,
         Err(Stale::Refuse(error)) => return Err(error),
@@ -61,6 +61,15 @@ enum Stale {
 fn open(path: &Path, write: bool) -> io::Result<File> {
     let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
+}
+
+fn not_opened(path: &Path, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(libc::ELOOP) => {
+            Error::NotUsable { path: path.into(), reason: "it is a symbolic link".into() }
+        }
+        _ => Error::Io { stage: "open", path: path.into(), source },
+    }
 }
 
 fn finish(file: File, path: &Path, options: Options) -> Result<Segment, Error> {
@@ -133,10 +142,11 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
         return Err(not_usable("its limits are out of range".into()));
     }
     let places = Places::of(&options);
-    if metadata.len() < places.rings {
+    // After the header was read: others make the file longer and then say so in it, at any moment.
+    let length = file.metadata().map_err(io)?.len();
+    if length < places.rings {
         return Err(not_usable(format!(
-            "it is {} bytes long, its header speaks of {}",
-            metadata.len(),
+            "it is {length} bytes long, its header speaks of {}",
             places.rings
         )));
     }
@@ -144,10 +154,9 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
         0 => 0,
         pages => places.page(pages),
     };
-    if metadata.len() < committed_end {
+    if length < committed_end {
         return Err(not_usable(format!(
-            "it was cut to {} bytes, {committed_end} were in use",
-            metadata.len()
+            "it was cut to {length} bytes, {committed_end} were in use"
         )));
     }
     Ok(options)
@@ -178,34 +187,65 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Makes the file under a name of its own and links it to `path`; somebody else's link there is as good.
+/// Ends the names of files that are not segments yet.
+const NEW: &str = ".new";
+
+/// Makes the file under a name of its own and links it to `path`; somebody else's link there is as good. When something
+/// came in between, nothing was made, and the caller looks again.
 fn create(path: &Path, app: &str, options: &Options) -> Result<(), Error> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    sweep(path);
     let count = COUNT.fetch_add(1, StdOrdering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.{count}.new", std::process::id()));
+    let temporary = path.with_file_name(format!(".{name}.{}.{count}{NEW}", std::process::id()));
+    let fail = |stage, path: &Path, source| Error::Io { stage, path: path.into(), source };
+    let file = match open_new(&temporary) {
+        // Of another process with our id, in another container.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other.map_err(|source| fail("create", &temporary, source))?,
+    };
+    if !slot::try_lock(&file, slot::MAKER_BYTE) {
+        // Somebody sweeps, and came before the lock.
+        return Ok(());
+    }
+    // Holds the lock until the file has its name, or is gone.
+    let made = fill(file, &temporary, app, options);
+    let named = made.as_ref().map_or(Ok(()), |_| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
-    let result =
-        fill(&temporary, app, options).and_then(|()| match fs::hard_link(&temporary, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::Io { stage: "name", path: path.into(), source: error })
-            }
-            _ => Ok(()),
-        });
-    let _ = fs::remove_file(&temporary);
-    result
+    made?;
+    match named.map_err(|error| (error.kind(), error)) {
+        Ok(()) | Err((io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound, _)) => Ok(()),
+        Err((_, source)) => Err(fail("name", path, source)),
+    }
 }
 
-fn fill(temporary: &Path, app: &str, options: &Options) -> Result<(), Error> {
-    let fail = |stage, source| Error::Io { stage, path: temporary.into(), source };
-    let file = OpenOptions::new()
+/// Removes what processes left that were killed while they made a segment: files that nobody holds the lock of.
+fn sweep(path: &Path) {
+    let entries = fs::read_dir(path.parent().unwrap_or(Path::new("."))).into_iter().flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.contains(".seg.") && name.ends_with(NEW) {
+            let left = open(&entry.path(), true);
+            if left.is_ok_and(|file| slot::try_lock(&file, slot::MAKER_BYTE)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn open_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(temporary)
-        .map_err(|source| fail("create", source))?;
+        .open(path)
+}
+
+fn fill(file: File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {
+    let fail = |stage, source| Error::Io { stage, path: temporary.into(), source };
     let mut key = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut key))
@@ -216,7 +256,7 @@ fn fill(temporary: &Path, app: &str, options: &Options) -> Result<(), Error> {
     region.commit(0, places.rings).map_err(|source| fail("commit memory of", source))?;
     segment::format(&region, app, options, boot_id(), [half(0), half(8)]);
     region.word(WORD_COMMITTED).store(0, Ordering::Release);
-    Ok(())
+    Ok(region)
 }
 
 /// Removes a file that a reboot left behind; only one process gets to, and only while it is still that file.

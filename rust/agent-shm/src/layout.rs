@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0            header     4 KiB: magic, layout, boot id, hash key, limits, counters, name of the app
-//! 4096         slots      slots_max x 128: one per writer (a process, or a thread of the collector)
+//! 4096         slots      slots_max x 128: one per writer (a process, or a thread of the collector); and one for guests
 //! ...          heads      one word per hash bucket of the metric map: the newest entry of its chain
 //! ...          pages      one word per page: size class of its blocks, blocks in use
 //! (4 KiB)      rings      slots_max x ring_records x 32: sparse, committed with a slot's first record
@@ -52,8 +52,11 @@ pub const SLOT_STARTED: u64 = 16; // unix milliseconds
 pub const SLOT_RING: u64 = 24; // 1 when the ring's memory exists
 pub const SLOT_RING_REFUSED: u64 = 32; // records not written because it could not be had
 pub const SLOT_CLAIMED: u64 = 40; // private segments only: 1 while owned
+pub const SLOT_REMOTE: u64 = 48; // 1 when the owner leaves the barrier to others
 pub const SLOT_ACTIVE: u64 = 64; // own line: 0, or (epoch << 1) | 1 inside an operation
 pub const SLOT_RING_WRITTEN: u64 = 72; // cells written since the slot exists
+/// In the common slot, in the place of the two above; see guest.rs.
+pub const SLOT_MARKS: u64 = 64;
 
 pub const RING_CELL_BYTES: u64 = 32;
 
@@ -204,7 +207,7 @@ pub struct Places {
 impl Places {
     pub fn of(options: &Options) -> Places {
         let slots = HEADER_BYTES;
-        let heads = slots + u64::from(options.slots_max) * SLOT_BYTES;
+        let heads = slots + (u64::from(options.slots_max) + 1) * SLOT_BYTES;
         // Chains of two at the limit: half a word per series, and a lookup touches two or three lines.
         let heads_len = (u64::from(options.series_max) / 2).next_power_of_two();
         let pages = heads + heads_len * 8;
@@ -221,7 +224,12 @@ impl Places {
     }
 
     pub fn slots_max(&self) -> u64 {
-        (self.heads - self.slots) / SLOT_BYTES
+        (self.heads - self.slots) / SLOT_BYTES - 1
+    }
+
+    /// The slot that all guests share, behind the last one; see guest.rs.
+    pub fn common(&self) -> u64 {
+        self.slot(self.slots_max() as u16)
     }
 
     pub fn page(&self, index: u64) -> u64 {
@@ -240,8 +248,10 @@ pub fn layout_hash() -> u32 {
     for word in [
         HEADER_BYTES,
         SLOT_BYTES,
+        SLOT_REMOTE,
         SLOT_ACTIVE,
         SLOT_RING_WRITTEN,
+        SLOT_MARKS,
         PAGE_BYTES,
         ENTRY_KEY,
         METRIC_BOUNDS,

@@ -2,7 +2,8 @@
 //!
 //! A *segment* is one mapped file of one app. In it, a *metric map* leads from names and label texts to *series*, whose
 //! *cells* all processes add to; *slots* say who writes and whether it lives; *rings* carry raw samples to whoever wants
-//! them. Counters and histograms have no owner: a process that dies leaves nothing to clean up.
+//! them. Counters and histograms have no owner: a process that dies leaves nothing to clean up, and one that finds no
+//! slot adds to them as a *guest*.
 //!
 //! Promises (each held by a test; `tests/` and the files named):
 //!
@@ -43,6 +44,7 @@ mod epoch;
 mod error;
 #[cfg(not(loom))]
 mod file;
+mod guest;
 mod layout;
 mod map;
 mod metric;
@@ -60,6 +62,7 @@ mod writer;
 
 pub use entry::KEY_BYTES_MAX;
 pub use error::Error;
+pub use guest::Guests;
 pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     GaugeMode, MetricId, MetricMeta, MetricSpec, OwnedShape, Shape, BOUNDS_MAX, HELP_BYTES_MAX,

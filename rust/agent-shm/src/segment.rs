@@ -7,7 +7,6 @@
 //! Lifetime of the numbers: as long as the file. They survive the death of every process; a reboot, a new layout version
 //! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when.
 
-#[cfg(not(loom))]
 use crate::error::Error;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
@@ -69,7 +68,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the directory or file cannot be used, belongs to another user, is of another layout, or memory for it
-    /// cannot be had. The caller falls back to [`Segment::private`].
+    /// cannot be had. The caller falls back to [`Segment::anonymous`].
     #[cfg(not(loom))]
     pub fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
         if !Pair::is_lock_free() {
@@ -84,13 +83,24 @@ impl Segment {
         crate::file::attach(path)
     }
 
-    /// A segment in anonymous memory: for tests, and when there is no place for a file.
-    pub fn private(app: &str, options: &Options) -> Segment {
+    /// A segment in anonymous memory, for when there is no place for a file.
+    ///
+    /// # Errors
+    /// When there is not enough address space either.
+    pub fn anonymous(app: &str, options: &Options) -> Result<Segment, Error> {
         let options = options.clamped();
         let places = Places::of(&options);
-        let region = Region::anonymous(places.total).unwrap_or_else(|error| panic!("{error}"));
+        let region = Region::anonymous(places.total)?;
         format(&region, app, &options, 0, [1, 2]);
-        Segment { inner: Arc::new(Inner { region, places, options, probe: None }) }
+        Ok(Segment { inner: Arc::new(Inner { region, places, options, probe: None }) })
+    }
+
+    /// As [`Segment::anonymous`], for tests.
+    ///
+    /// # Panics
+    /// When there is not enough address space.
+    pub fn private(app: &str, options: &Options) -> Segment {
+        Segment::anonymous(app, options).unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[cfg(not(loom))]

@@ -278,8 +278,7 @@ impl Writer {
     /// Changes this process's value of a per-process gauge; `change` gets the value now, if there is one.
     fn change_lane(&self, s: &Series, change: impl Fn(Option<f64>) -> f64) {
         if s.own_of.get() != self.identity() && !self.adopt_lane(s) {
-            self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
-            return;
+            return self.keep_aside(s, &change);
         }
         let own = s.own.get();
         self.region().pair(own).update(|retired, value| {
@@ -294,6 +293,9 @@ impl Writer {
     #[cold]
     fn adopt_lane(&self, s: &Series) -> bool {
         let Cells::SlotGauge(mode) = s.kind else { return false };
+        if self.is_guest() {
+            return false;
+        }
         let slot = u64::from(self.slot());
         let allocator = self.allocator();
         let groups = self.places().slots_max().div_ceil(parts::GAUGE_SLOTS_IN_GROUP);

@@ -8,6 +8,7 @@
 //! In private memory (no file) a slot is owned through a word instead, and nobody else is there to ask.
 
 use crate::error::Error;
+use crate::guest;
 use crate::layout::*;
 use crate::region::Region;
 use crate::sync::Ordering;
@@ -20,17 +21,28 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Far behind the end of any segment: lock bytes and data never meet.
-const LOCK_BASE: i64 = 1 << 60;
-/// Held while a stale file is replaced; see segment.rs.
+pub const LOCK_BASE: i64 = 1 << 60;
+/// Held while a stale file is replaced; see file.rs.
 pub const REPLACE_BYTE: i64 = LOCK_BASE - 1;
+/// Held by the maker of a new file until it has its name; see file.rs.
+pub const MAKER_BYTE: i64 = LOCK_BASE - 3;
 
 /// The right to write as slot `index`; the lock goes with the last descriptor.
 pub struct Claim {
     pub index: u16,
+    /// The slot's generation, or the guest's number.
+    pub generation: u64,
+    pub is_guest: bool,
     lock: Option<File>,
 }
 
 impl Claim {
+    /// The right to write without a slot.
+    pub fn guest(region: &Region, places: &Places) -> Result<Claim, Error> {
+        let (generation, lock) = guest::claim(region, places)?;
+        Ok(Claim { index: places.slots_max() as u16, generation, is_guest: true, lock })
+    }
+
     pub fn lock_fd(&self) -> Option<i32> {
         self.lock.as_ref().map(AsRawFd::as_raw_fd)
     }
@@ -74,15 +86,18 @@ pub fn claim(
         region.word(slot + SLOT_ACTIVE).store(0, Ordering::Release);
         region.word(slot + SLOT_PID).store(u64::from(std::process::id()), Ordering::Relaxed);
         region.word(slot + SLOT_STARTED).store(now_unix_ms, Ordering::Relaxed);
-        region.word(slot + SLOT_GENERATION).fetch_add(1, Ordering::AcqRel);
+        let generation = region.word(slot + SLOT_GENERATION).fetch_add(1, Ordering::AcqRel) + 1;
         region.word(WORD_SLOTS_USED).fetch_max(u64::from(index) + 1, Ordering::AcqRel);
-        return Ok(Claim { index, lock });
+        return Ok(Claim { index, generation, is_guest: false, lock });
     }
     Err(Error::NoSlot { slots_max })
 }
 
 /// Gives a private slot back; a shared one goes with its lock.
 pub fn release(region: &Region, places: &Places, claim: &Claim) {
+    if claim.is_guest {
+        return guest::release(region, places);
+    }
     let slot = places.slot(claim.index);
     region.word(slot + SLOT_ACTIVE).store(0, Ordering::Release);
     if claim.lock.is_none() {
@@ -93,7 +108,8 @@ pub fn release(region: &Region, places: &Places, claim: &Claim) {
 /// Whether a living process owns the slot. `probe` is any open file of the segment, or nothing for private memory.
 pub fn is_alive(region: &Region, places: &Places, probe: Option<&File>, index: u16) -> bool {
     match probe {
-        Some(file) => is_locked(file, LOCK_BASE + i64::from(index)),
+        _ if u64::from(index) == places.slots_max() => guest::is_any_alive(region, places, probe),
+        Some(file) => locked_in(file, LOCK_BASE + i64::from(index), 1).is_some(),
         None => region.word(places.slot(index) + SLOT_CLAIMED).load(Ordering::Acquire) == 1,
     }
 }
@@ -132,32 +148,34 @@ pub fn open_again(region: &Region) -> Result<File, Error> {
 
 /// Takes the exclusive lock of one byte, or not; never waits.
 pub fn try_lock(file: &File, byte: i64) -> bool {
-    let mut lock = flock(libc::F_WRLCK, byte);
+    let mut lock = flock(libc::F_WRLCK, byte, 1);
     // SAFETY: a system call on an open file with a valid struct.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) == 0 }
 }
 
 /// Lets go of the lock of one byte.
 pub fn unlock(file: &File, byte: i64) {
-    let mut lock = flock(libc::F_UNLCK, byte);
+    let mut lock = flock(libc::F_UNLCK, byte, 1);
     // SAFETY: as above.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) };
 }
 
-fn is_locked(file: &File, byte: i64) -> bool {
-    let mut lock = flock(libc::F_WRLCK, byte);
+/// A byte of this range that somebody has locked.
+pub fn locked_in(file: &File, start: i64, len: i64) -> Option<i64> {
+    let mut lock = flock(libc::F_WRLCK, start, len);
     // SAFETY: as above; the kernel fills the struct in.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
     // When the kernel cannot say, the safe answer is "alive".
-    result != 0 || i32::from(lock.l_type) != libc::F_UNLCK
+    let locked = result != 0 || i32::from(lock.l_type) != libc::F_UNLCK;
+    locked.then(|| lock.l_start.clamp(start, start + len - 1))
 }
 
-fn flock(kind: libc::c_int, byte: i64) -> libc::flock {
+fn flock(kind: libc::c_int, start: i64, len: i64) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte,
-        l_len: 1,
+        l_start: start,
+        l_len: len,
         l_pid: 0,
     }
 }

@@ -16,6 +16,7 @@ use crate::block::{self, State, CLAIMED, CLAIMED_PART, DEAD, EXPIRING, FREE, LIM
 use crate::census::Census;
 use crate::entry::{self, Kind};
 use crate::epoch;
+use crate::guest;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
 use crate::parts;
@@ -170,8 +171,13 @@ impl Writer {
     /// only: no mark means that the operation is over, and then either the state has moved on, and the change that the
     /// caller is about to make fails, or the claim is of an owner who died before this one came.
     fn is_abandoned(&self, owner: u16) -> bool {
-        let active = self.region().word(self.places().slot(owner) + SLOT_ACTIVE);
-        active.load(Ordering::Acquire) == 0 || !self.segment().slot_is_alive(owner)
+        let (region, places) = (self.region(), self.places());
+        let is_outside = if u64::from(owner) == places.slots_max() {
+            guest::is_nobody_inside(region, places)
+        } else {
+            region.word(places.slot(owner) + SLOT_ACTIVE).load(Ordering::Acquire) == 0
+        };
+        is_outside || !self.segment().slot_is_alive(owner)
     }
 
     /// A block whose owner died while filling it in.

@@ -18,6 +18,7 @@ use crate::region::Region;
 use crate::segment::{Inner, Segment};
 use crate::series::{lane_value, SeriesId};
 use crate::sync::{fence, Ordering};
+use crate::writer::Writer;
 use std::collections::HashMap;
 
 /// The value of one series, merged over all processes.
@@ -95,6 +96,49 @@ impl Segment {
         });
         families.sort_by(|a, b| a.meta.name.cmp(&b.meta.name));
         View { families }
+    }
+
+    /// The metrics there are, sorted by name: a view without its series.
+    pub fn metrics(&self) -> Vec<MetricMeta> {
+        let inner = &*self.inner;
+        inner.region.refresh();
+        let mut metrics = Vec::new();
+        for_each_live(inner, |block, word| {
+            if (word >> 8) as u8 == LIVE && entry::meta(&inner.region, block).is(Kind::Metric) {
+                metrics.extend(metric::read(&inner.region, block));
+            }
+        });
+        metrics.sort_by(|a, b| a.name.cmp(&b.name));
+        metrics
+    }
+}
+
+impl Writer {
+    /// One metric and all of its series: a view of nothing else, by a pass over the whole segment.
+    pub fn family(&self, name: &str) -> Option<FamilyView<'_>> {
+        let (id, meta) = self.find_metric(name)?;
+        let inner = &*self.segment().inner;
+        inner.region.refresh();
+        let mut series = Vec::new();
+        for_each_live(inner, |block, word| {
+            let meta = entry::meta(&inner.region, block);
+            if meta.is(Kind::Series) && meta.metric == id.0 {
+                series.push((block, word));
+            }
+        });
+        Some(FamilyView { inner, meta, series })
+    }
+
+    /// One metric and its series with these label texts, each looked up by name.
+    pub fn family_of(
+        &self,
+        name: &str,
+        labels: impl Iterator<Item = String>,
+    ) -> Option<FamilyView<'_>> {
+        let (id, meta) = self.find_metric(name)?;
+        let found = labels.filter_map(|labels| self.find(id, &labels));
+        let series = found.map(|series| (series.entry, series.word)).collect();
+        Some(FamilyView { inner: &self.segment().inner, meta, series })
     }
 }
 
@@ -379,6 +423,10 @@ impl Reader<'_> {
 fn add(total: &mut (u64, f64), more: (u64, f64)) {
     total.0 = total.0.wrapping_add(more.0);
     total.1 += more.1;
+    // Sums past the largest float are infinite from then on; those of both signs together are +Inf.
+    if total.1.is_nan() {
+        total.1 = f64::INFINITY;
+    }
 }
 
 fn fill_buckets(

@@ -7,6 +7,7 @@ use crate::block::{self, Cursor, State};
 use crate::entry::{self, Kind, Meta};
 use crate::epoch::{self, Barrier};
 use crate::error::Error;
+use crate::guest;
 use crate::layout::*;
 use crate::map::{Lookup, Map};
 use crate::metric::{self, MetricId, MetricSpec, OwnedShape};
@@ -14,7 +15,7 @@ use crate::parts::Allocator;
 use crate::region::Region;
 use crate::ring::RecordKind;
 use crate::segment::{now_unix_ms, Segment};
-use crate::series::Series;
+use crate::series::{Series, SeriesId};
 use crate::slot::{self, Claim};
 use crate::sync::{Ordering, Word};
 use std::cell::{Cell, RefCell};
@@ -26,11 +27,15 @@ pub const OVERFLOW_LABELS: &str = "agent_overflow=\"true\"";
 
 pub struct Writer {
     segment: Segment,
-    claim: Claim,
-    generation: u64,
+    pub(crate) claim: Claim,
     barrier: Barrier,
-    /// How many protected sections are open; only the outermost marks the slot.
+    /// How many protected sections are open; only the outermost marks the slot. Those of guests count from
+    /// [`guest::IDLE`], so that others need not look whether they are one.
     depth: Cell<u32>,
+    /// The mark of a guest inside an operation.
+    mark: Cell<u64>,
+    /// A guest's values of per-process gauges, until it has a slot.
+    pub(crate) aside: RefCell<HashMap<SeriesId, (Series, f64)>>,
     cursor: Cursor,
     shapes: RefCell<HashMap<MetricId, Rc<(OwnedShape, u64)>>>,
     pub(crate) tend: crate::tend::TendState,
@@ -52,20 +57,43 @@ impl Segment {
             return Err(Error::ReadOnly);
         }
         let slots_max = inner.options.slots_max;
-        let claim = slot::claim(&inner.region, &inner.places, slots_max, now_unix_ms())?;
-        let slot = inner.places.slot(claim.index);
-        let generation = inner.region.word(slot + SLOT_GENERATION).load(Ordering::Acquire);
-        Ok(Writer {
-            segment: self.clone(),
+        Ok(Writer::of(self, slot::claim(&inner.region, &inner.places, slots_max, now_unix_ms())?))
+    }
+
+    /// Claims a slot, or goes without one; see `guest.rs`.
+    ///
+    /// # Errors
+    /// As [`Segment::writer`], but [`Error::NoSlot`] only when the kernel has no locks left.
+    pub fn writer_or_guest(&self) -> Result<Writer, Error> {
+        match self.writer() {
+            Err(Error::NoSlot { .. }) => {
+                let inner = &self.inner;
+                Ok(Writer::of(self, Claim::guest(&inner.region, &inner.places)?))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Writer {
+    fn of(segment: &Segment, claim: Claim) -> Writer {
+        let depth = if claim.is_guest { guest::IDLE } else { 0 };
+        let barrier = Barrier::register();
+        if !claim.is_guest {
+            barrier.announce(&segment.inner.region, segment.inner.places.slot(claim.index));
+        }
+        Writer {
+            segment: segment.clone(),
             claim,
-            generation,
-            barrier: Barrier::register(),
-            depth: Cell::new(0),
+            barrier,
+            depth: Cell::new(depth),
+            mark: Cell::new(0),
+            aside: RefCell::default(),
             cursor: Cursor::default(),
             shapes: RefCell::default(),
             tend: Default::default(),
             process: std::process::id(),
-        })
+        }
     }
 }
 
@@ -120,12 +148,12 @@ impl Writer {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.generation
+        self.claim.generation
     }
 
     /// Never 0, and different for every owner of every slot.
     pub(crate) fn identity(&self) -> u64 {
-        self.generation << 16 | u64::from(self.claim.index)
+        self.claim.generation << 16 | u64::from(self.claim.index)
     }
 
     pub(crate) fn now_unix_ms(&self) -> u64 {
@@ -151,6 +179,8 @@ impl Writer {
         self.depth.set(depth + 1);
         if depth == 0 {
             epoch::enter(self.region().word(WORD_EPOCH), self.active(), self.barrier);
+        } else if depth == guest::IDLE {
+            self.mark.set(guest::enter(self.region(), self.places()));
         }
     }
 
@@ -160,6 +190,8 @@ impl Writer {
         self.depth.set(depth);
         if depth == 0 {
             epoch::leave(self.active());
+        } else if depth == guest::IDLE {
+            guest::leave(self.region(), self.mark.get());
         }
     }
 
@@ -200,6 +232,18 @@ impl Writer {
                 let _ = self.overflow_series(id);
                 return Ok(id);
             }
+        }
+    }
+
+    /// The metric of that name, if there is one.
+    pub fn find_metric(&self, name: &str) -> Option<(MetricId, metric::MetricMeta)> {
+        let _guard = self.enter();
+        match self.map().find(&self.map().key(Kind::Metric, 0, name.as_bytes())) {
+            Lookup::Found(block) => {
+                let meta = metric::read(self.region(), block)?;
+                Some((MetricId(entry::unit(block)), meta))
+            }
+            _ => None,
         }
     }
 
@@ -425,38 +469,42 @@ impl Writer {
     /// Puts a sample or a member of a set into this writer's ring.
     #[inline]
     pub fn record(&self, s: &Series, kind: RecordKind, bits: u64) {
-        if let Some(ring) = self.own_ring() {
+        if let Some(ring) = self.own_ring(1) {
             ring.push(s.id(), kind, now_unix_ms(), bits);
         }
     }
 
     /// Puts samples of one moment into this writer's ring.
     pub fn record_many(&self, s: &Series, values: &[f64]) {
-        if let Some(ring) = self.own_ring() {
+        if let Some(ring) = self.own_ring(values.len() as u64) {
             ring.push_many(s.id(), RecordKind::Sample, now_unix_ms(), values);
         }
     }
 
     /// Puts a text into this writer's ring, cut to 4 KiB.
     pub fn event(&self, bytes: &[u8]) {
-        if let Some(ring) = self.own_ring() {
+        if let Some(ring) = self.own_ring(1) {
             ring.push_event(now_unix_ms(), bytes);
         }
     }
 
     #[inline]
-    fn own_ring(&self) -> Option<crate::ring::Ring<'_>> {
+    fn own_ring(&self, records: u64) -> Option<crate::ring::Ring<'_>> {
         match self.segment.ring(self.claim.index) {
             Some(ring) => Some(ring),
-            None => self.commit_ring(),
+            None => self.commit_ring(records),
         }
     }
 
     /// The first record of a slot: its ring gets memory, or the record is counted as refused.
     #[cold]
-    fn commit_ring(&self) -> Option<crate::ring::Ring<'_>> {
+    fn commit_ring(&self, records: u64) -> Option<crate::ring::Ring<'_>> {
         let places = self.places();
         let slot = places.slot(self.claim.index);
+        if self.is_guest() {
+            self.region().word(slot + SLOT_RING_REFUSED).fetch_add(records, Ordering::Relaxed);
+            return None;
+        }
         let start = places.rings + u64::from(self.claim.index) * places.ring_bytes;
         match self.region().commit(start, places.ring_bytes) {
             Ok(()) => {
@@ -464,7 +512,7 @@ impl Writer {
                 self.segment.ring(self.claim.index)
             }
             Err(_) => {
-                self.region().word(slot + SLOT_RING_REFUSED).fetch_add(1, Ordering::Relaxed);
+                self.region().word(slot + SLOT_RING_REFUSED).fetch_add(records, Ordering::Relaxed);
                 None
             }
         }

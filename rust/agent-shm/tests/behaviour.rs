@@ -345,3 +345,27 @@ fn the_largest_limits_stay_within_the_reach_of_an_offset() {
     assert_eq!(writer.add(&series, 1), Outcome::Applied);
     assert_eq!(values(&segment, "a"), [(String::new(), 1.0)]);
 }
+
+#[test]
+fn series_are_found_by_name_or_all_of_one_metric_without_the_others() {
+    let segment = Segment::private("t", &small());
+    let writer = segment.writer().unwrap();
+    for (name, labels, n) in [("a", "x=\"1\"", 1), ("a", "x=\"2\"", 2), ("b", "x=\"1\"", 4)] {
+        let metric = writer.metric(&spec(name, Shape::Counter)).unwrap();
+        assert_eq!(writer.add(&writer.series(metric, labels).unwrap(), n), Outcome::Applied);
+    }
+    let sum = |family: Option<FamilyView<'_>>| {
+        let mut sum = 0;
+        family.unwrap().for_each(&mut |series| {
+            let Value::Counter { whole, .. } = series.value else { panic!("a counter") };
+            sum += whole;
+        });
+        sum
+    };
+    assert_eq!(sum(writer.family("a")), 3);
+    let labels = || ["x=\"2\"", "x=\"3\""].into_iter().map(str::to_owned);
+    assert_eq!(sum(writer.family_of("a", labels())), 2);
+    assert!(writer.family("c").is_none() && writer.family_of("c", labels()).is_none());
+    let names: Vec<String> = segment.metrics().into_iter().map(|meta| meta.name).collect();
+    assert_eq!(names, ["a", "b"]);
+}

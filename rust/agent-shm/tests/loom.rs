@@ -158,25 +158,40 @@ fn memory_is_not_given_to_another_series_while_somebody_adds() {
     model(None, || {
         let segment = segment(3, 9);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
-        let metric = metric(&one, Shape::Counter);
-        let old = one.series(metric, "a").unwrap();
-        // The page is full: the next series gets the memory of the old one or none.
-        (1..8).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
-        let other = thread::spawn(move || {
-            assert!(two.remove(metric, "a"));
-            assert!((0..3).all(|_| two.tend_now().passed));
-            let new = two.series(metric, "b").unwrap();
-            applied(two.add(&new, 10));
-            new.id()
-        });
-        // Lost with the series that is removed, or stale: never in the new one.
-        let _ = one.add(&old, 1);
-        let new = other.join().unwrap();
-        let there: Vec<_> = totals(&segment).into_iter().filter(|series| series.1 > 0).collect();
-        let reused = new.offset == old.id().offset;
-        let labels = if reused { "b" } else { OVERFLOW_LABELS };
-        assert_eq!(there, [(labels.into(), 10, 0.0)]);
+        adds_never_land_in_the_next_series(&segment, &one, two);
     });
+}
+
+#[test]
+fn memory_is_not_given_to_another_series_while_a_guest_adds() {
+    model(None, || {
+        let segment = segment(3, 9);
+        let [two, _three, _four] = [0; 3].map(|_| segment.writer().unwrap());
+        let guest = segment.writer_or_guest().unwrap();
+        assert!(guest.is_guest());
+        adds_never_land_in_the_next_series(&segment, &guest, two);
+    });
+}
+
+fn adds_never_land_in_the_next_series(segment: &Segment, one: &Writer, two: Writer) {
+    let metric = metric(one, Shape::Counter);
+    let old = one.series(metric, "a").unwrap();
+    // The page is full: the next series gets the memory of the old one or none.
+    (1..8).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
+    let other = thread::spawn(move || {
+        assert!(two.remove(metric, "a"));
+        assert!((0..3).all(|_| two.tend_now().passed));
+        let new = two.series(metric, "b").unwrap();
+        applied(two.add(&new, 10));
+        new.id()
+    });
+    // Lost with the series that is removed, or stale: never in the new one.
+    let _ = one.add(&old, 1);
+    let new = other.join().unwrap();
+    let there: Vec<_> = totals(segment).into_iter().filter(|series| series.1 > 0).collect();
+    let reused = new.offset == old.id().offset;
+    let labels = if reused { "b" } else { OVERFLOW_LABELS };
+    assert_eq!(there, [(labels.into(), 10, 0.0)]);
 }
 
 #[test]

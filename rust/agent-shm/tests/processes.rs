@@ -4,6 +4,7 @@ mod child;
 
 use agent_shm::*;
 use child::*;
+use std::os::fd::AsRawFd;
 
 fn options() -> Options {
     Options { slots_max: 32, ring_records: 8, bytes_max: 8 << 20, ..Options::default() }
@@ -269,4 +270,141 @@ fn two_thousand_lives_leave_no_trace() {
     }
     assert_eq!(segment.usage().series, 6);
     assert_eq!(segment.usage().overflows + segment.usage().refused, 0);
+}
+
+#[test]
+fn a_segment_can_be_opened_while_others_make_it_grow() {
+    let _turn = alone();
+    let folder = Folder::new("growing");
+    let board = Board::new(1);
+    for round in 0..30 {
+        let path = folder.file(&format!("shop{round}.v1.seg"));
+        let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+        board.set(0, 0);
+        let grower = fork(|| {
+            let writer = segment.writer().unwrap();
+            let metric = writer.metric(&spec("m", Shape::Counter)).unwrap();
+            for n in 0.. {
+                let series = writer.series(metric, &format!("n=\"{n}\"")).unwrap();
+                board.set(0, 1);
+                if series.is_overflow() {
+                    return 0;
+                }
+            }
+            1
+        });
+        board.wait(0, 1);
+        while segment.usage().series < 10_000 {
+            Segment::open_or_create(&path, "shop", &options()).unwrap();
+            Segment::attach(&path).unwrap();
+        }
+        grower.join();
+    }
+}
+
+#[test]
+fn what_a_killed_maker_leaves_is_swept_and_what_a_living_one_fills_is_not() {
+    let _turn = alone();
+    let folder = Folder::new("sweep");
+    let left = || {
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+        names.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    // Killed at whatever moment.
+    for round in 0..200 {
+        let board = Board::new(1);
+        let child = fork(|| {
+            for n in 0.. {
+                board.add(0, 1);
+                let path = folder.file(&format!("made{n}.v1.seg"));
+                Segment::open_or_create(&path, "made", &options()).unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            0
+        });
+        board.wait(0, 1 + round % 5);
+        child.kill();
+    }
+    std::fs::write(folder.file(".made.v1.seg.1.0.new"), "half").unwrap();
+    std::fs::write(folder.file(".precious.new"), "not ours").unwrap();
+    let held = std::fs::File::create(folder.file(".made.v1.seg.2.0.new")).unwrap();
+    hold_as_maker(&held);
+    Segment::open_or_create(&folder.file("shop.v1.seg"), "shop", &options()).unwrap();
+    let mut names = left();
+    names.retain(|name| !name.starts_with("made"));
+    names.sort();
+    assert_eq!(names, [".made.v1.seg.2.0.new", ".precious.new", "shop.v1.seg"]);
+}
+
+/// What a process does that fills in a new file.
+fn hold_as_maker(file: &std::fs::File) {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: (1 << 60) - 3,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: a system call on an open file with a valid struct.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) };
+    assert_eq!(result, 0);
+}
+
+/// From now on this process has no `membarrier(2)`.
+fn forbid_membarrier() {
+    // SAFETY: pure constructors of instructions.
+    let filter = unsafe {
+        [
+            libc::BPF_STMT((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0),
+            libc::BPF_JUMP(
+                (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+                libc::SYS_membarrier as u32,
+                0,
+                1,
+            ),
+            libc::BPF_STMT(libc::BPF_RET as u16, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+            libc::BPF_STMT(libc::BPF_RET as u16, libc::SECCOMP_RET_ALLOW),
+        ]
+    };
+    let program =
+        libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: system calls with a program that lives during the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
+    }
+}
+
+/// Makes a series, removes it and tends; how many blocks came back.
+fn come_and_go(writer: &Writer) -> u64 {
+    let metric = writer.metric(&spec("comes", Shape::Counter)).unwrap();
+    writer.series(metric, "a=\"b\"").unwrap();
+    assert!(writer.remove(metric, "a=\"b\""));
+    (0..4).map(|_| writer.tend_now().freed).sum()
+}
+
+#[test]
+fn without_membarrier_memory_comes_back_unless_somebody_relies_on_it() {
+    let _turn = alone();
+    let folder = Folder::new("membarrier");
+    let segment = Segment::open_or_create(&folder.file("a.seg"), "a", &options()).unwrap();
+    let board = Board::new(1);
+    let child = fork(|| {
+        forbid_membarrier();
+        board.wait(0, 1);
+        let writer = segment.writer().unwrap();
+        assert_eq!(come_and_go(&writer), 0, "the first one leaves the barrier to others");
+        board.set(0, 2);
+        board.wait(0, 3);
+        assert_eq!((0..4).map(|_| writer.tend_now().freed).sum::<u64>(), 1);
+        assert_eq!(come_and_go(&writer), 1);
+        0
+    });
+    let first = segment.writer().unwrap();
+    assert_eq!(come_and_go(&first), 1);
+    board.set(0, 1);
+    board.wait(0, 2);
+    drop(first);
+    board.set(0, 3);
+    child.join();
 }
