@@ -143,22 +143,36 @@ struct Rule {
 impl Mapper {
     /// Compiles the rules, or says which one is wrong and why.
     pub fn compile(rules: &[MappingRule]) -> Result<Mapper, MappingError> {
-        if rules.len() > RULES_MAX {
-            let detail = format!("there are more than {RULES_MAX} rules");
-            return Err(MappingError { rule: RULES_MAX, detail });
-        }
-        let mut mapper = Mapper::default();
-        for (index, rule) in rules.iter().enumerate() {
-            mapper.add(index, rule).map_err(|detail| MappingError { rule: index, detail })?;
-        }
-        Ok(mapper)
+        let (mapper, errors) = Mapper::compile_all(rules);
+        errors.into_iter().next().map_or(Ok(mapper), Err)
     }
 
-    fn add(&mut self, index: usize, rule: &MappingRule) -> Result<(), String> {
-        let groups = match rule.match_type {
+    /// Everything that is wrong with the rules.
+    pub fn errors(rules: &[MappingRule]) -> Vec<MappingError> {
+        Mapper::compile_all(rules).1
+    }
+
+    fn compile_all(rules: &[MappingRule]) -> (Mapper, Vec<MappingError>) {
+        let (mut mapper, mut errors) = (Mapper::default(), Vec::new());
+        if rules.len() > RULES_MAX {
+            let detail = format!("there are more than {RULES_MAX} rules");
+            errors.push(MappingError { rule: RULES_MAX, detail });
+            return (mapper, errors);
+        }
+        for (index, rule) in rules.iter().enumerate() {
+            let mut wrong = |detail| errors.push(MappingError { rule: index, detail });
+            let groups = mapper.find(index, rule).map_err(&mut wrong).ok();
+            mapper.add(rule, groups.as_ref(), &mut wrong);
+        }
+        (mapper, errors)
+    }
+
+    /// Takes over what the rule matches; gives the groups that its texts may refer to.
+    fn find(&mut self, index: usize, rule: &MappingRule) -> Result<template::Groups, String> {
+        match rule.match_type {
             MatchType::Glob => {
                 let stars = self.globs.insert(index, &rule.pattern, rule.match_metric_type)?;
-                template::Groups { count: stars, names: Vec::new() }
+                Ok(template::Groups { count: stars, names: Vec::new() })
             }
             MatchType::Regex => {
                 let regex = RegexBuilder::new(&rule.pattern)
@@ -168,24 +182,41 @@ impl Mapper {
                 let names = regex.capture_names().map(|n| n.map(str::to_owned)).collect();
                 let groups = template::Groups { count: regex.captures_len() - 1, names };
                 self.regexes.push((index, regex));
-                groups
+                Ok(groups)
             }
+        }
+    }
+
+    /// Takes over what the rule does. Without groups its texts cannot be judged.
+    fn add(
+        &mut self,
+        rule: &MappingRule,
+        groups: Option<&template::Groups>,
+        wrong: &mut impl FnMut(String),
+    ) {
+        let template = |text: &str, wrong: &mut dyn FnMut(String)| {
+            let compiled = Template::compile(text, groups?);
+            compiled.map_err(wrong).ok()
         };
         let name = match (rule.action, rule.name.as_deref()) {
             (Action::Drop, _) => None,
-            (Action::Map, None | Some("")) => return Err("`name` is missing".to_owned()),
-            (Action::Map, Some(name)) => Some(Template::compile(name, &groups)?),
+            (Action::Map, None | Some("")) => {
+                wrong("`name` is missing".to_owned());
+                None
+            }
+            (Action::Map, Some(name)) => template(name, wrong),
         };
         let mut labels = Vec::with_capacity(rule.labels.len());
         for (label, value) in &rule.labels {
             if label.is_empty() {
-                return Err("a label name is empty".to_owned());
+                wrong("a label name is empty".to_owned());
             }
-            labels.push((label.clone(), Template::compile(value, &groups)?));
+            let value = template(value, &mut |detail| wrong(format!("label {label:?}: {detail}")));
+            labels.extend(value.map(|value| (label.clone(), value)));
         }
         if let (Some(from), Some(to)) = (rule.match_metric_type, rule.kind) {
             if !may_become(from, to) {
-                return Err(format!("a {} cannot become a {}", from.as_str(), to.as_str()));
+                wrong(format!("a {} cannot become a {}", from.as_str(), to.as_str()));
             }
         }
         self.rules.push(Rule {
@@ -195,7 +226,6 @@ impl Mapper {
             kind: rule.kind,
             help: rule.help.clone().unwrap_or_default(),
         });
-        Ok(())
     }
 
     pub fn is_empty(&self) -> bool {

@@ -41,6 +41,8 @@ use field::{Scalar, Scratch};
 pub struct PushSample<'s, 'a> {
     /// Position in the body, from 0; in NDJSON lines of only blanks do not count.
     pub index: usize,
+    /// The line of an NDJSON body, from 1, lines of only blanks included.
+    pub line: Option<usize>,
     /// As sent, not sanitised: see [`crate::name::family_with_unit`].
     pub name: &'s str,
     pub kind: Kind,
@@ -85,34 +87,74 @@ pub fn decode<'a>(
     body: &'a [u8],
     form: Body,
     limits: &Limits,
-    mut apply: impl FnMut(&PushSample<'_, 'a>) -> Result<(), Reject>,
+    apply: impl FnMut(&PushSample<'_, 'a>) -> Result<(), Reject>,
 ) -> Report {
-    let mut report = Report::new(limits);
-    let mut scratch = Scratch::default();
-    for (index, piece) in cut::pieces(body, form).enumerate() {
-        let outcome = if index >= limits.body_samples_max {
-            let most = limits.body_samples_max;
-            Err(Fault::new(Reject::SamplesTooMany, format!("a body has at most {most} samples")))
-        } else {
-            piece.and_then(|text| decode_one(text, index, limits, &mut scratch, &mut apply))
-        };
-        match outcome {
-            Ok(()) => report.accept(),
-            Err(fault) => report.refuse(index, fault.reason, fault.detail),
-        }
+    let mut decoder = Decoder::new(body, form, limits);
+    decoder.run(body, limits, usize::MAX, apply);
+    decoder.finish()
+}
+
+/// A body being decoded in slices: the place in it and the account so far, without the body.
+pub struct Decoder {
+    cut: cut::Cut,
+    /// Of the next sample.
+    index: usize,
+    report: Report,
+}
+
+impl Decoder {
+    pub fn new(body: &[u8], form: Body, limits: &Limits) -> Decoder {
+        Decoder { cut: cut::Cut::new(body, form), index: 0, report: Report::new(limits) }
     }
-    report
+
+    /// Decodes on in the body that the decoder was made for, until about `values_most` values were
+    /// seen; a sample counts as one at least and is never split. Whether the body is done.
+    pub fn run<'a>(
+        &mut self,
+        body: &'a [u8],
+        limits: &Limits,
+        values_most: usize,
+        mut apply: impl FnMut(&PushSample<'_, 'a>) -> Result<(), Reject>,
+    ) -> bool {
+        let mut scratch = Scratch::default();
+        let mut values = 0;
+        while values < values_most {
+            let Some(piece) = self.cut.next(body) else { return true };
+            let (index, line) = (self.index, self.cut.line());
+            self.index += 1;
+            let outcome = if index >= limits.body_samples_max {
+                let most = limits.body_samples_max;
+                let text = format!("a body has at most {most} samples");
+                Err(Fault::new(Reject::SamplesTooMany, text))
+            } else {
+                piece.and_then(|text| {
+                    decode_one(text, (index, line), limits, &mut scratch, &mut apply)
+                })
+            };
+            match outcome {
+                Ok(()) => self.report.accept(),
+                Err(fault) => self.report.refuse(index, line, fault.reason, fault.detail),
+            }
+            values += (scratch.numbers.len() + scratch.members.len()).max(1);
+        }
+        false
+    }
+
+    /// The account of the samples so far.
+    pub fn finish(self) -> Report {
+        self.report
+    }
 }
 
 fn decode_one<'a>(
     text: &'a [u8],
-    index: usize,
+    place: (usize, Option<usize>),
     limits: &Limits,
     scratch: &mut Scratch<'a>,
     apply: &mut impl FnMut(&PushSample<'_, 'a>) -> Result<(), Reject>,
 ) -> Result<(), Fault> {
     let sample = read(text, limits, scratch)
-        .and_then(|()| check(scratch, index, limits))
+        .and_then(|()| check(scratch, place, limits))
         .map_err(|fault| too_deep(text, limits).unwrap_or(fault))?;
     apply(&sample).map_err(|reason| Fault::new(reason, ""))
 }
@@ -149,7 +191,7 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
 /// Checks the fields against each other and makes the sample.
 fn check<'s, 'a>(
     scratch: &'s mut Scratch<'a>,
-    index: usize,
+    (index, line): (usize, Option<usize>),
     limits: &Limits,
 ) -> Result<PushSample<'s, 'a>, Fault> {
     let Some(name) = scratch.name.as_deref().filter(|name| !name.is_empty()) else {
@@ -185,6 +227,7 @@ fn check<'s, 'a>(
     }
     Ok(PushSample {
         index,
+        line,
         name,
         kind,
         numbers: &scratch.numbers,

@@ -115,6 +115,22 @@ fn a_rule_that_cannot_work_is_refused_with_its_position() {
 }
 
 #[test]
+fn every_mistake_of_every_rule_is_named() {
+    let errors = Mapper::errors(&rules(json!([
+        {"match": "(", "match_type": "regex", "match_metric_type": "set", "type": "counter"},
+        {"match": "ok", "action": "drop"},
+        {"match": "a.*", "name": "$2", "labels": {"x": "$3", "y": "$1"}},
+    ])));
+    let found: Vec<_> = errors.iter().map(|error| (error.rule, error.detail.as_str())).collect();
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found[0].0 == 0 && found[0].1.contains("no usable expression"), "{found:?}");
+    assert_eq!(found[1], (0, "`name` is missing"));
+    assert_eq!(found[2], (0, "a set cannot become a counter"));
+    assert_eq!(found[3], (2, "in \"$2\", $2 catches nothing"));
+    assert_eq!(found[4], (2, "label \"x\": in \"$3\", $3 catches nothing"));
+}
+
+#[test]
 fn an_unknown_key_of_a_rule_is_an_error() {
     let rule = json!({"match": "a", "name": "x", "ttl": 5});
     assert!(serde_json::from_value::<MappingRule>(rule).is_err());

@@ -134,6 +134,32 @@ proptest! {
         prop_assert!(seen.iter().all(|index| (*index as u64) < report.accepted + report.refused));
     }
 
+    /// Slices of any size give the same samples and the same account as the whole at once.
+    #[test]
+    fn a_body_in_slices_is_the_body(text in LIKE_JSON, form in 0usize..3, most in 1usize..4) {
+        let form = [Body::Json, Body::Ndjson, Body::Auto][form];
+        let (body, limits) = (text.as_bytes(), Limits::default());
+        let mut whole = Vec::new();
+        let report = push_json::decode(body, form, &limits, |sample| {
+            whole.push((sample.index, sample.line, sample.name.to_owned()));
+            Ok(())
+        });
+        let mut decoder = push_json::Decoder::new(body, form, &limits);
+        let mut sliced = Vec::new();
+        loop {
+            let before = sliced.len();
+            let is_done = decoder.run(body, &limits, most, |sample| {
+                sliced.push((sample.index, sample.line, sample.name.to_owned()));
+                Ok(())
+            });
+            if is_done {
+                break;
+            }
+            prop_assert!(sliced.len() - before <= most);
+        }
+        prop_assert_eq!((decoder.finish(), sliced), (report, whole));
+    }
+
     #[test]
     fn any_pushed_bytes_are_counted(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         for form in [Body::Json, Body::Ndjson, Body::Auto] {
@@ -177,6 +203,19 @@ proptest! {
 }
 
 #[test]
+fn a_refusal_of_ndjson_names_its_line_with_the_blank_ones() {
+    let body = b"\n\r\n{\"name\":\"a\",\"type\":\"counter\",\"value\":1}\n \n{}\r\n\n[]\n\n";
+    let report = push_json::decode(body, Body::Ndjson, &Limits::default(), |sample| {
+        assert_eq!((sample.index, sample.line), (0, Some(3)));
+        Ok(())
+    });
+    let places: Vec<_> = report.refusals.iter().map(|one| (one.index, one.line)).collect();
+    assert_eq!(places, [(1, Some(5)), (2, Some(7))]);
+    let report = push_json::decode(b"[1]", Body::Auto, &Limits::default(), |_| Ok(()));
+    assert_eq!(report.refusals[0].line, None);
+}
+
+#[test]
 fn a_body_over_the_sample_limit_is_taken_up_to_it() {
     let limits = Limits { body_samples_max: 3, refusals_listed_max: 1, ..Limits::default() };
     let body = "{\"name\":\"a\",\"type\":\"counter\",\"value\":1}\n".repeat(5);
@@ -187,7 +226,7 @@ fn a_body_over_the_sample_limit_is_taken_up_to_it() {
     assert_eq!(
         String::from_utf8(json).expect("text"),
         "{\"accepted\":3,\"refused\":2,\"reasons\":{\"samples_too_many\":2},\
-         \"refusals\":[{\"index\":3,\"reason\":\"samples_too_many\",\
+         \"refusals\":[{\"index\":3,\"line\":4,\"reason\":\"samples_too_many\",\
          \"detail\":\"a body has at most 3 samples\"}]}"
     );
 }

@@ -17,23 +17,95 @@ pub enum Body {
     Auto,
 }
 
-/// The texts of the samples, or why there is none at this place.
-pub(super) fn pieces(body: &[u8], form: Body) -> Pieces<'_> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
-    let form = match form {
-        Body::Auto if is_json(body) => Body::Json,
-        Body::Auto => Body::Ndjson,
-        known => known,
-    };
-    let state = match (form, body.first()) {
-        (Body::Ndjson, _) => State::Lines,
-        (_, None) => State::Broken("the body is empty"),
-        (_, Some(b'[')) => State::Array { first: true },
-        (_, Some(b'{')) => State::One,
-        (_, Some(_)) => State::Broken("the body is neither a JSON object nor an array"),
-    };
-    let rest = if matches!(state, State::Array { .. }) { &body[1..] } else { body };
-    Pieces { rest, state }
+/// A place in a body between two samples. It holds no reference, so that it can be kept.
+pub(super) struct Cut {
+    at: usize,
+    /// What follows is white space.
+    end: usize,
+    state: State,
+    /// The line of the last piece of NDJSON, from 1.
+    line: usize,
+}
+
+impl Cut {
+    /// The beginning of a body.
+    pub fn new(body: &[u8], form: Body) -> Cut {
+        let mark = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        let at = body.len() - body[mark..].trim_ascii_start().len();
+        let end = at + body[at..].trim_ascii_end().len();
+        let (lines, text) = (&body[..at], &body[at..end]);
+        let form = match form {
+            Body::Auto if is_json(text) => Body::Json,
+            Body::Auto => Body::Ndjson,
+            known => known,
+        };
+        let (state, at) = match (form, text.first()) {
+            (Body::Ndjson, _) => (State::Lines, at),
+            (_, None) => (State::Broken("the body is empty"), at),
+            (_, Some(b'[')) => (State::Array { first: true }, at + 1),
+            (_, Some(b'{')) => (State::One, at),
+            (_, Some(_)) => (State::Broken("the body is neither a JSON object nor an array"), at),
+        };
+        Cut { at, end, state, line: memchr::memchr_iter(b'\n', lines).count() }
+    }
+
+    /// The line of the last piece, from 1 and with lines of only blanks; nothing when it is no NDJSON.
+    pub fn line(&self) -> Option<usize> {
+        matches!(self.state, State::Lines).then_some(self.line)
+    }
+
+    /// The text of the next sample of the same body, or why there is none at this place.
+    pub fn next<'a>(&mut self, body: &'a [u8]) -> Option<Result<&'a [u8], Fault>> {
+        let rest = &body[self.at..self.end];
+        match self.state {
+            State::Lines => self.next_line(rest).map(Ok),
+            State::One => {
+                self.state = State::Done;
+                Some(Ok(rest))
+            }
+            State::Array { first } => self.next_element(body, first),
+            State::Broken(why) => {
+                self.state = State::Done;
+                Some(Err(Fault::new(Reject::JsonMalformed, why)))
+            }
+            State::Done => None,
+        }
+    }
+
+    fn next_line<'a>(&mut self, mut rest: &'a [u8]) -> Option<&'a [u8]> {
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = rest[..end].trim_ascii();
+            rest = rest.get(end + 1..).unwrap_or(b"");
+            self.at = self.end - rest.len();
+            self.line += 1;
+            if !line.is_empty() {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    fn next_element<'a>(&mut self, body: &'a [u8], first: bool) -> Option<Result<&'a [u8], Fault>> {
+        let rest = &body[self.at..self.end];
+        let Some(end) = element_end(rest) else {
+            self.state = State::Done;
+            let why = "the array ends in the middle of a sample";
+            return Some(Err(Fault::new(Reject::JsonMalformed, why)));
+        };
+        let element = rest[..end].trim_ascii();
+        let closes = rest[end] == b']';
+        self.at += end + 1;
+        self.state = match closes {
+            false => State::Array { first: false },
+            true if rest[end + 1..].trim_ascii().is_empty() => State::Done,
+            true => State::Broken("something follows the array"),
+        };
+        if element.is_empty() && closes && first {
+            return self.next(body);
+        }
+        Some(Ok(element))
+    }
 }
 
 fn is_json(body: &[u8]) -> bool {
@@ -43,6 +115,7 @@ fn is_json(body: &[u8]) -> bool {
     }
 }
 
+#[derive(Clone, Copy)]
 enum State {
     Lines,
     One,
@@ -52,65 +125,6 @@ enum State {
     },
     Broken(&'static str),
     Done,
-}
-
-pub(super) struct Pieces<'a> {
-    rest: &'a [u8],
-    state: State,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = Result<&'a [u8], Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.state {
-            State::Lines => self.next_line().map(Ok),
-            State::One => {
-                self.state = State::Done;
-                Some(Ok(self.rest))
-            }
-            State::Array { first } => self.next_element(first),
-            State::Broken(why) => {
-                self.state = State::Done;
-                Some(Err(Fault::new(Reject::JsonMalformed, why)))
-            }
-            State::Done => None,
-        }
-    }
-}
-
-impl<'a> Pieces<'a> {
-    fn next_line(&mut self) -> Option<&'a [u8]> {
-        while !self.rest.is_empty() {
-            let end = memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len());
-            let line = self.rest[..end].trim_ascii();
-            self.rest = self.rest.get(end + 1..).unwrap_or(b"");
-            if !line.is_empty() {
-                return Some(line);
-            }
-        }
-        None
-    }
-
-    fn next_element(&mut self, first: bool) -> Option<Result<&'a [u8], Fault>> {
-        let Some(end) = element_end(self.rest) else {
-            self.state = State::Done;
-            let why = "the array ends in the middle of a sample";
-            return Some(Err(Fault::new(Reject::JsonMalformed, why)));
-        };
-        let element = self.rest[..end].trim_ascii();
-        let closes = self.rest[end] == b']';
-        self.rest = &self.rest[end + 1..];
-        self.state = match closes {
-            false => State::Array { first: false },
-            true if self.rest.trim_ascii().is_empty() => State::Done,
-            true => State::Broken("something follows the array"),
-        };
-        if element.is_empty() && closes && first {
-            return self.next();
-        }
-        Some(Ok(element))
-    }
 }
 
 const STRING: u8 = 1;

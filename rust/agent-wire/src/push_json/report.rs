@@ -12,6 +12,9 @@ use crate::{Limits, Reject};
 pub struct Refusal {
     /// Position in the body, from 0.
     pub index: usize,
+    /// The line of an NDJSON body, from 1, lines of only blanks included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     pub reason: Reject,
     /// One sentence for a person; may be empty.
     pub detail: String,
@@ -56,11 +59,17 @@ impl Report {
         self.accepted += 1;
     }
 
-    pub(super) fn refuse(&mut self, index: usize, reason: Reject, detail: String) {
+    pub(super) fn refuse(
+        &mut self,
+        index: usize,
+        line: Option<usize>,
+        reason: Reject,
+        detail: String,
+    ) {
         self.refused += 1;
         self.reasons.0[reason as usize] += 1;
         if self.refusals.len() < self.listed_max {
-            self.refusals.push(Refusal { index, reason, detail });
+            self.refusals.push(Refusal { index, line, reason, detail });
         }
     }
 
