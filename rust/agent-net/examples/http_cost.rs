@@ -24,6 +24,10 @@ impl Ingest for Nothing {
         Ok(())
     }
 
+    fn explain_conflict(&mut self, _: &NormalSample<'_>) -> Option<String> {
+        None
+    }
+
     fn reject(&mut self, _: SourceId, _: Reason, _: u64) {}
 
     fn admit_request(&mut self, _: &Peer, _: u64) -> Result<(), Shed> {
@@ -43,8 +47,11 @@ fn measure(what: &str, service: &mut HttpService, request: &[u8], each: u64, rou
         for round in 0..rounds {
             out.clear();
             let mut state = None;
-            let (used, next) =
+            let (used, mut next) =
                 service.on_bytes(&mut state, request, &peer, &mut out, &mut sink, round / 1000);
+            while let Next::Apply(push) = next {
+                next = service.apply_more(push, &peer, &mut out, &mut sink, round / 1000);
+            }
             assert!(used == request.len() && matches!(next, Next::Write));
             assert!(out.starts_with(b"HTTP/1.1 200"));
         }

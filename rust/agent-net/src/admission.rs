@@ -25,11 +25,11 @@ use crate::config::Limits;
 use crate::telemetry::Reason;
 
 /// Connections over the cap that are accepted on the HTTP listener all the same, so that probes and
-/// HTTP connections that a source address may have beyond its cap: probes and scrapes often come from the address of
-/// the busiest senders.
-const SOURCE_HTTP_RESERVE: u32 = 16;
 /// scrapes get through; their pushes are refused.
 pub const HTTP_RESERVE: u32 = 64;
+/// HTTP connections that a source address may have beyond its cap: probes and scrapes often come from
+/// the address of the busiest senders.
+const SOURCE_HTTP_RESERVE: u32 = 16;
 
 /// The row of unix sockets, and of addresses for which there is no row.
 pub const SHARED_ROW: u32 = 0;

@@ -309,7 +309,8 @@ fn finish(aggregator: &mut Aggregator) {
 /// Whether it was the order to leave.
 fn obey(order: &Order, aggregator: &mut Aggregator, control: &mut Control) -> bool {
     match order {
-        Order::Drain | Order::Stop | Order::Gone => return true,
+        Order::Drain | Order::Stop | Order::Retire | Order::Gone => return true,
+        Order::Yield => {}
         Order::State(_) => {}
         Order::Reload(json) => match AggregatorConfig::from_json(json.as_bytes()) {
             Ok(config) => {

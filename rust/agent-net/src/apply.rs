@@ -21,7 +21,8 @@
 //!
 //! Time stamps of samples (`|T`) are read and not used: a cell has no time. Container, external and
 //! cardinality fields are read and not used. A metric keeps the type of its first sample; others are
-//! refused as `type_conflict`.
+//! refused as `type_conflict`, and so is a new metric with a name that the samples of another have
+//! (`x_count` beside histogram `x`): the page could not show both.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ use agent_wire::{labels, name, Kind, Reject, Value};
 use crate::admission::{Admission, Peer, Shed};
 use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};
 use crate::config::WorkerConfig;
+use crate::scrape::{clash, Type};
 use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId, HISTOGRAM_SCHEMA};
 use crate::window;
 
@@ -313,6 +315,20 @@ impl<'a> Apply<'a> {
         result
     }
 
+    /// For a sample with label text that was refused as `type_conflict`: the name, the type there and
+    /// the type that came.
+    #[cold]
+    pub fn explain_conflict(&mut self, sample: &NormalSample<'_>) -> Option<String> {
+        let mut name = String::new();
+        name::family_with_unit(sample.kind, sample.name, sample.unit, &mut name)?;
+        if name.starts_with(OWN_PREFIX) {
+            name.insert_str(0, "exported_");
+        }
+        let shape = shape_of(sample.kind);
+        let spec = MetricSpec { name: &name, help: "", unit: "", shape };
+        conflict_with(self.writer, &spec)
+    }
+
     #[inline]
     fn put(&mut self, sample: &NormalSample<'_>) -> Result<(), Reason> {
         let (form, text) = match sample.labels {
@@ -454,6 +470,9 @@ impl Parts {
         }
         let help = if help.is_empty() { default_help(kind) } else { help };
         let spec = MetricSpec { name: family, help, unit, shape: shape_of(kind) };
+        if conflict_with(writer, &spec).is_some() {
+            return Err(Reason::TypeConflict);
+        }
         let metric = writer.metric(&spec).map_err(|error| reason_of(&error))?;
         let series = writer.series(metric, text).map_err(|error| reason_of(&error))?;
         let until_s = match series.is_overflow() {
@@ -468,6 +487,28 @@ impl Parts {
         };
         Ok(Known { target, scale, until_s })
     }
+}
+
+/// Who has a name of the family with another type: the metric itself, or one whose samples are called
+/// so, which the page would not show beside it.
+#[cold]
+fn conflict_with(writer: &Writer, spec: &MetricSpec<'_>) -> Option<String> {
+    if let Some((_, known)) = writer.find_metric(spec.name) {
+        if known.shape.borrowed() == spec.shape {
+            return None;
+        }
+        let (name, existing, wanted) =
+            (spec.name.into(), known.shape.borrowed().told(), spec.shape.told());
+        return Some(Error::Conflict { name, existing, wanted }.to_string());
+    }
+    let find = |name: &str| writer.find_metric(name).map(|(_, known)| Type::of_shape(&known.shape));
+    let kind = match spec.shape {
+        Shape::Counter => Type::Counter,
+        Shape::Gauge(_) => Type::Gauge,
+        Shape::Exponential { .. } | Shape::Explicit(_) => Type::Histogram,
+        Shape::Summary(_) => Type::Summary,
+    };
+    clash(spec.name, kind, find).map(|conflict| conflict.to_string())
 }
 
 fn shape_of(kind: Kind) -> Shape<'static> {

@@ -93,6 +93,30 @@ fn rules_rename_label_retype_and_drop() {
     assert_eq!(ledger(&totals), (4.0, 2.0, 2.0));
 }
 
+/// Between "nobody has the name" and "register it", another worker registers it.
+#[test]
+fn workers_that_meet_at_a_new_name_do_not_refuse_it() {
+    const NAMES: usize = 300;
+    let segment = segment(1000);
+    let start = std::sync::Barrier::new(2);
+    let work = || {
+        let mut applier = applier(&segment, "");
+        for n in 0..NAMES {
+            start.wait();
+            for kind in ["c", "ms"] {
+                let _ =
+                    applier.batch().line(SOURCE, format!("meet_{kind}_{n}:1|{kind}").as_bytes());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let sent = 4.0 * NAMES as f64;
+    assert_eq!(ledger(&totals(&segment)), (sent, sent, 0.0));
+}
+
 #[test]
 fn a_removed_series_is_found_again() {
     let segment = segment(1000);

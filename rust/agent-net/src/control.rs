@@ -1,9 +1,11 @@
 //! The supervisor's socket pair: lines from it, lines to it.
 //!
 //! ```text
-//! supervisor -> child: drain | stop | state {json} | reload {json}
+//! supervisor -> child: drain | yield | retire | stop | state {json} | reload {json}
 //! child -> supervisor: ready | reloaded | refused WHY | drained | log {json}
 //! ```
+//!
+//! `yield` announces a successor on the same listeners, `retire` says that it is ready.
 //!
 //! The end of the stream means that the supervisor is gone. Nothing here blocks: what the supervisor
 //! does not take waits up to [`PENDING_BYTES_MAX`]; log records beyond that are dropped and counted,
@@ -20,8 +22,12 @@ pub const PENDING_BYTES_MAX: usize = 256 << 10;
 /// What the supervisor says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Finish what is begun, then leave.
+    /// Finish what is begun, then leave; so does everybody, and nobody listens any more.
     Drain,
+    /// A successor is being started on the same listeners: leave the gauges to it.
+    Yield,
+    /// The successor is ready: apply what has been received, close the connections, leave.
+    Retire,
     /// Leave now.
     Stop,
     /// Facts for `/readyz` and the status page.
@@ -147,6 +153,8 @@ impl Control {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "drain" => orders.push(Order::Drain),
+                "yield" => orders.push(Order::Yield),
+                "retire" => orders.push(Order::Retire),
                 "stop" => orders.push(Order::Stop),
                 "state" => orders.push(Order::State(rest.to_owned())),
                 "reload" => orders.push(Order::Reload(rest.to_owned())),
@@ -173,7 +181,7 @@ mod tests {
         let mut orders = Vec::new();
         theirs.write_all(b"state {\"a\": 1}\ndra").expect("room");
         control.read(&mut orders);
-        theirs.write_all(b"in\nreload {}\nstop\n").expect("room");
+        theirs.write_all(b"in\nyield\nretire\nreload {}\nstop\n").expect("room");
         control.read(&mut orders);
         drop(theirs);
         control.read(&mut orders);
@@ -182,6 +190,8 @@ mod tests {
             [
                 Order::State("{\"a\": 1}".into()),
                 Order::Drain,
+                Order::Yield,
+                Order::Retire,
                 Order::Reload("{}".into()),
                 Order::Stop,
                 Order::Gone,

@@ -17,12 +17,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
 
 use agent_shm::{Segment, Value, Writer};
 use agent_wire::framing::lines;
 use agent_wire::Reject;
 
 use crate::apply::{Apply, Line};
+use crate::nap::Nap;
 use crate::system;
 use crate::telemetry::{labels, Own, Reason, SelfMetric, SourceId};
 
@@ -228,9 +230,11 @@ fn apply_message(
     apply.charge(&peer, samples, now_ms);
 }
 
-/// What is published about one datagram socket.
+/// One datagram socket: how it is listened to, and what is published about it.
 pub struct Socket {
     pub fd: RawFd,
+    pub source: SourceId,
+    pub nap: Nap,
     drops: Own,
     seen: Own,
     buffer: Own,
@@ -247,6 +251,8 @@ impl Socket {
         let last = last_seen(segment, &text);
         Socket {
             fd,
+            source,
+            nap: Nap::new(buffer_bytes(fd)),
             drops: Own::new(SelfMetric::KernelDrops, text.clone()),
             seen: Own::new(SelfMetric::SocketDrops, text.clone()),
             buffer: Own::new(SelfMetric::ReceiveBuffer, text),
@@ -255,10 +261,10 @@ impl Socket {
         }
     }
 
-    /// The receive buffer that the kernel granted.
-    pub fn buffer_bytes(&self) -> u32 {
-        let bytes = system::int_option(self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF);
-        bytes.ok().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0)
+    /// Time until the socket is looked at without being woken for it; nothing when it is not napping.
+    pub fn nap_left(&self) -> Option<Duration> {
+        let left_us = self.nap.until_us?.saturating_sub(system::monotonic_us());
+        Some(Duration::from_micros(left_us))
     }
 
     /// Publishes what the kernel counted.
@@ -268,8 +274,14 @@ impl Socket {
             self.seen.set(writer, drops.into());
             self.published = drops;
         }
-        self.buffer.set(writer, self.buffer_bytes().into());
+        self.buffer.set(writer, buffer_bytes(self.fd).into());
     }
+}
+
+/// The receive buffer that the kernel granted.
+fn buffer_bytes(fd: RawFd) -> u32 {
+    let bytes = system::int_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF);
+    bytes.ok().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0)
 }
 
 /// The last reading in the segment.

@@ -6,12 +6,17 @@
 //! ```
 //!
 //! The clock is read once per wake-up. A connection gets one read per wake-up, a listener a batch of
-//! accepts, a datagram socket a few batches, so nobody starves. Lines are always read: what is over a
+//! accepts, a datagram socket a few batches, the body of a push one slice, so nobody starves. Lines are always read: what is over a
 //! limit is dropped after reading, by reason.
 //!
-//! Drain: listeners are no longer waited for; requests in progress are answered; a line connection is
+//! Drain: what waits at the listeners is accepted, then they are no longer waited for, and refuse when the
+//! whole collector leaves; requests in progress are answered; a line connection is
 //! closed once it has been quiet for [`QUIET_MS`]; datagram sockets are emptied last. After
 //! `drain_timeout_s` everything is cut. Sockets of the supervisor are never closed here.
+//!
+//! Retire, when a successor serves the same listeners, or when the supervisor is dead: as a drain, but
+//! nobody is waited for. What a line connection has sent is applied, then it is closed: right behind an
+//! `_ack`, so that the peer has nothing to send again, else in the first moment without a byte. After [`RETIRE_MS`] everything is cut.
 //!
 //! Deadlines: a request by what HTTP says; written bytes that nobody takes, [`WRITE_TIMEOUT_MS`]; idle
 //! connections by protocol. They are at most one tick late.
@@ -31,9 +36,9 @@ use crate::conns::{Conns, Sent, SPECIAL_BIT, STREAM_BIT};
 use crate::control::{Control, Level};
 use crate::datagram::{self, Receiver, Socket};
 use crate::http::HttpService;
-use crate::listen::{CloseReason, Listening, Spare};
+use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX};
 use crate::memory::Memory;
-use crate::nap::Nap;
+use crate::pushes::Pushes;
 use crate::slab::{flag, Protocol};
 use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
@@ -50,6 +55,8 @@ pub const WRITE_TIMEOUT_MS: u64 = 30_000;
 const HALF_LINE_QUIET_MS: u64 = 1000;
 /// A line connection that was quiet for this time may be closed in a drain.
 pub const QUIET_MS: u64 = 500;
+/// The longest that a worker stays that has a successor, or no supervisor.
+pub const RETIRE_MS: u64 = 3000;
 /// Descriptors that are not for connections, as the supervisor counts them too.
 const FILES_RESERVED: u64 = 128;
 /// Batches taken from a datagram socket at the end of a drain.
@@ -63,6 +70,7 @@ const DATAGRAM: u64 = SPECIAL_BIT | 0x8000;
 enum Phase {
     Running,
     Draining { until_ms: u64 },
+    Retiring { until_ms: u64 },
     Stopped,
 }
 
@@ -102,7 +110,8 @@ pub struct Engine {
     pub(crate) buffer: Vec<u8>,
     /// Answers of one read, before they are written.
     pub(crate) answers: Vec<u8>,
-    datagrams: Vec<(Socket, SourceId)>,
+    pub(crate) pushes: Pushes,
+    datagrams: Vec<Socket>,
     receiver: Receiver,
     control: Control,
     signal: Option<OwnedFd>,
@@ -111,9 +120,8 @@ pub struct Engine {
     memory_bytes_max: u64,
     figures: Figures,
     phase: Phase,
-    nap: Nap,
-    /// In this wake-up.
-    datagrams_read: u64,
+    /// A successor publishes the gauges of this place, and reads its datagrams.
+    has_successor: bool,
     wakeups: u64,
     published_ms: u64,
     swept_ms: u64,
@@ -132,6 +140,16 @@ pub fn connections_max(config: &WorkerConfig) -> u32 {
         0 => files,
         most => most.min(files),
     }
+}
+
+/// Asks to be woken for a datagram socket.
+fn listen_for(epoll: &Epoll, number: usize, socket: &Socket) -> io::Result<()> {
+    let interest = match socket.source {
+        SourceId::StatsdUdp => Interest::Read,
+        // All workers wait for the same socket.
+        _ => Interest::ReadExclusive,
+    };
+    epoll.add(socket.fd, DATAGRAM | number as u64, interest)
 }
 
 impl Engine {
@@ -153,6 +171,7 @@ impl Engine {
             spare: Spare::new(),
             buffer: vec![0; HEADROOM + READ_BYTES],
             answers: Vec::new(),
+            pushes: Pushes::new(),
             datagrams: Vec::new(),
             receiver: Receiver::default(),
             control: Control::new(config.control_fd)?,
@@ -162,8 +181,7 @@ impl Engine {
             memory_bytes_max: config.limits.memory_bytes_max,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
-            nap: Nap::new(0),
-            datagrams_read: 0,
+            has_successor: false,
             wakeups: 0,
             published_ms: 0,
             swept_ms: 0,
@@ -189,17 +207,15 @@ impl Engine {
                 self.listeners.push(listening);
                 continue;
             }
-            let (source, interest) = match listener.source {
-                ListenerSource::StatsdUdp => (SourceId::StatsdUdp, Interest::Read),
-                _ => (SourceId::StatsdUnixgram, Interest::ReadExclusive),
+            let source = match listener.source {
+                ListenerSource::StatsdUdp => SourceId::StatsdUdp,
+                _ => SourceId::StatsdUnixgram,
             };
-            let token = DATAGRAM | self.datagrams.len() as u64;
-            epoll.add(listener.fd, token, interest)?;
+            let number = self.datagrams.len();
             let socket = Socket::adopt(listener.fd, source, config.worker, segment);
-            self.datagrams.push((socket, source));
+            listen_for(epoll, number, &socket)?;
+            self.datagrams.push(socket);
         }
-        let buffers = self.datagrams.iter().map(|(socket, _)| socket.buffer_bytes());
-        self.nap = Nap::new(buffers.min().unwrap_or(0));
         self.announce(config);
         Ok(())
     }
@@ -231,38 +247,43 @@ impl Engine {
         self.phase != Phase::Running
     }
 
+    pub(crate) fn is_retiring(&self) -> bool {
+        matches!(self.phase, Phase::Retiring { .. })
+    }
+
     /// Runs until it is told to leave; gives the exit code.
     pub fn run(&mut self) -> io::Result<i32> {
         self.tick_second();
         self.control.say("ready");
         let mut ready = Vec::new();
         loop {
-            self.conns.epoll.wait(self.timeout_ms(), &mut ready)?;
+            self.conns.epoll.wait(self.timeout(), &mut ready)?;
             self.wakeups += 1;
             self.conns.now_ms = system::monotonic_ms();
-            self.datagrams_read = 0;
             for event in &ready {
                 self.dispatch(event);
             }
+            self.look_at_datagrams();
+            self.go_on_pushing();
             self.tick();
             if self.is_finished() {
                 self.control.say("drained");
                 return Ok(0);
             }
-            let others = ready.iter().filter(|event| !is_datagram(event.token)).count();
-            match self.nap.after(self.datagrams_read, others) {
-                0 => {}
-                us => std::thread::sleep(Duration::from_micros(us.into())),
-            }
         }
     }
 
-    fn timeout_ms(&self) -> u64 {
-        if self.conns.wheel.is_empty() && self.phase == Phase::Running {
+    fn timeout(&self) -> Duration {
+        if !self.pushes.is_empty() {
+            return Duration::ZERO;
+        }
+        let timeout_ms = if self.conns.wheel.is_empty() && self.phase == Phase::Running {
             (self.published_ms + 1000).saturating_sub(self.conns.now_ms).clamp(1, 1000)
         } else {
             TICK_MS
-        }
+        };
+        let nap = self.datagrams.iter().filter_map(Socket::nap_left).min();
+        nap.unwrap_or(Duration::MAX).min(Duration::from_millis(timeout_ms))
     }
 
     fn dispatch(&mut self, event: &Ready) {
@@ -280,9 +301,11 @@ impl Engine {
                 }
             }
             token if is_datagram(token) => {
-                self.receive((token & 0x7fff) as usize, datagram::CALLS_MAX);
+                self.hear((token & 0x7fff) as usize);
             }
-            token if token & SPECIAL_BIT != 0 => self.accept((token & 0x7fff) as usize),
+            token if token & SPECIAL_BIT != 0 => {
+                self.accept((token & 0x7fff) as usize, ACCEPTS_MAX);
+            }
             token => self.serve(token, event),
         }
     }
@@ -319,25 +342,57 @@ impl Engine {
         }
     }
 
-    /// Takes what a datagram socket has, up to `calls` batches. Whether it may have more.
-    fn receive(&mut self, number: usize, calls: usize) -> bool {
+    /// Takes the datagrams that the loop was woken for.
+    fn hear(&mut self, number: usize) {
+        if number >= self.datagrams.len() {
+            // The order to retire came in the same wake-up: the successor reads it.
+            return;
+        }
+        self.receive(number, datagram::CALLS_MAX);
+        let socket = &mut self.datagrams[number];
+        if socket.nap.woken(system::monotonic_us()) {
+            self.conns.epoll.remove(socket.fd);
+        }
+    }
+
+    /// Takes the datagrams of sockets whose nap is over.
+    fn look_at_datagrams(&mut self) {
+        for number in 0..self.datagrams.len() {
+            if self.datagrams[number].nap_left() != Some(Duration::ZERO) {
+                continue;
+            }
+            let (found, has_more) = self.receive(number, datagram::CALLS_MAX);
+            let socket = &mut self.datagrams[number];
+            if !socket.nap.looked(system::monotonic_us(), found, has_more) {
+                // Without memory for it the naps go on.
+                if listen_for(&self.conns.epoll, number, socket).is_err() {
+                    socket.nap.looked(system::monotonic_us(), u64::MAX, false);
+                }
+            }
+        }
+    }
+
+    /// Takes what a datagram socket has, up to `calls` batches: how many messages, and whether there
+    /// may be more.
+    fn receive(&mut self, number: usize, calls: usize) -> (u64, bool) {
+        let mut found = 0;
         for _ in 0..calls {
-            let (socket, source) = &self.datagrams[number];
-            let Ok(count) = self.receiver.receive(socket.fd) else { return false };
-            self.datagrams_read += count as u64;
+            let socket = &self.datagrams[number];
+            let Ok(count) = self.receiver.receive(socket.fd) else { return (found, false) };
+            found += count as u64;
             let now_ms = self.conns.now_ms;
             let mut apply = self.applier.batch();
             let (_, panics) =
-                datagram::apply_batch(&self.receiver, count, *source, &mut apply, now_ms);
+                datagram::apply_batch(&self.receiver, count, socket.source, &mut apply, now_ms);
             drop(apply);
             for _ in 0..panics {
                 self.note_panic();
             }
             if count < datagram::BATCH {
-                return false;
+                return (found, false);
             }
         }
-        true
+        (found, true)
     }
 
     /// Ends a connection and accounts for it.

@@ -4,6 +4,7 @@
 //! read -> on_bytes -> Read:           wait for more
 //!                     Write:          write, then go on with pipelined bytes
 //!                     Stream:         write, then chunk after chunk from a render thread
+//!                     Apply:          write, then slice after slice of the body (`pushes.rs`)
 //!                     WriteThenClose: write, shut down, read and forget for a moment, close
 //! ```
 //!
@@ -57,7 +58,14 @@ impl Engine {
             let (http, applier) = (&mut self.http, &mut self.applier);
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let mut apply = applier.batch();
-                http.on_bytes(&mut state, &data[done..], &peer, &mut out, &mut apply, now_ms)
+                let (consumed, next) =
+                    http.on_bytes(&mut state, &data[done..], &peer, &mut out, &mut apply, now_ms);
+                // Most bodies are one slice, and answered at once.
+                let next = match next {
+                    Next::Apply(push) => http.apply_more(push, &peer, &mut out, &mut apply, now_ms),
+                    next => next,
+                };
+                (consumed, next)
             }));
             let Ok((consumed, next)) = result else {
                 self.note_panic();
@@ -95,8 +103,9 @@ impl Engine {
         }
     }
 
-    fn after(&mut self, index: u32, next: Next, sent: Sent) {
+    pub(crate) fn after(&mut self, index: u32, next: Next, sent: Sent) {
         match (next, sent) {
+            (Next::Apply(push), _) => self.begin_push(index, push, sent),
             (_, Sent::Broken) => self.close(index, CloseReason::Reset),
             (Next::Stream(stream), _) => self.begin_stream(index, stream),
             (Next::WriteThenClose, Sent::All) => self.begin_close(index),
@@ -199,7 +208,7 @@ impl Engine {
             self.begin_close(index);
         } else if self.conns.busy(index).is_some_and(|side| side.stream.is_some()) {
             self.pump(index);
-        } else {
+        } else if !self.conns.busy(index).is_some_and(|side| side.is_pushing) {
             self.resume(index);
         }
     }

@@ -11,6 +11,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`config`] | the settings of a worker and of the aggregator, as the supervisor sends them |
+//! | [`child`] | a forked child that runs no Python |
 //! | [`worker`] | builds everything, runs the loop, gives an exit code |
 //! | [`engine`] | the event loop: readiness, deadlines, drain |
 //! | [`listen`] | adopting listeners and accepting connections |
@@ -18,7 +19,7 @@
 //! | [`side`], [`conns`] | what a busy connection owns; all of a connection kept in step |
 //! | [`datagram`], [`nap`] | receiving in batches, and letting them gather |
 //! | [`stream`], [`lines`] | lines of a stream; their connections |
-//! | [`exchange`] | the connections of HTTP |
+//! | [`exchange`], [`pushes`] | the connections of HTTP; bodies being applied, slice by slice |
 //! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
 //! | [`admission`], [`memory`] | who may send how much; how much memory is left |
 //! | [`system`] | system calls |
@@ -37,6 +38,7 @@ pub mod aggregator;
 pub mod apply;
 pub mod apps;
 pub mod cache;
+pub mod child;
 pub mod config;
 pub mod conns;
 pub mod control;
@@ -49,6 +51,7 @@ pub mod lines;
 pub mod listen;
 pub mod memory;
 pub mod nap;
+pub mod pushes;
 pub mod scrape;
 pub mod side;
 pub mod slab;

@@ -21,6 +21,9 @@ use crate::telemetry::SourceId;
 /// Answers that may wait for a peer to read them.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Reads of a connection before it is closed from our side: more than any receive buffer holds.
+const LAST_READS_MAX: usize = 64;
+
 /// How the bytes end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -38,6 +41,7 @@ struct Fed {
     protocol: Protocol,
     framer: Framer,
     was_shed: bool,
+    all_acked: bool,
     is_broken: bool,
 }
 
@@ -80,9 +84,14 @@ impl Engine {
         if !is_kept {
             return self.close(index, CloseReason::BuffersFull);
         }
-        if self.conns.slab.at(index).protocol != Protocol::Free {
-            self.conns.settle(index);
+        let conn = self.conns.slab.at(index);
+        if conn.protocol == Protocol::Free {
+            return;
         }
+        if conn.has(flag::ALL_ACKED) && self.is_retiring() && self.conns.unwritten(index) == 0 {
+            return self.cut_lines(index, CloseReason::Drain);
+        }
+        self.conns.settle(index);
     }
 
     /// A half line that is too long for the front of the read buffer. `false` when it cannot be kept.
@@ -119,6 +128,7 @@ impl Engine {
             protocol: conn.protocol,
             framer: conn.framer,
             was_shed: conn.has(flag::SHED),
+            all_acked: conn.has(flag::ALL_ACKED),
             is_broken: false,
         };
         let mut apply = self.applier.batch();
@@ -128,6 +138,7 @@ impl Engine {
             apply: &mut apply,
             source,
             was_shed: &mut fed.was_shed,
+            all_acked: &mut fed.all_acked,
             out: &mut out,
             samples: 0,
         };
@@ -161,6 +172,7 @@ impl Engine {
         let conn = self.conns.slab.at(index);
         (conn.protocol, conn.framer) = (fed.protocol, fed.framer);
         conn.set(flag::SHED, fed.was_shed);
+        conn.set(flag::ALL_ACKED, fed.all_acked);
         let is_open = self.answer_lines(index, &out, fed.is_broken);
         out.clear();
         self.answers = out;
@@ -184,6 +196,23 @@ impl Engine {
         };
         self.close(index, reason);
         false
+    }
+
+    /// Applies what the kernel has of this connection, up to [`LAST_READS_MAX`] reads.
+    pub(crate) fn read_what_is_there(&mut self, index: u32) {
+        for _ in 0..LAST_READS_MAX {
+            let before = self.conns.at(index).read_bytes;
+            self.read_lines(index);
+            let conn = self.conns.at(index);
+            if conn.protocol == Protocol::Free || conn.read_bytes == before {
+                return;
+            }
+        }
+    }
+
+    /// Ends a connection from our side; half a line that was received is booked as such.
+    pub(crate) fn cut_lines(&mut self, index: u32, reason: CloseReason) {
+        self.finish_lines(index, End::CutOff, reason);
     }
 
     /// The peer will send no more: what is left is applied or refused, answers are written, then it is

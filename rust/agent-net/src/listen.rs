@@ -7,7 +7,11 @@
 //! closed at once, and the spare is taken again: the client learns that there is no room, and the loop
 //! does not spin. When the machine is out of memory or of files, the listener rests for a tick.
 //!
-//! Limits: [`ACCEPTS_MAX`] connections before others have their turn.
+//! A drain first takes what waits: the kernel has told those clients that they are connected. When the
+//! whole collector leaves, the listener then refuses, so that a client hears it at once; in a worker that
+//! leaves alone the queue is its successor's.
+//!
+//! Limits: [`ACCEPTS_MAX`] connections before others have their turn, [`LAST_ACCEPTS_MAX`] in a drain.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +27,9 @@ use crate::telemetry::{labels, Own, SelfMetric};
 
 /// Connections taken from one listener in one turn.
 pub const ACCEPTS_MAX: usize = 128;
+
+/// Connections taken from one listener when a drain begins; no backlog is longer.
+pub const LAST_ACCEPTS_MAX: usize = 65_536;
 
 const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\
@@ -99,7 +106,8 @@ pub struct Listening {
     pub number: u16,
     name: &'static str,
     worker: u32,
-    is_shared: bool,
+    /// A unix socket: all workers have it.
+    pub is_shared: bool,
     /// Rests until the next tick.
     pub is_paused: bool,
     open: u64,
@@ -203,10 +211,10 @@ impl Default for Spare {
 }
 
 impl Engine {
-    /// Takes what waits at a listener, up to a batch.
-    pub(crate) fn accept(&mut self, number: usize) {
+    /// Takes what waits at a listener, up to `most`.
+    pub(crate) fn accept(&mut self, number: usize, most: usize) {
         let mut opened = 0;
-        for _ in 0..ACCEPTS_MAX {
+        for _ in 0..most {
             match system::accept(self.listeners[number].fd) {
                 Ok((fd, address)) => {
                     let peer = self.applier.admission().peer(address, self.conns.now_ms);

@@ -18,13 +18,15 @@
 //! [`PIECE_BYTES`] and never collected. Not promised: that series of different segments are of the
 //! same instant.
 
-use std::collections::HashMap;
+mod names;
 
 use agent_shm::{octave, FamilyView, OwnedShape, Segment, SeriesId, SeriesView, Value, View};
 use agent_wire::exposition::{Encoder, FamilyKind, Format};
 use agent_wire::prometheus_text::SeriesValue;
 
 use crate::http::gateway::Group;
+
+pub use names::{clash, Claim, Conflict, Names, Owner, Type};
 
 /// The output is handed on when it has grown to this size.
 pub const PIECE_BYTES: usize = 64 << 10;
@@ -52,7 +54,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What a page leaves out.
+/// What a page leaves out of one source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Families that another source has with another type, or whose samples have a taken name.
@@ -74,8 +76,17 @@ impl Skipped {
     }
 }
 
+/// What a page leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// In the order of the sources.
+    pub sources: Vec<Skipped>,
+    /// Of pushed groups.
+    pub pushed: Skipped,
+}
+
 /// Renders everything into `out`.
-pub fn render(sources: &[Source<'_>], format: Format, out: &mut Vec<u8>) -> Skipped {
+pub fn render(sources: &[Source<'_>], format: Format, out: &mut Vec<u8>) -> LeftOut {
     render_pieces(sources, &[], format, out, &mut |_| true)
 }
 
@@ -87,11 +98,14 @@ pub fn render_pieces<'g>(
     format: Format,
     out: &mut Vec<u8>,
     flush: &mut dyn FnMut(&mut Vec<u8>) -> bool,
-) -> Skipped {
+) -> LeftOut {
     let views: Vec<View<'_>> = sources.iter().map(|source| source.segment.view()).collect();
-    let mut skipped = Skipped::default();
+    let mut left_out =
+        LeftOut { sources: vec![Skipped::default(); sources.len()], ..LeftOut::default() };
     let mut plan = Plan::default();
     for (index, (view, source)) in views.iter().zip(sources).enumerate() {
+        let owner = source.app.map_or(Owner::Collector, Owner::App);
+        let skipped = &mut left_out.sources[index];
         for family in view.families() {
             let name = &family.meta().name;
             if source.app.is_some() && !agent_wire::name::is_metric_clean(name.as_bytes()) {
@@ -99,72 +113,20 @@ pub fn render_pieces<'g>(
                 continue;
             }
             let part = Part::Cells { source: index, family };
-            plan.add(name, Type::of_shape(&family.meta().shape), part, &mut skipped);
+            let kind = Type::of_shape(&family.meta().shape);
+            skipped.type_conflicts += u64::from(!plan.add(name, kind, owner, part));
         }
     }
     for group in pushed {
         for family in &group.families {
             let (base, kind) = Type::of_pushed(&family.name, family.kind);
-            plan.add(base, kind, Part::Pushed { group, family }, &mut skipped);
+            let part = Part::Pushed { group, family };
+            let taken = plan.add(base, kind, Owner::Group(&group.key), part);
+            left_out.pushed.type_conflicts += u64::from(!taken);
         }
     }
-    let page = Page { sources, encoder: Encoder::new(format), skipped, quantiles: Vec::new() };
-    page.write(plan, out, flush)
-}
-
-/// What a name is to a reader of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
-    Counter,
-    /// A pushed counter that is not called `_total`; it is shown under the name it was pushed with.
-    BareCounter,
-    Gauge,
-    Histogram,
-    Summary,
-    Unknown,
-}
-
-impl Type {
-    fn of_shape(shape: &OwnedShape) -> Type {
-        match shape {
-            OwnedShape::Counter => Type::Counter,
-            OwnedShape::Gauge(_) => Type::Gauge,
-            OwnedShape::Exponential { .. } | OwnedShape::Explicit(_) => Type::Histogram,
-            OwnedShape::Summary(_) => Type::Summary,
-        }
-    }
-
-    /// The family name in our sense (without `_total`) and the type of a pushed family.
-    fn of_pushed(name: &str, kind: FamilyKind) -> (&str, Type) {
-        match (kind, name.strip_suffix("_total")) {
-            (FamilyKind::Counter, Some(base)) if !base.is_empty() => (base, Type::Counter),
-            (FamilyKind::Counter, _) => (name, Type::BareCounter),
-            (FamilyKind::Gauge, _) => (name, Type::Gauge),
-            (FamilyKind::Histogram, _) => (name, Type::Histogram),
-            (FamilyKind::Summary, _) => (name, Type::Summary),
-            (FamilyKind::Unknown, _) => (name, Type::Unknown),
-        }
-    }
-
-    fn kind(self) -> FamilyKind {
-        match self {
-            Type::Counter => FamilyKind::Counter,
-            Type::Gauge => FamilyKind::Gauge,
-            Type::Histogram => FamilyKind::Histogram,
-            Type::Summary => FamilyKind::Summary,
-            Type::BareCounter | Type::Unknown => FamilyKind::Unknown,
-        }
-    }
-
-    /// What its samples add to the name.
-    fn suffixes(self) -> &'static [&'static str] {
-        match self {
-            Type::Counter => &["_total"],
-            Type::Histogram => &["_bucket", "_sum", "_count"],
-            Type::Summary => &["_sum", "_count"],
-            Type::BareCounter | Type::Gauge | Type::Unknown => &[],
-        }
-    }
+    let page = Page { sources, encoder: Encoder::new(format), left_out, quantiles: Vec::new() };
+    page.write(&plan.into_families(), out, flush)
 }
 
 /// The samples of a family that one source has.
@@ -180,33 +142,31 @@ struct Merged<'a> {
     parts: Vec<Part<'a>>,
 }
 
-/// Who has which name.
+/// The families of the page, and the samples of each.
 #[derive(Default)]
 struct Plan<'a> {
-    families: Vec<Merged<'a>>,
-    /// Name of a family or of its samples -> index in `families`.
-    taken: HashMap<String, usize>,
+    names: Names<'a>,
+    /// By the index of the family in `names`.
+    parts: Vec<Vec<Part<'a>>>,
 }
 
 impl<'a> Plan<'a> {
-    fn add(&mut self, name: &str, kind: Type, part: Part<'a>, skipped: &mut Skipped) {
-        if let Some(&index) = self.taken.get(name) {
-            let family = &mut self.families[index];
-            if family.name == name && family.kind == kind {
-                family.parts.push(part);
-            } else {
-                skipped.type_conflicts += 1;
-            }
-            return;
+    fn add(&mut self, name: &str, kind: Type, owner: Owner<'a>, part: Part<'a>) -> bool {
+        let Ok(index) = self.names.claim(name, kind, owner) else { return false };
+        if index == self.parts.len() {
+            self.parts.push(Vec::new());
         }
-        let names = || kind.suffixes().iter().map(|suffix| format!("{name}{suffix}"));
-        if names().any(|name| self.taken.contains_key(&name)) {
-            skipped.type_conflicts += 1;
-            return;
-        }
-        let index = self.families.len();
-        self.taken.extend(names().chain([name.to_owned()]).map(|name| (name, index)));
-        self.families.push(Merged { name: name.to_owned(), kind, parts: vec![part] });
+        self.parts[index].push(part);
+        true
+    }
+
+    /// Sorted by name.
+    fn into_families(self) -> Vec<Merged<'a>> {
+        let claims = self.names.into_families().into_iter().zip(self.parts);
+        let mut families: Vec<Merged<'a>> =
+            claims.map(|(Claim { name, kind, .. }, parts)| Merged { name, kind, parts }).collect();
+        families.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        families
     }
 }
 
@@ -214,19 +174,18 @@ impl<'a> Plan<'a> {
 struct Page<'a> {
     sources: &'a [Source<'a>],
     encoder: Encoder,
-    skipped: Skipped,
+    left_out: LeftOut,
     quantiles: Vec<(f64, f64)>,
 }
 
 impl Page<'_> {
     fn write(
         mut self,
-        mut plan: Plan<'_>,
+        families: &[Merged<'_>],
         out: &mut Vec<u8>,
         flush: &mut dyn FnMut(&mut Vec<u8>) -> bool,
-    ) -> Skipped {
-        plan.families.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for family in &plan.families {
+    ) -> LeftOut {
+        for family in families {
             self.header(family, out);
             for part in &family.parts {
                 let goes_on = match part {
@@ -237,12 +196,12 @@ impl Page<'_> {
                     }
                 };
                 if !goes_on {
-                    return self.skipped;
+                    return self.left_out;
                 }
             }
         }
         self.encoder.finish(out);
-        self.skipped
+        self.left_out
     }
 
     fn header(&mut self, family: &Merged<'_>, out: &mut Vec<u8>) {
@@ -275,7 +234,7 @@ impl Page<'_> {
         out: &mut Vec<u8>,
         flush: &mut dyn FnMut(&mut Vec<u8>) -> bool,
     ) -> bool {
-        let source = self.sources[source];
+        let (number, source) = (source, self.sources[source]);
         let mut app = source.app.map(AppLabels::new);
         let (encoder, quantiles) = (&self.encoder, &mut self.quantiles);
         let mut bad_labels = 0;
@@ -304,7 +263,7 @@ impl Page<'_> {
                 goes_on = flush(out);
             }
         });
-        self.skipped.bad_labels += bad_labels;
+        self.left_out.sources[number].bad_labels += bad_labels;
         goes_on
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
 
 use super::*;
+use crate::http::gateway_path::GroupKey;
 
 fn segment(name: &str) -> (Segment, Writer) {
     let segment = Segment::private(name, &Options::default());
@@ -31,8 +32,13 @@ fn gauge(writer: &Writer, name: &str, labels: &str, value: f64) {
 
 fn page(sources: &[Source<'_>], format: Format) -> (String, Skipped) {
     let mut out = Vec::new();
-    let skipped = render(sources, format, &mut out);
-    (String::from_utf8(out).expect("UTF-8"), skipped)
+    let LeftOut { sources, pushed } = render(sources, format, &mut out);
+    let total = sources.iter().fold(pushed, |sum, one| Skipped {
+        type_conflicts: sum.type_conflicts + one.type_conflicts,
+        bad_names: sum.bad_names + one.bad_names,
+        bad_labels: sum.bad_labels + one.bad_labels,
+    });
+    (String::from_utf8(out).expect("UTF-8"), total)
 }
 
 #[test]
@@ -70,6 +76,42 @@ fn the_first_type_wins_and_the_others_are_counted() {
         assert!(!text.contains("shop"), "{text}");
         assert!(text.contains("x_total 1\n") && text.contains("y_count 1\n"), "{text}");
     }
+}
+
+#[test]
+fn a_conflict_names_the_metric_both_types_and_both_owners() {
+    let mut names = Names::default();
+    let key = GroupKey { labels: vec![("job".to_owned(), "a".to_owned())] };
+    names.try_claim("jobs", Type::Counter, Owner::Collector).expect("the first");
+    names.try_claim("wait", Type::Histogram, Owner::App("shop")).expect("the first");
+    names.try_claim("jobs", Type::Counter, Owner::App("shop")).expect("the same type");
+    let mut told =
+        |name, kind, owner| names.try_claim(name, kind, owner).expect_err("taken").to_string();
+    let text = told("jobs", Type::Gauge, Owner::App("blog"));
+    assert_eq!(text, "jobs is a gauge here, but the collector has jobs_total as a counter");
+    let text = told("jobs_total", Type::Gauge, Owner::App("blog"));
+    assert_eq!(text, "jobs_total is a gauge here, but the collector has it as a counter");
+    let text = told("wait_count", Type::Unknown, Owner::Group(&key));
+    assert_eq!(text, "wait_count is untyped here, but app shop has wait as a histogram");
+    names.try_claim("wait_sum_of", Type::Gauge, Owner::Group(&key)).expect("not taken");
+    let conflict = names.try_claim("wait_sum_of", Type::Summary, Owner::Collector);
+    let text = conflict.expect_err("taken").to_string();
+    let expected = "wait_sum_of is a summary here, but group {job=\"a\"} has it as a gauge";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn what_is_left_out_is_told_apart_by_app() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    let (blog, blog_writer) = segment("blog");
+    count(&own_writer, "x", "", 1);
+    count(&blog_writer, "x", "", 1);
+    gauge(&shop_writer, "x", "", 2.0);
+    let sources = [Source::own(&own), Source::of_app(&blog, "blog"), Source::of_app(&shop, "shop")];
+    let left_out = render(&sources, Format::Text004, &mut Vec::new());
+    let conflicts: Vec<u64> = left_out.sources.iter().map(|one| one.type_conflicts).collect();
+    assert_eq!(conflicts, [0, 0, 1]);
 }
 
 #[test]
@@ -177,21 +219,20 @@ fn a_long_page_is_handed_on_in_pieces_and_stops_when_asked() {
 #[test]
 fn pushed_groups_join_the_families_of_segments() {
     use crate::http::gateway::Gateway;
-    use crate::http::gateway_path::GroupKey;
     let folder = crate::http::conn_test::temporary_folder("scrape");
     let gateway = Gateway::new(&folder);
     let limits = agent_wire::Limits::default();
     let key = GroupKey::from_path("job/j", &limits).expect("a key");
     let body = b"# TYPE hits_total counter\nhits_total 7\n# TYPE bare counter\nbare 2\n# TYPE g counter\ng 1\n";
-    gateway.put(&key, true, body, &limits).expect("taken");
+    gateway.put(&key, true, body, &limits, Names::default()).expect("taken");
     let (own, writer) = segment("agent");
     count(&writer, "hits", "", 1);
     gauge(&writer, "g", "", 5.0);
     let groups: Vec<Arc<Group>> = gateway.groups().0;
     let shown = |format| {
         let mut out = Vec::new();
-        let skipped = render_pieces(&[Source::own(&own)], &groups, format, &mut out, &mut |_| true);
-        assert_eq!(skipped.type_conflicts, 1, "g is a gauge already");
+        let left = render_pieces(&[Source::own(&own)], &groups, format, &mut out, &mut |_| true);
+        assert_eq!(left.pushed.type_conflicts, 1, "g is a gauge already");
         String::from_utf8(out).expect("UTF-8")
     };
     let text = shown(Format::Text004);

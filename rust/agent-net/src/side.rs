@@ -24,6 +24,8 @@ pub struct Side {
     pub written: usize,
     pub http: Option<Box<HttpState>>,
     pub stream: Option<Stream>,
+    /// The body of its push is being applied.
+    pub is_pushing: bool,
 }
 
 impl Side {
@@ -37,6 +39,7 @@ impl Side {
             && self.written == self.output.len()
             && self.http.is_none()
             && self.stream.is_none()
+            && !self.is_pushing
     }
 }
 
@@ -79,6 +82,7 @@ impl Pool {
                 side.input.clear();
                 side.output = Vec::new();
                 (side.written, side.http, side.stream) = (0, None, None);
+                side.is_pushing = false;
                 self.spare.push(side);
             }
         }

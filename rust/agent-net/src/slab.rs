@@ -51,6 +51,9 @@ pub mod flag {
     pub const NO_READ: u8 = 1 << 5;
     /// The peer will send no more.
     pub const READ_CLOSED: u8 = 1 << 6;
+    /// Everything the peer has sent is acknowledged: it loses nothing, and sends nothing twice, when
+    /// it has to go on elsewhere.
+    pub const ALL_ACKED: u8 = 1 << 7;
 }
 
 /// One connection.

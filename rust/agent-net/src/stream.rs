@@ -51,6 +51,8 @@ pub struct Feed<'f, 'a> {
     pub shed: Option<Reason>,
     /// Samples were shed since the last `_ack`.
     pub was_shed: &'f mut bool,
+    /// The last line was an `_ack`.
+    pub all_acked: &'f mut bool,
     /// Answers.
     pub out: &'f mut Vec<u8>,
     /// Samples applied or refused by what they say.
@@ -129,12 +131,14 @@ impl Feed<'_, '_> {
     }
 
     fn too_long(&mut self) {
+        *self.all_acked = false;
         self.samples += 1;
         self.apply.reject(self.source, Reject::LineTooLong.into(), 1);
     }
 
     #[inline]
     fn line(&mut self, line: &[u8]) {
+        *self.all_acked = false;
         if let Some(reason) = self.shed {
             return self.shed_line(line, reason);
         }
@@ -159,6 +163,7 @@ impl Feed<'_, '_> {
     }
 
     fn answer(&mut self, token: &[u8]) {
+        *self.all_acked = true;
         let is_ack = !std::mem::take(self.was_shed);
         self.out.extend_from_slice(if is_ack { b"_ack|" } else { b"_nack|" });
         self.out.extend_from_slice(token);

@@ -16,6 +16,7 @@ struct Stream {
     applier: Applier,
     framer: Framer,
     was_shed: bool,
+    all_acked: bool,
     held: Vec<u8>,
     out: Vec<u8>,
 }
@@ -29,7 +30,7 @@ impl Stream {
         let admission = Admission::new(&Limits::default(), 1, 10, 0);
         let applier = Applier::new(&segment, &config, admission).expect("a slot");
         let (framer, held, out) = (Framer::default(), Vec::new(), Vec::new());
-        Stream { segment, applier, framer, was_shed: false, held, out }
+        Stream { segment, applier, framer, was_shed: false, all_acked: false, held, out }
     }
 
     fn feed<T>(
@@ -43,6 +44,7 @@ impl Stream {
             source: SOURCE,
             shed,
             was_shed: &mut self.was_shed,
+            all_acked: &mut self.all_acked,
             out: &mut self.out,
             samples: 0,
         };
@@ -77,6 +79,27 @@ fn an_ack_is_answered_after_what_was_before_it() {
     assert_eq!(totals(&stream.segment)["a{}"], 3.0);
     stream.lines(None, b"ond\r\n");
     assert_eq!(stream.out, b"_ack|first\n_ack|second\n");
+}
+
+#[test]
+fn everything_is_acknowledged_right_behind_an_ack_and_only_there() {
+    let mut stream = Stream::new();
+    assert!(!stream.all_acked, "a peer that never asks has no answer to wait for");
+    for (bytes, all_acked) in [
+        (&b"a:1|c\n"[..], false),
+        (b"a:1|c\n_ack|1\n", true),
+        (b"a:1", true), // Half a line counts for nothing yet.
+        (b"|c\n", false),
+        (b"_ack|2\n_ack|3\n", true),
+        (b"bad\n", false),
+    ] {
+        stream.lines(None, bytes);
+        assert_eq!(stream.all_acked, all_acked, "{}", String::from_utf8_lossy(bytes));
+    }
+    stream.lines(Some(Reason::Memory), b"a:1|c\n");
+    assert!(!stream.all_acked);
+    stream.lines(Some(Reason::Memory), b"_ack|4\n");
+    assert!(stream.all_acked, "a refusal is an answer too");
 }
 
 #[test]

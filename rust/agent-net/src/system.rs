@@ -9,6 +9,7 @@ use std::io;
 use std::mem::{size_of, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Turns the -1 of a system call into its error.
 pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -34,6 +35,14 @@ pub fn monotonic_ms() -> u64 {
     // SAFETY: the kernel fills in a valid struct.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// Microseconds since the machine started.
+pub fn monotonic_us() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
 /// Seconds of unix time.
@@ -95,6 +104,22 @@ pub fn close_with_reset(fd: RawFd) {
 pub fn shutdown_write(fd: RawFd) {
     // SAFETY: a system call without pointers. An error means that the connection is gone already.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Refuses connections from now on; those of TCP that were not accepted are reset. All copies of the
+/// listener in all processes are closed by it.
+pub fn shutdown_listener(fd: RawFd) {
+    // SAFETY: a system call without pointers. An error means that it listens no more already.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Whether there are bytes to read.
+pub fn has_input(fd: RawFd) -> bool {
+    let mut byte = [0u8; 1];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the pointer and the length are those of an array that is ours.
+    let count = unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), flags) };
+    count > 0
 }
 
 /// Sets a socket option from a plain value.
@@ -238,16 +263,19 @@ impl Interest {
 pub struct Epoll {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
+    /// Whether the kernel (5.11) and the sandbox have the wait that counts in nanoseconds.
+    has_fine_wait: bool,
 }
 
 /// Events taken with one wait.
 const EVENTS: usize = 512;
+const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
 impl Epoll {
     pub fn new() -> io::Result<Epoll> {
         // SAFETY: a system call without pointers; the descriptor belongs to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
-        Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS] })
+        Ok(Epoll { fd, events: vec![NO_EVENT; EVENTS], has_fine_wait: true })
     }
 
     fn control(&self, what: i32, fd: RawFd, token: u64, bits: u32) -> io::Result<()> {
@@ -269,14 +297,11 @@ impl Epoll {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
     }
 
-    /// Waits and puts what happened into `ready`.
-    pub fn wait(&mut self, timeout_ms: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// Waits and puts what happened into `ready`. Where the kernel counts in milliseconds, up to one
+    /// longer than asked.
+    pub fn wait(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
-        let timeout = timeout_ms.min(60_000) as libc::c_int;
-        let (pointer, len) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
-        // SAFETY: the pointer and the length are those of a vector of valid structs.
-        let count = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), pointer, len, timeout) };
-        let count = match check(count) {
+        let count = match self.wait_raw(timeout) {
             Ok(count) => count as usize,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
@@ -290,5 +315,29 @@ impl Epoll {
             broken: event.events & broken != 0,
         }));
         Ok(())
+    }
+
+    fn wait_raw(&mut self, timeout: Duration) -> io::Result<libc::c_int> {
+        let timeout = timeout.min(Duration::from_secs(60));
+        let fd = self.fd.as_raw_fd();
+        let (pointer, len) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
+        if self.has_fine_wait {
+            let time = libc::timespec {
+                tv_sec: timeout.as_secs() as libc::time_t,
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            let no_mask = std::ptr::null();
+            // SAFETY: the pointer and the length are those of a vector of valid structs; the time is
+            // one too, and no signal mask is a valid one.
+            match check(unsafe { libc::epoll_pwait2(fd, pointer, len, &time, no_mask) }) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.has_fine_wait = false;
+                }
+                result => return result,
+            }
+        }
+        let timeout_ms = timeout.as_micros().div_ceil(1000) as libc::c_int;
+        // SAFETY: the pointer and the length are those of a vector of valid structs.
+        check(unsafe { libc::epoll_wait(fd, pointer, len, timeout_ms) })
     }
 }

@@ -102,6 +102,11 @@ impl Reason {
     /// Number of reasons: the size of a table by [`Reason::index`].
     pub const COUNT: usize = Reject::ALL.len() + Reason::OWN.len();
 
+    /// Every reason of this version.
+    pub fn all() -> impl Iterator<Item = Reason> {
+        Reject::ALL.iter().copied().map(Reason::Wire).chain(Reason::OWN.iter().copied())
+    }
+
     /// Position among all reasons.
     pub fn index(self) -> usize {
         match self {

@@ -98,9 +98,18 @@ struct Open {
     base: i32,
     counts: Vec<u64>,
     count: u64,
+    /// Smallest and largest value, when there is one.
+    range: (f64, f64),
 }
 
 impl Open {
+    #[inline]
+    fn observe(&mut self, value: f64, times: u64) {
+        let (low, high) = if self.count == 0 { (value, value) } else { self.range };
+        self.range = (low.min(value), high.max(value));
+        self.add(bucket_of(value), times);
+    }
+
     #[inline]
     fn add(&mut self, bucket: i16, times: u64) {
         self.count += times;
@@ -151,7 +160,7 @@ impl Open {
             self.counts.fill(0);
         }
         let count = buckets.iter().map(|&(_, count)| u64::from(count)).sum();
-        Slice { buckets: buckets.into_boxed_slice(), count }
+        Slice { buckets: buckets.into_boxed_slice(), count, range: self.range }
     }
 }
 
@@ -160,6 +169,7 @@ impl Open {
 struct Slice {
     buckets: Box<[(i16, u32)]>,
     count: u64,
+    range: (f64, f64),
 }
 
 /// Slices added up.
@@ -231,7 +241,7 @@ impl Window {
     #[inline]
     pub fn observe(&mut self, value: f64, times: u64, is_next: bool) {
         let second = if is_next { &mut self.next } else { &mut self.running };
-        second.add(bucket_of(value), times);
+        second.observe(value, times);
     }
 
     /// `seconds` have passed since the last call: the running second is complete, the next one
@@ -266,6 +276,15 @@ impl Window {
     /// The last complete seconds, added up: one sum for each of [`WINDOWS_S`].
     pub fn sums(&self) -> &[Sum; WINDOWS_S.len()] {
         &self.sums
+    }
+
+    /// The value at a quantile of window number `number`: the middle of its bucket, kept within the smallest and the
+    /// largest sample.
+    pub fn quantile(&self, number: usize, q: f64) -> Option<f64> {
+        let slices = self.slices.iter().take(WINDOWS_S[number]).filter(|slice| slice.count > 0);
+        let ranges = slices.map(|slice| slice.range);
+        let (low, high) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+        Some(self.sums[number].quantile(q)?.clamp(low, high))
     }
 
     /// Whether nothing is left in sight.

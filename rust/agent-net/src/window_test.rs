@@ -157,3 +157,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_quantile_is_never_beyond_the_samples() {
+    for values in [&[5.0][..], &[-3.0], &[0.1, 0.2, 0.3], &[1e30, 1e-30]] {
+        let mut window = Window::default();
+        values.iter().for_each(|&value| window.observe(value, 1, false));
+        window.turn(1);
+        let (low, high) =
+            values.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+        for q in [0.0, 0.5, 0.95, 0.99, 1.0] {
+            let quantile = window.quantile(0, q).expect("samples");
+            assert!((low..=high).contains(&quantile), "{quantile} of {values:?} at {q}");
+        }
+    }
+    assert_eq!(Window::default().quantile(0, 0.5), None);
+}

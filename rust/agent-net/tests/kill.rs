@@ -69,7 +69,8 @@ fn a_killed_worker_loses_nothing_acknowledged_and_leaves_only_what_was_in_work()
     const KILLS: u64 = 12;
     let mut worker = Worker::start("kill", json!({}));
     // The sockets are what we need of it; children do the work.
-    assert_eq!(worker.drain(), 0);
+    worker.terminate();
+    assert_eq!(worker.wait(), 0);
     let (mut sent, mut acked) = (0, 0);
     for round in 0..KILLS {
         let (ours, theirs) = UnixStream::pair().expect("a pair");

@@ -3,8 +3,9 @@
 mod harness;
 
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::{Duration, Instant};
 
 use harness::{connect, expect_bytes, get, read_to_end, request, Worker, PATIENCE};
 use serde_json::json;
@@ -197,12 +198,11 @@ fn a_drain_takes_what_was_sent_and_a_successor_goes_on_in_the_same_series() {
         udp.send_to(b"hits:1|c", worker.udp).expect("sent");
         tcp.write_all(b"hits:1|c\n").expect("sent");
     }
-    worker.say("drain");
     // It stays open while it is used, and is closed when it is quiet.
     tcp.write_all(b"hits:1|c\n_ack|1\n").expect("sent");
     expect_bytes(&mut tcp, b"_ack|1\n");
+    worker.terminate();
     assert_eq!(read_to_end(&mut tcp), b"");
-    assert_eq!(worker.said(), "drained");
     assert_eq!(worker.wait(), 0);
     worker.expect("hits{}", 201.0);
     // Nobody listens now; the queue of the socket waits for the next worker.
@@ -216,11 +216,150 @@ fn a_drain_takes_what_was_sent_and_a_successor_goes_on_in_the_same_series() {
 }
 
 #[test]
-fn a_supervisor_that_vanishes_drains_the_worker() {
-    let mut worker = Worker::start("gone", json!({}));
+fn a_collector_that_leaves_serves_who_is_connected_and_refuses_who_comes_later() {
+    let mut worker = Worker::start("leave", json!({}));
+    let mut tcp = connect(worker.tcp);
+    tcp.write_all(b"hits:1|c\n_ack|1\n").expect("sent");
+    expect_bytes(&mut tcp, b"_ack|1\n");
+    let mut unix = UnixStream::connect(&worker.unix).expect("connected");
+    worker.say("drain");
+    unix.write_all(b"hits:1|c\n_ack|2\n").expect("sent");
+    expect_bytes(&mut unix, b"_ack|2\n");
+    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    let deadline = Instant::now() + PATIENCE;
+    while !TcpStream::connect(worker.http).is_err_and(refused) {
+        assert!(Instant::now() < deadline, "connections are still taken");
+        // As long as somebody sends, the worker stays.
+        tcp.write_all(b"hits:1|c\n_ack|3\n").expect("sent");
+        expect_bytes(&mut tcp, b"_ack|3\n");
+    }
+    assert!(TcpStream::connect(worker.tcp).is_err_and(refused));
+    assert!(UnixStream::connect(&worker.unix).is_err_and(refused));
+    tcp.write_all(b"_ack|4\n").expect("sent");
+    expect_bytes(&mut tcp, b"_ack|4\n");
+    assert_eq!(worker.said(), "drained");
+    assert_eq!(worker.wait(), 0);
+}
+
+#[test]
+fn a_worker_whose_supervisor_vanishes_leaves_soon_whatever_its_peers_do() {
+    let mut worker = Worker::start("gone", json!({"header_timeout_s": 600}));
+    let mut lines = connect(worker.tcp);
+    lines.write_all(b"hits:1|c\nhalf:1").expect("sent");
+    let mut kept = connect(worker.http);
+    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut slow = connect(worker.http);
+    slow.write_all(b"GET /livez HTT").expect("sent");
+    worker.expect("hits{}", 1.0);
+    // One that never pauses and never asks for an acknowledgement.
+    let mut busy = connect(worker.tcp);
+    let sender = std::thread::spawn(move || while busy.write_all(b"busy:1|c\n").is_ok() {});
+    let began = std::time::Instant::now();
     let alone = UnixStream::pair().expect("a pair").0;
     worker.lines = std::io::BufReader::new(alone);
     assert_eq!(worker.wait(), 0);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    sender.join().expect("no panic");
+    let (received, applied, rejected) = worker.ledger("statsd_tcp");
+    assert_eq!(received, applied + rejected);
+}
+
+/// A request to push `samples` counters called `hits`, one of 20 without a name.
+fn large_push(samples: usize) -> Vec<u8> {
+    let good = b"{\"name\":\"hits\",\"type\":\"counter\",\"value\":1}\n".repeat(19);
+    let body = [&good[..], b"{\"type\":\"counter\",\"value\":1}\n"].concat().repeat(samples / 20);
+    let head = "POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n";
+    let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+    [head.into_bytes(), body].concat()
+}
+
+fn large_bodies() -> serde_json::Value {
+    let bytes = 64 << 20;
+    json!({"body_samples_max": 1_000_000, "body_decompressed_bytes_max": bytes,
+        "bodies_bytes_max": 2 * bytes, "source_samples_per_s_max": 0,
+        "source_window_samples_max": 0})
+}
+
+#[test]
+fn while_a_million_samples_are_applied_a_probe_is_answered_within_50_ms() {
+    let worker = Worker::start("million", large_bodies());
+    let request = large_push(1_000_000);
+    let mut sender = connect(worker.http);
+    let mut probe = connect(worker.http);
+    let pushing = std::thread::spawn(move || {
+        let probe = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        sender.write_all(&request).expect("sent");
+        sender.write_all(probe.as_bytes()).expect("sent");
+        String::from_utf8(read_to_end(&mut sender)).expect("text")
+    });
+    let mut waits = Vec::new();
+    while !pushing.is_finished() {
+        let began = Instant::now();
+        probe.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        let mut answer = [0; 512];
+        assert!(probe.read(&mut answer).expect("an answer") > 12);
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        waits.push(began.elapsed());
+    }
+    let answers = pushing.join().expect("no panic");
+    assert!(answers.starts_with("HTTP/1.1 207 "), "{answers}");
+    assert!(answers.contains("{\"accepted\":950000,\"rejected\":50000,"), "{answers}");
+    assert!(answers.contains("{\"index\":19,\"line\":20,\"reason\":\"name_empty\","), "{answers}");
+    assert!(answers.ends_with("\r\n\r\nok\n"), "what came behind it is answered behind it");
+    assert_eq!(worker.ledger("push"), (1_000_000.0, 950_000.0, 50_000.0));
+    assert_eq!(worker.totals()["hits{}"], 950_000.0);
+    waits.sort_unstable();
+    let (median, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    println!("{} probes: median {median:?}, longest {longest:?}", waits.len());
+    assert!(waits.len() > 20, "the loop had {} turns for others", waits.len());
+    // On a shared machine the scheduler may hold up a few.
+    let late = waits.iter().filter(|wait| **wait > Duration::from_millis(50)).count();
+    assert!(longest < Duration::from_millis(250), "one waited {longest:?}");
+    assert!(late <= 2, "{late} of {} waited longer than 50 ms, up to {longest:?}", waits.len());
+}
+
+#[test]
+fn a_body_is_applied_to_its_end_also_when_its_sender_has_gone_or_the_worker_leaves() {
+    let mut worker = Worker::start("gone_sender", large_bodies());
+    let mut waiting = connect(worker.http);
+    waiting.write_all(&large_push(200_000)).expect("sent");
+    let mut sender = connect(worker.http);
+    sender.write_all(&large_push(200_000)).expect("sent");
+    drop(sender);
+    worker.say("drain");
+    let answer = String::from_utf8(read_to_end(&mut waiting)).expect("text");
+    assert!(answer.contains("{\"accepted\":190000,\"rejected\":10000,"), "{answer}");
+    assert_eq!(worker.said(), "drained");
+    assert_eq!(worker.wait(), 0);
+    assert_eq!(worker.ledger("push"), (400_000.0, 380_000.0, 20_000.0));
+}
+
+#[test]
+fn a_push_that_contradicts_a_metric_is_told_its_name_and_both_types() {
+    let worker = Worker::start("conflict", json!({}));
+    let mut tcp = connect(worker.tcp);
+    tcp.write_all(b"jobs:1|c\nwait:1|h\n_ack|1\n").expect("sent");
+    expect_bytes(&mut tcp, b"_ack|1\n");
+    let cases = [
+        ("jobs", "metric \"jobs\" exists as counter, not as gauge (mostrecent)"),
+        ("jobs_total", "jobs_total is a gauge here, but the collector has it as a counter"),
+        ("wait_count", "wait_count is a gauge here, but the collector has wait as a histogram"),
+    ];
+    for (name, why) in cases {
+        let body = json!([{"name": name, "type": "gauge", "value": 1}]).to_string();
+        let length = body.len();
+        let head = "POST /v1/push HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        let answer = request(worker.http, &format!("{head}Content-Length: {length}\r\n\r\n{body}"));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let (_, answer) = answer.split_once("\r\n\r\n").expect("a body");
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
+        let error = json!({"index": 0, "reason": "type_conflict", "detail": why});
+        assert_eq!(answer["errors"][0], error, "{name}");
+    }
+    // The same on a line: it is refused and counted, and not hidden.
+    tcp.write_all(b"wait.sum:1|g\n_ack|2\n").expect("sent");
+    expect_bytes(&mut tcp, b"_ack|2\n");
+    assert_eq!(worker.ledger("statsd_tcp"), (3.0, 2.0, 1.0));
 }
 
 #[test]
@@ -242,4 +381,44 @@ fn a_source_over_its_rate_is_told_so_and_loses_its_own_samples_only() {
     let mut rest = [0; 14];
     tcp.read_exact(&mut rest).expect("the rest of the first answer, and the second");
     assert!(rest.ends_with(b"_nack|3\n"), "{}", String::from_utf8_lossy(&rest));
+}
+
+/// A worker as it is while its successor starts: same listeners, another control pipe.
+#[test]
+fn a_retiring_worker_applies_what_it_has_received_and_its_successor_serves_the_queue_at_once() {
+    let mut worker = Worker::start("retire", json!({}));
+    let mut asks = connect(worker.tcp);
+    asks.write_all(b"hits:1|c\n_ack|1\n").expect("sent");
+    expect_bytes(&mut asks, b"_ack|1\n");
+    let mut idle = connect(worker.tcp);
+    idle.write_all(b"hits:1|c\n").expect("sent");
+    let mut half = connect(worker.tcp);
+    half.write_all(b"hits:1|c\nhits:1").expect("sent");
+    let mut kept = connect(worker.http);
+    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    worker.expect("hits{}", 3.0);
+    worker.expect("agent_connections_opened{source=\"http\",worker=\"0\"}", 1.0);
+    worker.say("yield");
+    let old = worker.hand_over();
+    let mut waiting = connect(worker.tcp);
+    waiting.write_all(b"hits:10|c\n_ack|2\n").expect("sent");
+    asks.write_all(b"hits:100|c\n_ack|3\n").expect("sent");
+    old.retire();
+    // What was sent before the order counts and is answered; then the peer is to come back.
+    assert_eq!(read_to_end(&mut asks), b"_ack|3\n");
+    assert_eq!(read_to_end(&mut idle), b"");
+    assert_eq!(read_to_end(&mut half), b"");
+    assert!(read_to_end(&mut kept).starts_with(b"HTTP/1.1 200"));
+    expect_bytes(&mut waiting, b"_ack|2\n");
+    let mut again = connect(worker.tcp);
+    again.write_all(b"hits:1000|c\n_ack|4\n").expect("sent");
+    expect_bytes(&mut again, b"_ack|4\n");
+    worker.expect("hits{}", 1113.0);
+    let reason = "agent_source_samples_rejected{reason=\"line_incomplete\",source=\"statsd_tcp\",\
+        worker=\"0\"}";
+    worker.expect(reason, 1.0);
+    assert!(old.left_within(std::time::Duration::from_secs(2)));
+    let (received, applied, rejected) = worker.ledger("statsd_tcp");
+    assert_eq!(received, applied + rejected);
+    assert_eq!(worker.drain(), 0);
 }

@@ -145,7 +145,7 @@ impl Shown {
         for (at, sum) in window.sums().iter().enumerate() {
             let span = WINDOW_NAMES[at];
             for (gauge, (q, q_name)) in self.quantiles[at].iter_mut().zip(QUANTILES) {
-                let value = sum.quantile(q).unwrap_or(f64::NAN);
+                let value = window.quantile(at, q).unwrap_or(f64::NAN);
                 let text = || base.text(&[("window", span), ("q", q_name)]);
                 gauge.set(writer, ids.quantile, value, turn, text);
             }

@@ -2,12 +2,14 @@
 
 use super::{
     connections_max, Engine, Phase, Timeouts, HALF_LINE_QUIET_MS, LAST_BATCHES_MAX, QUIET_MS,
+    RETIRE_MS,
 };
 use crate::config::WorkerConfig;
 use crate::control::Order;
-use crate::listen::CloseReason;
+use crate::listen::{CloseReason, LAST_ACCEPTS_MAX};
 use crate::memory::Memory;
-use crate::slab::{flag, Protocol, NONE};
+use crate::slab::{flag, Conn, Protocol, NONE};
+use crate::system;
 use crate::wheel::TICK_MS;
 
 impl Engine {
@@ -16,13 +18,22 @@ impl Engine {
         self.control.read(&mut orders);
         for order in orders {
             match order {
-                Order::Drain => self.begin_drain(),
+                Order::Drain => self.leave(),
+                Order::Yield => self.has_successor = true,
+                Order::Retire => {
+                    for socket in &self.datagrams {
+                        self.conns.epoll.remove(socket.fd);
+                    }
+                    self.datagrams.clear();
+                    self.begin_retirement();
+                }
                 Order::Stop => self.phase = Phase::Stopped,
                 Order::State(json) => self.http.set_state(&json),
                 Order::Reload(json) => self.reload(&json),
                 Order::Gone => {
                     self.conns.epoll.remove(self.control.fd());
-                    self.begin_drain();
+                    self.leave();
+                    self.begin_retirement();
                 }
             }
         }
@@ -55,10 +66,42 @@ impl Engine {
         }
         let until_ms = self.conns.now_ms + self.timeouts.drain_ms;
         self.phase = Phase::Draining { until_ms };
+        self.http.set_draining();
+        for number in 0..self.listeners.len() {
+            self.accept(number, LAST_ACCEPTS_MAX);
+            self.conns.epoll.remove(self.listeners[number].fd);
+        }
+    }
+
+    /// From running, or in the middle of a drain.
+    fn begin_retirement(&mut self) {
+        let soon_ms = self.conns.now_ms + RETIRE_MS;
+        let until_ms = match self.phase {
+            Phase::Running => soon_ms,
+            Phase::Draining { until_ms } => until_ms.min(soon_ms),
+            Phase::Retiring { .. } | Phase::Stopped => return,
+        };
+        self.phase = Phase::Retiring { until_ms };
+        self.swept_ms = 0;
+        self.http.set_draining();
+        // Who waits there is served by the successor; without one, see `leave`.
         for listening in &self.listeners {
             self.conns.epoll.remove(listening.fd);
         }
-        self.http.set_draining();
+    }
+
+    /// The whole collector leaves: nobody will accept what comes now.
+    fn leave(&mut self) {
+        self.begin_drain();
+        for number in 0..self.listeners.len() {
+            // Again, as late as can be: a worker that was draining on its own has a new queue.
+            self.accept(number, LAST_ACCEPTS_MAX);
+            system::shutdown_listener(self.listeners[number].fd);
+            if self.listeners[number].is_shared {
+                // The queue of a unix socket outlives this, and no more can come.
+                self.accept(number, LAST_ACCEPTS_MAX);
+            }
+        }
     }
 
     /// Whether all is done. While it is not: closes what is quiet, and when the time is over everything.
@@ -66,13 +109,20 @@ impl Engine {
         let until_ms = match self.phase {
             Phase::Running => return false,
             Phase::Stopped => 0,
-            Phase::Draining { until_ms } => until_ms,
+            Phase::Draining { until_ms } | Phase::Retiring { until_ms } => until_ms,
         };
         if self.conns.slab.open() > 0 && self.conns.now_ms >= self.swept_ms + TICK_MS {
             self.swept_ms = self.conns.now_ms;
-            self.sweep(self.conns.now_ms >= until_ms);
+            let is_over = self.conns.now_ms >= until_ms;
+            match self.phase {
+                Phase::Retiring { .. } => self.part(is_over),
+                _ => self.sweep(is_over),
+            }
         }
-        if self.conns.slab.open() > 0 {
+        if self.conns.now_ms >= until_ms {
+            self.pushes.clear();
+        }
+        if self.conns.slab.open() > 0 || !self.pushes.is_empty() {
             return false;
         }
         if self.phase != Phase::Stopped {
@@ -88,6 +138,7 @@ impl Engine {
         let now_ms = self.conns.now_ms;
         for index in self.conns.slab.open_from(0, usize::MAX) {
             let conn = self.conns.at(index);
+            let fd = conn.fd;
             let quiet_ms = if conn.protocol == Protocol::Http { 0 } else { QUIET_MS };
             let is_quiet = (u64::from(conn.seen) + 1) * TICK_MS + quiet_ms <= now_ms;
             let is_idle = conn.side == NONE && !conn.has(flag::CLOSING);
@@ -97,9 +148,62 @@ impl Engine {
                 && (u64::from(conn.seen) + 1) * TICK_MS + HALF_LINE_QUIET_MS <= now_ms;
             if is_over {
                 self.close(index, CloseReason::DrainTimeout);
-            } else if (is_quiet && is_idle) || is_stuck {
+            } else if (is_stuck || (is_quiet && is_idle)) && system::has_input(fd) {
+                // With unread bytes a close is a reset; they are read in the next turns of the loop.
+            } else if is_stuck {
+                self.cut_lines(index, CloseReason::Drain);
+            } else if is_quiet && is_idle {
                 self.close(index, CloseReason::Drain);
             }
+        }
+    }
+
+    /// Takes leave of every connection: what it has sent is applied first.
+    fn part(&mut self, is_over: bool) {
+        for index in self.conns.slab.open_from(0, usize::MAX) {
+            match self.conns.at(index).protocol {
+                Protocol::Http => self.part_from_http(index, is_over),
+                _ => self.part_from_lines(index, is_over),
+            }
+        }
+    }
+
+    fn part_from_lines(&mut self, index: u32, is_over: bool) {
+        if !self.conns.at(index).has(flag::NO_READ) {
+            self.read_what_is_there(index);
+        }
+        let now_ms = self.conns.now_ms;
+        let has_unwritten = self.conns.unwritten(index) > 0;
+        let conn = self.conns.at(index);
+        // A whole tick: `seen` may be the last moment of its own.
+        let is_quiet = (u64::from(conn.seen) + 2) * TICK_MS <= now_ms;
+        if conn.protocol == Protocol::Free || (has_unwritten && !is_over) {
+            return;
+        }
+        if is_over && has_unwritten {
+            self.close(index, CloseReason::DrainTimeout);
+        } else if is_over || is_quiet || conn.has(flag::ALL_ACKED) {
+            self.cut_lines(index, CloseReason::Drain);
+        }
+    }
+
+    fn part_from_http(&mut self, index: u32, is_over: bool) {
+        let is_idle = |conn: &Conn| conn.side == NONE && !conn.has(flag::CLOSING | flag::NO_READ);
+        if is_idle(self.conns.at(index)) {
+            // A request that has come already is answered.
+            self.read_http(index);
+        }
+        let now_ms = self.conns.now_ms;
+        let conn = self.conns.at(index);
+        if conn.protocol == Protocol::Free {
+            return;
+        }
+        // The first request of a new connection is on its way, and nobody would send it again.
+        let is_quiet = conn.read_bytes > 0 || (u64::from(conn.seen) + 2) * TICK_MS <= now_ms;
+        if is_over {
+            self.close(index, CloseReason::DrainTimeout);
+        } else if is_idle(conn) && is_quiet {
+            self.close(index, CloseReason::Drain);
         }
     }
 }

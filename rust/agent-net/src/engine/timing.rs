@@ -72,8 +72,12 @@ impl Engine {
             self.close(index, CloseReason::Answered);
         } else if self.request_deadline(index).is_some() {
             self.late_http(index);
-        } else if self.conns.busy(index).is_some_and(|side| side.stream.is_some()) {
-            // The render thread has limits of its own and will say when it gives up.
+        } else if self
+            .conns
+            .busy(index)
+            .is_some_and(|side| side.stream.is_some() || side.is_pushing)
+        {
+            // It waits for us; a render thread has limits of its own and will say when it gives up.
             self.conns.touch(index);
             self.file(index);
         } else {
@@ -105,27 +109,38 @@ impl Engine {
         self.published_ms = now_ms;
         self.applier.tick(now_ms);
         self.look_at_memory();
-        let writer = self.applier.writer();
+        if !self.has_successor {
+            self.publish_state();
+        }
         for listening in &mut self.listeners {
-            listening.publish(writer);
             if std::mem::take(&mut listening.is_paused) && self.phase == Phase::Running {
                 let token = SPECIAL_BIT | u64::from(listening.number);
                 // When it fails again, accepting will say so.
                 let _ = self.conns.epoll.add(listening.fd, token, listening.interest());
             }
         }
-        for (socket, _) in &mut self.datagrams {
-            socket.publish(writer);
-        }
+        let writer = self.applier.writer();
         self.http.publish(writer);
         let figures = &mut self.figures;
         figures.wakeups.add(writer, std::mem::take(&mut self.wakeups));
         figures.panics.add(writer, 0);
         figures.logs_dropped.add(writer, self.control.take_logs_dropped());
-        figures.side_bytes.set(writer, self.conns.pool.input_bytes() as f64);
-        let sources = self.applier.admission().sources() as f64;
-        figures.sources.set(self.applier.writer(), sources);
         self.control.flush();
+    }
+
+    /// What a place has one value of: gauges, and the kernel's counts of its sockets.
+    fn publish_state(&mut self) {
+        let sources = self.applier.admission().sources() as f64;
+        let writer = self.applier.writer();
+        for listening in &mut self.listeners {
+            listening.publish(writer);
+        }
+        for socket in &mut self.datagrams {
+            socket.publish(writer);
+        }
+        let figures = &mut self.figures;
+        figures.side_bytes.set(writer, self.conns.pool.input_bytes() as f64);
+        figures.sources.set(writer, sources);
     }
 
     fn look_at_memory(&mut self) {

@@ -101,7 +101,9 @@ impl BodyError {
             BodyError::UnknownCoding => {
                 "Content-Encoding not known; one of gzip, deflate, zstd, identity, one layer"
             }
-            BodyError::BytesAfterEnd => "bytes follow the end of the compressed body",
+            BodyError::BytesAfterEnd => {
+                "bytes follow the end of the compressed body, or more than 1024 members of gzip"
+            }
             BodyError::Truncated => "the compressed body ends in the middle",
             BodyError::NoMemory => "too many bodies are being received; try again",
             BodyError::TooSlow => "the body comes too slowly",
@@ -233,6 +235,14 @@ impl Framer {
     /// Whether the body is complete; what follows is the next request.
     pub fn is_done(&self) -> bool {
         self.kind == Kind::Done
+    }
+
+    /// Bytes of data that must come before the body can end.
+    pub fn announced(&self) -> u64 {
+        match self.kind {
+            Kind::Length { left } | Kind::Chunked(Chunk::Data { left }) => left,
+            _ => 0,
+        }
     }
 
     /// Takes the next run of body data, or as much framing as there is. Call until the input is

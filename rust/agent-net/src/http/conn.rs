@@ -9,7 +9,7 @@ use super::decode::{Coding, Decoder};
 use super::gateway_path::{samples_at_most, GroupKey};
 use super::head::{Framing, Head, HeadError, HeadScan, Method, Scanned};
 use super::jobs::Put;
-use super::push::{self, Form};
+use super::push::{self, Form, Outcome, Push, INLINE_BYTES_MAX};
 use super::respond::{Answer, Terms, Why, JSON};
 use super::routes::Route;
 use super::stats::Count;
@@ -73,6 +73,7 @@ pub(super) enum Flow {
     Wait(Box<HttpState>),
     Close,
     Stream(Stream),
+    Apply(Box<Push>),
 }
 
 /// What one step has at hand.
@@ -128,6 +129,7 @@ impl HttpService {
                 Flow::Wait(waiting) => *state = Some(waiting),
                 Flow::Close => return (input.len(), Next::WriteThenClose),
                 Flow::Stream(stream) => return (used, Next::Stream(stream)),
+                Flow::Apply(push) => return (used, Next::Apply(push)),
             }
         }
         (used, if turn.out.is_empty() { Next::Read } else { Next::Write })
@@ -280,11 +282,12 @@ impl HttpService {
         if head.expect_continue && head.framing != Framing::Empty {
             turn.out.extend_from_slice(CONTINUE);
         }
-        // The common case: a plain body that came with its head.
+        // The common case: a small plain body that came with its head.
         if let (Framing::Length(bytes), Task::Push(form), true) =
             (head.framing, &upload.task, head.content_encoding.is_none())
         {
-            let whole = usize::try_from(bytes).ok().and_then(|bytes| rest.get(..bytes));
+            let small = usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_BYTES_MAX);
+            let whole = small.and_then(|bytes| rest.get(..bytes));
             if let Some(body) = whole {
                 let form = *form;
                 return Ok((body.len(), self.push(body, form, terms, turn)));
@@ -352,7 +355,11 @@ impl HttpService {
             Err(error) => return self.refuse_body(error, &upload.task, turn),
         };
         match upload.task {
-            Task::Push(form) => self.push(&body, form, upload.terms, turn),
+            Task::Push(form) => {
+                let Upload { charge, terms, .. } = upload;
+                let wire = &self.settings.wire;
+                Flow::Apply(Box::new(Push::new(body, form, wire, charge, terms)))
+            }
             Task::Group(key, replace) => {
                 let samples = samples_at_most(&body);
                 turn.cx.charge(turn.peer, samples, turn.now_ms);
@@ -371,10 +378,43 @@ impl HttpService {
     ) -> Flow {
         let outcome = push::apply(body, form, &self.settings.wire, turn.cx);
         turn.cx.charge(turn.peer, outcome.samples, turn.now_ms);
+        self.answer_push(outcome, terms, turn.out, turn.now_ms)
+    }
+
+    fn answer_push(
+        &mut self,
+        outcome: Outcome,
+        terms: Terms,
+        out: &mut Vec<u8>,
+        now_ms: u64,
+    ) -> Flow {
         let retry: &[(&str, &str)] =
             if outcome.status == 503 { &[("Retry-After", "1")] } else { &[] };
         let answer = Answer { status: outcome.status, content_type: JSON, extra: retry };
-        self.send(turn.out, turn.now_ms, Route::Push, terms, answer, &outcome.json)
+        self.send(out, now_ms, Route::Push, terms, answer, &outcome.json)
+    }
+
+    /// Applies the next slice of a push. Gives it back when there is more; else the answer is in `out`.
+    pub fn apply_more<I: Ingest>(
+        &mut self,
+        mut push: Box<Push>,
+        peer: &Peer,
+        out: &mut Vec<u8>,
+        cx: &mut I,
+        now_ms: u64,
+    ) -> Next {
+        let (values, is_done) = push.go_on(cx);
+        cx.charge(peer, values, now_ms);
+        if !is_done {
+            return Next::Apply(push);
+        }
+        let terms = push.terms;
+        let outcome = push.finish(cx);
+        cx.charge(peer, outcome.refused, now_ms);
+        match self.answer_push(outcome, terms, out, now_ms) {
+            Flow::Close => Next::WriteThenClose,
+            _ => Next::Write,
+        }
     }
 
     fn refuse_head<I: Ingest>(&mut self, error: HeadError, turn: &mut Turn<'_, I>) -> Flow {
@@ -402,6 +442,10 @@ impl Upload {
             let step = self.framer.step(&input[used..])?;
             let data = &input[used..][step.data];
             self.decoder.feed(data)?;
+            // A chunk that cannot fit is refused when it is announced: its sender may wait.
+            if self.framer.announced() > self.decoder.room() as u64 {
+                return Err(BodyError::TooLarge);
+            }
             self.charge.raise_to(self.decoder.held_bytes())?;
             used += step.consumed;
         }

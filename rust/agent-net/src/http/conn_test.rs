@@ -27,6 +27,10 @@ impl Ingest for Ledger {
         Ok(())
     }
 
+    fn explain_conflict(&mut self, sample: &NormalSample<'_>) -> Option<String> {
+        Some(format!("{} is another's", String::from_utf8_lossy(sample.name)))
+    }
+
     fn reject(&mut self, _: SourceId, _: Reason, count: u64) {
         self.rejected += count;
     }
@@ -102,11 +106,13 @@ impl Bench {
                     1000,
                 );
                 rest = &rest[used..];
+                let next = self.apply_all(next, &mut out);
                 answer.extend_from_slice(&out);
                 match next {
                     Next::Read => assert!(out.is_empty()),
                     Next::Write => assert!(!out.is_empty()),
                     Next::WriteThenClose => return (answer, true, state),
+                    Next::Apply(_) => unreachable!("all of it is applied"),
                     Next::Stream(stream) => {
                         assert!(state.is_none(), "a stream and a request at once");
                         if drain(stream, &mut answer) {
@@ -121,6 +127,18 @@ impl Bench {
             }
         }
         (answer, false, state)
+    }
+
+    /// Applies the body of a push to its end, as many turns of the loop do.
+    fn apply_all(&mut self, mut next: Next, out: &mut Vec<u8>) -> Next {
+        while let Next::Apply(push) = next {
+            let before = self.ledger.applied;
+            next = self.service.apply_more(push, &PEER, out, &mut self.ledger, 1000);
+            let slice = self.ledger.applied - before;
+            // A sample is not split.
+            assert!(slice < (push::SLICE_VALUES + 1000) as u64, "{slice} values in one turn");
+        }
+        next
     }
 
     fn send(&mut self, request: &str) -> (u16, String) {
@@ -322,6 +340,8 @@ fn a_push_says_how_many_were_accepted_and_which_were_not() {
     assert_eq!((&account["accepted"], &account["rejected"]), (&1.into(), &2.into()));
     assert_eq!(account["errors"][0]["index"], 1);
     assert_eq!(account["errors"][0]["reason"], "type_conflict");
+    let detail = account["errors"][0]["detail"].as_str().expect("text");
+    assert!(detail.contains(" is another's"), "{detail}");
     assert_eq!(account["errors"][1]["index"], 2);
     assert_eq!(bench.send(&post("/v1/push", JSON_TYPE, bad)).0, 400);
     bench.ledger.refuse_with = Some(Reason::Memory);
@@ -350,6 +370,18 @@ fn bodies_that_break_a_limit_are_refused_and_nothing_of_them_is_applied() {
     assert_eq!(bench.service.bodies_bytes(), 0);
     let stats = &bench.service.shared.stats;
     assert_eq!(stats.of(Count::Refused, "reason=\"body_too_large\""), 2);
+}
+
+#[test]
+fn a_chunk_that_cannot_fit_is_refused_when_it_is_announced() {
+    let mut bench = Bench::with(r#"{"body_decompressed_bytes_max": 1000}"#, "");
+    let head = "POST /v1/push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for chunks in ["ffffffffffffffff\r\n", "3e9\r\n", "2\r\n[{\r\n3e7\r\n"] {
+        let (status, answer) = bench.send(&format!("{head}{chunks}"));
+        assert!(status == 413 && answer.contains("body_too_large"), "{chunks}: {answer}");
+    }
+    let fits = format!("{head}3e8\r\n{}\r\n0\r\n\r\n", "\n".repeat(1000));
+    assert_eq!(bench.send(&fits).0, 400, "an empty body, but not too large");
 }
 
 #[test]
@@ -517,6 +549,73 @@ fn groups_are_pushed_shown_and_deleted() {
     assert_eq!(stats.of(Count::Applied, labels), 1);
     assert_eq!(stats.of(Count::Requests, "code=\"202\",route=\"gateway\""), 1);
     assert_eq!(stats.of(Count::Requests, "code=\"400\",route=\"gateway\""), 1);
+    std::fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_push_that_the_page_would_leave_out_is_refused_with_who_has_the_name() {
+    let folder = temporary_folder("conflict");
+    let mut bench = Bench::with("{}", folder.to_str().expect("UTF-8"));
+    fill(&bench.segment, 1);
+    let path = folder.join("shop.v1.seg");
+    let shop = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
+    let writer = shop.writer().expect("a slot");
+    let shape = Shape::Explicit(&[1.0]);
+    let spec = MetricSpec { name: "wait_seconds", help: "", unit: "", shape };
+    writer.metric(&spec).expect("room");
+    let mut put = |group: &str, body: &str| {
+        let put = post(&format!("/metrics/job/{group}"), "", body).replacen("POST", "PUT", 1);
+        bench.send(&put)
+    };
+    let cases = [
+        (
+            "# TYPE jobs gauge\njobs 1\n",
+            "jobs is a gauge here, but the collector has jobs_total as a counter",
+        ),
+        (
+            "wait_seconds_count 1\n",
+            "wait_seconds_count is untyped here, but app shop has wait_seconds as a histogram",
+        ),
+    ];
+    for (body, why) in cases {
+        let (status, answer) = put("a", body);
+        assert!(status == 400 && answer.contains(why), "{answer}");
+    }
+    assert_eq!(put("a", "# TYPE level gauge\nlevel 1\n").0, 200);
+    assert_eq!(
+        put("a", "# TYPE level gauge\nlevel 2\n# TYPE jobs_total counter\njobs_total 1\n").0,
+        200
+    );
+    let (status, answer) = put("b", "# TYPE level_total counter\nlevel_total 1\n");
+    let why = "level_total is a counter here, but group {job=\"a\"} has level as a gauge";
+    assert!(status == 400 && answer.contains(why), "{answer}");
+    std::fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn the_status_document_names_what_the_page_leaves_out() {
+    let folder = temporary_folder("left_out");
+    let mut bench = Bench::with("{}", folder.to_str().expect("UTF-8"));
+    let put = post("/metrics/job/a", "", "# TYPE jobs gauge\njobs 1\n");
+    assert_eq!(bench.send(&put).0, 200);
+    fill(&bench.segment, 1);
+    let path = folder.join("shop.v1.seg");
+    let shop = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
+    let writer = shop.writer().expect("a slot");
+    let spec = MetricSpec { name: "jobs", help: "", unit: "", shape: Shape::Summary(&[]) };
+    writer.metric(&spec).expect("room");
+    let answer = bench.send("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").1;
+    let document: serde_json::Value = serde_json::from_str(body_of(&answer)).expect("JSON");
+    let holder = serde_json::json!({"name": "jobs_total", "type": "counter"});
+    let expected = serde_json::json!([
+        {"name": "jobs", "type": "summary", "app": "shop", "holder": holder},
+        {"name": "jobs", "type": "gauge", "group": "job=\"a\"", "holder": holder},
+    ]);
+    assert_eq!(document["conflicts"], expected);
+    bench.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let stats = &bench.service.shared.stats;
+    assert_eq!(stats.of(Count::FamiliesSkipped, "app=\"shop\",reason=\"type_conflict\""), 1);
+    assert_eq!(stats.of(Count::FamiliesSkipped, "reason=\"type_conflict\""), 1);
     std::fs::remove_dir_all(folder).expect("clean up");
 }
 

@@ -1,7 +1,8 @@
 //! One streaming wrapper for every `Content-Encoding`: gzip, deflate (zlib), zstd, identity.
 //!
 //! All codings pass the same loop and so the same limits: bytes as sent, bytes after decompression,
-//! growth (see `body.rs`). One layer only; bytes after the end of the compressed stream are
+//! growth (see `body.rs`). One layer only; gzip may have up to [`GZIP_MEMBERS_MAX`] members (RFC 1952),
+//! the limits hold for all of them together; other bytes after the end of the compressed stream are
 //! refused; a zstd frame may not ask for a window over 2^[`ZSTD_WINDOW_LOG_MAX`] bytes.
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -11,6 +12,10 @@ use super::body::{BodyError, BodyLimits, RATIO_FREE_BYTES};
 
 /// 8 MiB.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Members of one gzip body: each costs a new decompressor, however short it is.
+pub const GZIP_MEMBERS_MAX: u32 = 1024;
+/// How a gzip member begins.
+const GZIP_FIRST_BYTE: u8 = 0x1f;
 /// The output grows by at least this much at a time.
 const GROW_BYTES_MIN: usize = 16 << 10;
 
@@ -69,6 +74,8 @@ pub struct Decoder {
     plain: Vec<u8>,
     sent: usize,
     ended: bool,
+    /// Members that may still follow; 0 for what is no gzip.
+    members_left: u32,
 }
 
 impl Decoder {
@@ -86,8 +93,15 @@ impl Decoder {
             }
         };
         let sent_bytes_max = coding.sent_bytes_max(limits);
-        let plain = Vec::new();
-        Ok(Decoder { limits: *limits, sent_bytes_max, engine, plain, sent: 0, ended: false })
+        Ok(Decoder {
+            limits: *limits,
+            sent_bytes_max,
+            engine,
+            plain: Vec::new(),
+            sent: 0,
+            ended: false,
+            members_left: if coding == Coding::Gzip { GZIP_MEMBERS_MAX - 1 } else { 0 },
+        })
     }
 
     /// Bytes of memory this body holds: the output, and as much again for a zstd window.
@@ -111,7 +125,10 @@ impl Decoder {
         }
         loop {
             if self.ended {
-                return if input.is_empty() { Ok(()) } else { Err(BodyError::BytesAfterEnd) };
+                if input.is_empty() {
+                    return Ok(());
+                }
+                self.next_member(input[0])?;
             }
             self.make_room();
             let before = self.plain.len();
@@ -129,6 +146,22 @@ impl Decoder {
                 return Err(BodyError::BadCoding);
             }
         }
+    }
+
+    /// Bytes as sent that may still come.
+    pub fn room(&self) -> usize {
+        self.sent_bytes_max - self.sent
+    }
+
+    /// What ended is followed by another member of gzip, or by what does not belong there.
+    fn next_member(&mut self, first: u8) -> Result<(), BodyError> {
+        if first != GZIP_FIRST_BYTE || !matches!(self.engine, Engine::Flate(_)) {
+            return Err(BodyError::BytesAfterEnd);
+        }
+        self.members_left = self.members_left.checked_sub(1).ok_or(BodyError::BytesAfterEnd)?;
+        self.engine = Engine::Flate(Decompress::new_gzip(15));
+        self.ended = false;
+        Ok(())
     }
 
     /// The whole body.

@@ -57,6 +57,36 @@ fn every_coding_gives_the_body_back_in_pieces_of_any_size() {
 }
 
 #[test]
+fn members_of_gzip_are_one_body_however_they_are_cut() {
+    let parts: [&[u8]; 4] = [b"a:1|c\n", b"", &noise(50_000), b"b:2|c\n"];
+    let sent: Vec<u8> = parts.iter().flat_map(|part| coded(Coding::Gzip, part)).collect();
+    for piece in [1, 3, 1000, sent.len()] {
+        let body = decode(Coding::Gzip, &sent, piece);
+        assert_eq!(body.as_ref(), Ok(&parts.concat()), "pieces of {piece}");
+    }
+    let cut = &sent[..sent.len() - 1];
+    assert_eq!(decode(Coding::Gzip, cut, 1000), Err(BodyError::Truncated));
+    let padded = [&sent[..], b"\0\0"].concat();
+    assert_eq!(decode(Coding::Gzip, &padded, 1000), Err(BodyError::BytesAfterEnd));
+    let deflate = coded(Coding::Deflate, b"x").repeat(2);
+    assert_eq!(decode(Coding::Deflate, &deflate, 1000), Err(BodyError::BytesAfterEnd));
+}
+
+#[test]
+fn the_limits_hold_for_all_members_of_gzip_together() {
+    let empty = coded(Coding::Gzip, b"");
+    let most = GZIP_MEMBERS_MAX as usize;
+    assert_eq!(decode(Coding::Gzip, &empty.repeat(most), 4096), Ok(Vec::new()));
+    let more = empty.repeat(most + 1);
+    assert_eq!(decode(Coding::Gzip, &more, 4096), Err(BodyError::BytesAfterEnd));
+    // None of them is too large, or grows beyond what is always allowed.
+    let bomb = coded(Coding::Gzip, &vec![0; RATIO_FREE_BYTES]).repeat(17);
+    assert_eq!(decode(Coding::Gzip, &bomb, 4096), Err(BodyError::Bomb));
+    let large = coded(Coding::Gzip, &noise(1 << 20)).repeat(4);
+    assert_eq!(decode(Coding::Gzip, &large, 65_536), Err(BodyError::TooLarge));
+}
+
+#[test]
 fn a_truncated_body_is_refused_at_every_length() {
     for coding in COMPRESSED {
         let sent = coded(coding, &b"a:1|c\n".repeat(20));

@@ -9,8 +9,8 @@
 //! - PUT replaces the group, POST only the families it names, DELETE removes the group.
 //! - Labels of the path win over labels of the body; without an `instance`, `instance=""` is added.
 //! - Refused as a whole, with the line: malformed text, time stamps, series that are there twice,
-//!   families called `push_time_seconds` or `push_failure_time_seconds`, a type other than in
-//!   another group.
+//!   families called `push_time_seconds` or `push_failure_time_seconds`; and what the page would leave
+//!   out, because the collector, an app or another group has the name with another type.
 //! - Types are kept: a pushed counter is shown as a counter with the pushed value.
 //! - Each group shows `push_time_seconds` and `push_failure_time_seconds` (0 = never).
 //!
@@ -36,6 +36,7 @@ use agent_wire::{Limits, Reject};
 
 use super::gateway_file;
 use super::gateway_path::GroupKey;
+use crate::scrape::Names;
 
 pub const GROUPS_MAX: usize = 1000;
 pub const BYTES_MAX: u64 = 64 << 20;
@@ -141,13 +142,14 @@ impl Gateway {
         (groups, bad)
     }
 
-    /// PUT (`replace`) or POST.
+    /// PUT (`replace`) or POST. `names` are those of the page before it comes to the groups.
     pub fn put(
         &self,
         key: &GroupKey,
         replace: bool,
         body: &[u8],
         limits: &Limits,
+        names: Names<'_>,
     ) -> Result<(), PutError> {
         let read = read_body(key, body, limits);
         let folder = self.make_folder()?;
@@ -157,15 +159,17 @@ impl Gateway {
         let old = others.iter().find(|group| group.key == *key);
         let mut group = old.map_or_else(|| Group::new(key, now_s), |old| Group::clone(old));
         let checked = read.and_then(|families| {
-            let others = others.iter().filter(|group| group.key != *key);
-            check_types(&families, others.flat_map(|group| &group.families))?;
-            Ok(families)
+            let pushed: HashSet<&str> = families.iter().map(|f| f.name.as_str()).collect();
+            let mut kept = group.clone();
+            kept.families.retain(|old| !replace && !pushed.contains(old.name.as_str()));
+            let others = others.iter().map(|group| &**group).filter(|group| group.key != *key);
+            check_names(&families, names, others.chain([&kept]), key)?;
+            kept.families.extend(families);
+            Ok(kept)
         });
         let result = match checked {
-            Ok(families) => {
-                let names: HashSet<&str> = families.iter().map(|f| f.name.as_str()).collect();
-                group.families.retain(|old| !replace && !names.contains(old.name.as_str()));
-                group.families.extend(families);
+            Ok(changed) => {
+                group = changed;
                 group.pushed_s = now_s;
                 Ok(())
             }
@@ -282,15 +286,20 @@ pub fn label_text(own: &[(&str, std::borrow::Cow<'_, str>)], key: &GroupKey) -> 
     GroupKey::text_of(&all)
 }
 
-fn check_types<'a>(
+/// Refuses what the page would leave out: who claims later than all others must agree with them.
+fn check_names<'a>(
     new: &[Family],
-    others: impl Iterator<Item = &'a Family>,
+    mut names: Names<'a>,
+    others: impl Iterator<Item = &'a Group>,
+    key: &'a GroupKey,
 ) -> Result<(), PutError> {
-    let wanted: HashMap<&str, FamilyKind> = new.iter().map(|f| (f.name.as_str(), f.kind)).collect();
-    for other in others {
-        if wanted.get(other.name.as_str()).is_some_and(|kind| *kind != other.kind) {
-            let text = format!("{} has another type in another group", other.name);
-            return Err(PutError::Bad { reason: "type_conflict", text });
+    for group in others {
+        // What is left out already is no business of this push.
+        names.claim_group(group);
+    }
+    for family in new {
+        if let Err(conflict) = names.claim_pushed(family, key) {
+            return Err(PutError::Bad { reason: "type_conflict", text: conflict.to_string() });
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ fn key(path: &str) -> GroupKey {
 }
 
 fn put(gateway: &Gateway, path: &str, replace: bool, body: &str) -> Result<(), PutError> {
-    gateway.put(&key(path), replace, body.as_bytes(), &Limits::default())
+    gateway.put(&key(path), replace, body.as_bytes(), &Limits::default(), Names::default())
 }
 
 fn reason(result: Result<(), PutError>) -> &'static str {

@@ -22,7 +22,7 @@ use super::routes::LABELS;
 use super::stats::{Count, Stats};
 use super::stream::{channel, Sink, Stream, CHUNK_BYTES};
 use super::{page, status as status_json, Shared};
-use crate::scrape::{self, Source};
+use crate::scrape::{self, Names, Owner, Skipped, Source};
 
 /// Room for the size line of a chunk: eight hex digits, CR, LF.
 const SIZE_LINE_BYTES: usize = 10;
@@ -193,17 +193,32 @@ pub fn scrape(shared: &Shared, reply: Reply<'_>, format: Format, gzip: bool) {
     let mut pages = Pages::new(reply, answer, gzip);
     let mut plain = Vec::with_capacity(scrape::PIECE_BYTES + (scrape::PIECE_BYTES >> 3));
     let mut there = true;
-    let skipped = scrape::render_pieces(&sources, &groups, format, &mut plain, &mut |plain| {
+    let left_out = scrape::render_pieces(&sources, &groups, format, &mut plain, &mut |plain| {
         there = pages.push(plain);
         there
     });
     if !there || !pages.finish(plain) {
         shared.stats.add(Count::ScrapesBroken, "", 1);
     }
-    for (reason, count) in skipped.by_reason() {
-        shared.stats.add(Count::FamiliesSkipped, &format!("reason=\"{reason}\""), count);
+    for (source, skipped) in sources.iter().zip(&left_out.sources) {
+        count_skipped(&shared.stats, source.app, skipped);
     }
+    count_skipped(&shared.stats, None, &left_out.pushed);
     shared.stats.observe_scrape(began.elapsed().as_secs_f64());
+}
+
+/// By app: there are at most [`crate::apps::APPS_MAX`] at one time.
+fn count_skipped(stats: &Stats, app: Option<&str>, skipped: &Skipped) {
+    for (reason, count) in skipped.by_reason().into_iter().filter(|(_, count)| *count > 0) {
+        let mut labels = String::new();
+        if let Some(app) = app {
+            labels.push_str("app=\"");
+            agent_wire::name::escape_label_value(app.as_bytes(), &mut labels);
+            labels.push_str("\",");
+        }
+        labels.push_str(&format!("reason=\"{reason}\""));
+        stats.add(Count::FamiliesSkipped, &labels, count);
+    }
 }
 
 /// `GET /v1/status`.
@@ -223,7 +238,16 @@ pub struct Put {
 
 /// PUT and POST of a group.
 pub fn put(shared: &Shared, reply: Reply<'_>, put: Put, limits: &Limits) {
-    let result = shared.gateway.put(&put.key, put.replace, &put.body, limits);
+    let apps = {
+        let mut apps = shared.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.refresh(&shared.stats)
+    };
+    let mut names = Names::default();
+    names.claim_metrics(shared.segment.metrics().iter(), Owner::Collector);
+    for app in &apps {
+        names.claim_metrics(app.segment.metrics().iter(), Owner::App(&app.name));
+    }
+    let result = shared.gateway.put(&put.key, put.replace, &put.body, limits, names);
     let samples = samples_at_most(&put.body);
     drop(put);
     let rejected = result.as_ref().err().map(PutError::reason);

@@ -18,6 +18,9 @@
 //! - [`Next::Stream`]: write `out`, then the chunks of the stream as [`Stream::take`] gives them,
 //!   waiting on [`Stream::fd`]; do not read meanwhile. After [`Taken::End`] go on as after `Write`,
 //!   or close when it says so; after [`Taken::Broken`] close at once.
+//! - [`Next::Apply`]: write `out` (an interim answer, if anything). The body of a push is being
+//!   applied: give it a slice with [`HttpService::apply_more`] in this and the next turns of the loop, until
+//!   that gives the answer; do not read meanwhile.
 //! - [`HttpService::deadline_ms`] says when to call [`HttpService::on_deadline`]; without state
 //!   there is none, and the idle time-out is the loop's own.
 //! - Every second, and before the worker exits: [`HttpService::publish`].
@@ -52,6 +55,8 @@ mod stream;
 
 #[cfg(test)]
 pub(crate) mod conn_test;
+#[cfg(test)]
+mod damage_test;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,21 +76,24 @@ use pool::Pool;
 use respond::DateLine;
 
 pub use conn::HttpState;
+pub use push::Push;
 pub use stats::{Count, Stats};
 pub use stream::{Stream, Taken};
 
 /// What the event loop does next with a connection.
-#[derive(Debug)]
 pub enum Next {
     Read,
     Write,
     WriteThenClose,
     Stream(Stream),
+    Apply(Box<Push>),
 }
 
 /// What a request needs of the rest of the worker. [`Apply`] is the one that counts.
 pub trait Ingest {
     fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason>;
+    /// A sentence about a sample that was refused as `type_conflict`.
+    fn explain_conflict(&mut self, sample: &NormalSample<'_>) -> Option<String>;
     fn reject(&mut self, source: SourceId, reason: Reason, count: u64);
     fn admit_request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed>;
     fn charge(&mut self, peer: &Peer, samples: u64, now_ms: u64);
@@ -94,6 +102,10 @@ pub trait Ingest {
 impl Ingest for Apply<'_> {
     fn sample(&mut self, source: SourceId, sample: &NormalSample<'_>) -> Result<(), Reason> {
         Apply::sample(self, source, sample)
+    }
+
+    fn explain_conflict(&mut self, sample: &NormalSample<'_>) -> Option<String> {
+        Apply::explain_conflict(self, sample)
     }
 
     fn reject(&mut self, source: SourceId, reason: Reason, count: u64) {

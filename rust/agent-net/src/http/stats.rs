@@ -10,7 +10,7 @@
 //! | `agent_http_refused` | `reason` | requests refused: head, body, limits |
 //! | `agent_http_jobs_panicked` | | answers lost to a bug |
 //! | `agent_scrapes_broken` | | answers given up because the reader was too slow or left |
-//! | `agent_scrape_families_skipped` | `reason` | families left out of a page |
+//! | `agent_scrape_families_skipped` | `app`, `reason` | families left out of a page; no `app`: the collector, groups |
 //! | `agent_apps_refused` | `reason` | files in the folder of segments that were not used |
 //! | `agent_gateway_refused` | `reason` | pushes to the gateway that were refused |
 //! | `agent_scrape_duration_seconds` | | from the start of a scrape to its last byte handed over |
@@ -60,7 +60,7 @@ impl Count {
             Count::Refused => "HTTP requests refused, by reason.",
             Count::JobsPanicked => "HTTP answers lost to a bug in this program.",
             Count::ScrapesBroken => "Answers given up because the reader was too slow or left.",
-            Count::FamiliesSkipped => "Metric families left out of a page, by reason.",
+            Count::FamiliesSkipped => "Metric families left out of a page, by app and reason.",
             Count::AppsRefused => "Files in the folder of segments that were not used, by reason.",
             Count::GatewayRefused => "Pushes to the gateway that were refused, by reason.",
             Count::Received => SelfMetric::Received.row().help,
@@ -86,8 +86,8 @@ struct Inner {
 }
 
 impl Stats {
-    /// `labels` is canonical label text. Its values come from tables in this program, never from
-    /// input.
+    /// `labels` is canonical label text. Its values come from tables in this program and from the names
+    /// of attached apps, never from the network.
     pub fn add(&self, count: Count, labels: &str, n: u64) {
         if n == 0 {
             return;

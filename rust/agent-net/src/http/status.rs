@@ -7,6 +7,7 @@
 //! | `segment` | the collector's segment: series, metrics, bytes, limits |
 //! | `apps`, `apps_refused` | attached segments; files in the folder that are not used, and why |
 //! | `gateway` | pushed groups |
+//! | `conflicts` | families left out of `/metrics`: `{name, type, app or group}` and `holder`, the same of who has the name |
 //! | `own` | samples of every `agent_*` metric but windows: `{name, type, labels, value}` |
 //! | `windows` | samples of `agent_window_*` |
 //! | `top` | the families with most series over all segments |
@@ -14,21 +15,24 @@
 //! | `cut` | what was left out because of the limits below |
 //!
 //! Totals are totals: rates are the reader's business (two documents and their `unix_ms`). At most
-//! [`OWN_MAX`] + [`WINDOWS_MAX`] samples, [`TOP_MAX`] families, [`EVENTS_MAX`] events of 300
-//! characters.
+//! [`OWN_MAX`] + [`WINDOWS_MAX`] samples, [`TOP_MAX`] families, [`CONFLICTS_MAX`] conflicts,
+//! [`EVENTS_MAX`] events of 300 characters.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_shm::{FamilyView, OwnedShape, Segment, SeriesView, Value, View};
 use serde_json::{json, Map, Value as Json};
 
+use super::gateway::Group;
 use super::Shared;
 use crate::events::recent_events;
+use crate::scrape::{Claim, Conflict, Names, Owner};
 
 const OWN_MAX: usize = 4000;
 const WINDOWS_MAX: usize = 1000;
 const TOP_MAX: usize = 20;
+const CONFLICTS_MAX: usize = 100;
 const EVENTS_MAX: usize = 50;
 const EVENT_CHARS_MAX: usize = 300;
 const WINDOW_PREFIX: &str = "agent_window_";
@@ -48,6 +52,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
     let is_own = |name: &str| name.starts_with("agent_") && !is_window(name);
     let own = samples(&view, is_own, OWN_MAX, "own", &mut cut);
     let windows = samples(&view, is_window, WINDOWS_MAX, "windows", &mut cut);
+    let conflicts = conflicts(&view, &app_views, &groups, &mut cut);
     let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let document = json!({
         "version": shared.version,
@@ -66,6 +71,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
             json!({"file": file, "reason": why.as_str(), "why": why.text()})
         }).collect::<Vec<_>>(),
         "gateway": {"groups": groups.len(), "unreadable": bad_groups},
+        "conflicts": conflicts,
         "own": own,
         "windows": windows,
         "top": top(&view, &app_views),
@@ -93,6 +99,7 @@ fn segment_json(segment: &Segment) -> Json {
         "refused": usage.refused,
         "damage": usage.damage,
         "writers": slots.iter().filter(|slot| slot.alive).count(),
+        "writers_without_slot": segment.guests().alive,
         "writers_ever": slots.len(),
     })
 }
@@ -177,6 +184,45 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
         })
     };
     all.into_iter().map(row).collect()
+}
+
+/// The families that the page leaves out because somebody before them has the name.
+fn conflicts(
+    own: &View<'_>,
+    apps: &[(&str, &Segment, View<'_>)],
+    groups: &[Arc<Group>],
+    cut: &mut Map<String, Json>,
+) -> Vec<Json> {
+    let mut names = Names::default();
+    let metas = own.families().iter().map(FamilyView::meta);
+    let mut found = names.claim_metrics(metas, Owner::Collector);
+    for (name, _, view) in apps {
+        let metas = view.families().iter().map(FamilyView::meta);
+        found.extend(names.claim_metrics(metas, Owner::App(name)));
+    }
+    for group in groups {
+        found.extend(names.claim_group(group));
+    }
+    if found.len() > CONFLICTS_MAX {
+        cut.insert("conflicts".to_owned(), (found.len() - CONFLICTS_MAX).into());
+        found.truncate(CONFLICTS_MAX);
+    }
+    let row = |conflict: Conflict<'_>| {
+        let mut row = claim_json(&conflict.refused);
+        row["holder"] = claim_json(&conflict.holder);
+        row
+    };
+    found.into_iter().map(row).collect()
+}
+
+fn claim_json(claim: &Claim<'_>) -> Json {
+    let mut row = json!({"name": claim.shown(), "type": claim.kind.word()});
+    match claim.owner {
+        Owner::Collector => {}
+        Owner::App(name) => row["app"] = name.into(),
+        Owner::Group(key) => row["group"] = key.text().into(),
+    }
+    row
 }
 
 /// The last events and service checks, newest first.

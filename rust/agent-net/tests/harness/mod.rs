@@ -31,6 +31,31 @@ pub struct Worker {
     config: serde_json::Value,
 }
 
+/// A worker that has a successor.
+pub struct Old {
+    lines: BufReader<UnixStream>,
+    thread: JoinHandle<i32>,
+    _control: UnixStream,
+}
+
+impl Old {
+    pub fn retire(&self) {
+        self.lines.get_ref().write_all(b"retire\n").expect("room");
+    }
+
+    /// Whether it left with 0 in this time.
+    pub fn left_within(self, most: Duration) -> bool {
+        let began = Instant::now();
+        while !self.thread.is_finished() {
+            if began.elapsed() > most {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        self.thread.join().expect("no panic") == 0
+    }
+}
+
 struct Sockets {
     http: TcpListener,
     tcp: TcpListener,
@@ -99,6 +124,20 @@ impl Worker {
         assert_eq!(self.said(), "ready");
     }
 
+    /// Starts a successor on the same sockets, with a control pipe of its own, beside this one.
+    pub fn hand_over(&mut self) -> Old {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        self.config["control_fd"] = json!(theirs.as_raw_fd());
+        let old = Old {
+            lines: std::mem::replace(&mut self.lines, BufReader::new(ours)),
+            thread: self.thread.take().expect("a worker"),
+            _control: std::mem::replace(&mut self.sockets.control, theirs),
+        };
+        self.begin();
+        old
+    }
+
     /// The next line of the worker that is no log record.
     pub fn said(&mut self) -> String {
         loop {
@@ -120,6 +159,16 @@ impl Worker {
         self.say("drain");
         assert_eq!(self.said(), "drained");
         self.wait()
+    }
+
+    /// Asks this worker alone to leave, as a signal to its process does.
+    pub fn terminate(&mut self) {
+        use std::os::unix::thread::JoinHandleExt;
+        let thread = self.thread.as_ref().expect("a worker").as_pthread_t();
+        // SAFETY: the thread was not joined, so its handle is one of a thread; there the signal is
+        // blocked and read from a descriptor.
+        assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGTERM) }, 0);
+        assert_eq!(self.said(), "drained");
     }
 
     pub fn wait(&mut self) -> i32 {

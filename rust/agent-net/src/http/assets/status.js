@@ -142,7 +142,7 @@ function rejections(status) {
   add("sample rejected", "agent_source_samples_rejected", ["source", "reason"]);
   add("connection refused", "agent_connections_refused", ["source", "reason"]);
   add("request refused", "agent_http_refused", ["reason"]);
-  add("family left out", "agent_scrape_families_skipped", ["reason"]);
+  add("family left out", "agent_scrape_families_skipped", ["app", "reason"]);
   add("kernel drop", "agent_kernel_drops", ["source"]);
   rows.sort((a, b) => b[2] - a[2]);
   table("rejected", [["what", ""], ["why", ""], ["count", "number"]], rows, "nothing was rejected");
@@ -198,6 +198,13 @@ function segments(status) {
     ["writers", "number"], ["overflows", "number"], ["note", ""]], rows, "");
 }
 
+function conflicts(status) {
+  const who = (one) => one.app !== undefined ? `app ${one.app}` : one.group !== undefined ? `group ${one.group}` : "collector";
+  const rows = status.conflicts.map((row) => [row.name, row.type, who(row), row.holder.name, row.holder.type, who(row.holder)]);
+  table("conflicts", [["left out", ""], ["type", ""], ["of", ""], ["because of", ""], ["type", ""], ["of", ""]],
+    rows, "everything is shown");
+}
+
 function show(status) {
   const seconds = previous ? (status.unix_ms - previous.unix_ms) / 1000 : 0;
   byId("about").textContent = `${status.version || "?"}, worker ${status.worker}, process ${status.pid}, ` +
@@ -211,6 +218,7 @@ function show(status) {
     status.top.map((row) => [row.app || "-", row.name, row.type, row.series,
       { text: number(row.overflows), className: row.overflows ? "bad" : "" }]), "no metric yet");
   segments(status);
+  conflicts(status);
   table("events", [["time", ""], ["event", "text"]],
     status.events.map((row) => [new Date(row.unix_ms).toLocaleTimeString(), row.text]), "no event yet");
   previous = status;
