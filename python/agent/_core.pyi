@@ -161,7 +161,11 @@ class Summary(Metric):
         """Observes the seconds that a `with` block or a call of a decorated function takes."""
 
 class Block:
-    """A `with` block or decorator; see the methods that give one. It may be entered again while it is open."""
+    """A `with` block or decorator; see the methods that give one. It may be entered again while it is open.
+
+    As a decorator it is open during each call: of an `async` function until its coroutine ends, of a generator function
+    from the first item asked for to the end. Asynchronous generators raise TypeError: use `with` inside of them.
+    """
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -215,7 +219,7 @@ def default_registry() -> Registry:
     """The registry of the app."""
 
 def inspect(path: str | PathLike[str], *, series_shown_max: int = 100_000) -> dict[str, Any]:
-    """What a segment says: header, usage, slots, families with series and values. Attaches for reading only."""
+    """What a segment says: header, usage, slots, guests, families with series and values. Attaches for reading only."""
 
 def open_segment(
     path: str | PathLike[str],
@@ -230,14 +234,22 @@ def open_segment(
 ) -> Registry:
     """The registry of the segment at `path`, made with the collector's limits where none are given."""
 
-def check_worker_config(config: bytes) -> tuple[int | None, str] | None:
-    """Why a worker would refuse its config: the mapping rule at fault, if it is one, and the reason. None when it is good."""
+def check_worker_config(config: bytes) -> list[tuple[int | None, str]]:
+    """Why a worker would refuse its config: for each reason the mapping rule at fault, if it is one. Empty when it is good."""
 
-def run_worker(config: bytes) -> int:
-    """The event loop of one worker, until it is drained; gives its exit code. `config` is JSON. Without the GIL."""
+def fork_children(
+    children: list[tuple[Literal["worker", "aggregator"], str, bytes, list[int]]],
+) -> list[int]:
+    """Forks children, one right after the other; returns their pids, or -errno where it failed.
 
-def run_aggregator(config: bytes) -> int:
-    """The loop of the aggregator, until it is told to stop; gives its exit code. Without the GIL."""
+    Each is (what it is, its name, its settings as JSON, the descriptors it closes). A child runs no
+    Python: a worker serves until it has drained, the aggregator until it is told to stop; then it
+    exits with its code. `ps` shows 15 characters of `agent-NAME`. This process must have one thread.
+    Raises ValueError when a child is neither.
+    """
 
 def settle_worker(path: str | PathLike[str], worker: int) -> int:
     """After a worker's death: books what it had received and not finished as rejected. Gives how many samples."""
+
+def run_load_executor(plan: bytes) -> int:
+    """One executor of a load run, until it is told to stop; gives its exit code. `plan` is JSON. Without the GIL."""

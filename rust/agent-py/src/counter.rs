@@ -6,6 +6,7 @@ use crate::name::Class;
 use crate::number;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
+use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_shm::OwnedShape;
 use pyo3::ffi;
@@ -34,8 +35,8 @@ impl Counter {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: &str,
-        documentation: &str,
+        name: Text<'_>,
+        documentation: Text<'_>,
         labelnames: Option<&Bound<'_, PyAny>>,
         namespace: &str,
         subsystem: &str,
@@ -43,6 +44,7 @@ impl Counter {
         registry: Option<&Bound<'_, Registry>>,
     ) -> PyResult<PyClassInitializer<Counter>> {
         let class = Class::Counter;
+        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let metric = Metric::define(py, registry, common.definition(OwnedShape::Counter)?)?;
         Ok(PyClassInitializer::from(metric).add_subclass(Counter))

@@ -5,6 +5,7 @@ use crate::metric::{single_number, slowly, Common, Metric};
 use crate::name::Class;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
+use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_shm::{GaugeMode, OwnedShape};
 use pyo3::exceptions::PyTypeError;
@@ -32,8 +33,8 @@ impl Gauge {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: &str,
-        documentation: &str,
+        name: Text<'_>,
+        documentation: Text<'_>,
         labelnames: Option<&Bound<'_, PyAny>>,
         namespace: &str,
         subsystem: &str,
@@ -48,6 +49,7 @@ impl Gauge {
             return Err(Refusal::new(Kind::Name, text).into());
         };
         let class = Class::Gauge;
+        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let metric = Metric::define(py, registry, common.definition(OwnedShape::Gauge(mode))?)?;
         Ok(PyClassInitializer::from(metric).add_subclass(Gauge))

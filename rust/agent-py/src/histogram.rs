@@ -7,6 +7,7 @@ use crate::name::Class;
 use crate::number;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
+use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_shm::{OwnedShape, Writer};
 use pyo3::exceptions::PyTypeError;
@@ -39,8 +40,8 @@ impl Histogram {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: &str,
-        documentation: &str,
+        name: Text<'_>,
+        documentation: Text<'_>,
         labelnames: Option<&Bound<'_, PyAny>>,
         namespace: &str,
         subsystem: &str,
@@ -58,6 +59,7 @@ impl Histogram {
             (None, schema) => OwnedShape::Exponential { schema: checked_schema(schema)? },
         };
         let class = Class::Histogram;
+        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let metric = Metric::define(py, registry, common.definition(shape)?)?;
         Ok(PyClassInitializer::from(metric).add_subclass(Histogram))

@@ -21,6 +21,7 @@ pub fn inspect<'py>(
     told.set_item("header", header(py, &segment)?)?;
     told.set_item("usage", usage(py, &segment)?)?;
     told.set_item("slots", slots(py, &segment)?)?;
+    told.set_item("guests", guests(py, &segment)?)?;
     let families = PyList::empty(py);
     let view = segment.view();
     let mut left = series_shown_max;
@@ -81,6 +82,16 @@ fn slots<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyList>
         entry.set_item("ring_refused", slot.ring_refused)?;
         told.append(entry)?;
     }
+    Ok(told)
+}
+
+/// Writers beyond the last slot.
+fn guests<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
+    let guests = segment.guests();
+    let told = PyDict::new(py);
+    told.set_item("alive", guests.alive)?;
+    told.set_item("ever", guests.ever)?;
+    told.set_item("ring_refused", guests.ring_refused)?;
     Ok(told)
 }
 

@@ -13,8 +13,9 @@
 //! | [`fork`], [`replace`] | what happens to a store in a child, and to a file that nobody uses |
 //! | [`render`], [`inspect`] | pages and plain values |
 //! | [`server`], [`settle`] | the loops of workers and aggregator; the ledger of a dead worker |
-//! | [`raw`], [`number`], [`buffer`], [`error`] | methods without argument parsing; values;
-//! exceptions |
+//! | [`load`] | the loop of a load executor |
+//! | [`raw`], [`number`], [`text`], [`buffer`], [`error`] | methods without argument parsing;
+//! values; exceptions |
 //!
 //! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells
 //! in the segment are atomic, so this is what a free-threaded build would have to change, not the
@@ -31,6 +32,7 @@ mod gauge;
 mod histogram;
 mod inspect;
 mod labels;
+mod load;
 mod metric;
 mod name;
 mod number;
@@ -42,6 +44,7 @@ mod server;
 mod settle;
 mod store;
 mod summary;
+mod text;
 mod timer;
 
 use pyo3::prelude::*;
@@ -68,9 +71,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
     module.add_function(wrap_pyfunction!(server::check_worker_config, module)?)?;
-    module.add_function(wrap_pyfunction!(server::run_worker, module)?)?;
-    module.add_function(wrap_pyfunction!(server::run_aggregator, module)?)?;
+    module.add_function(wrap_pyfunction!(server::fork_children, module)?)?;
     module.add_function(wrap_pyfunction!(settle::settle_worker, module)?)?;
+    module.add_function(wrap_pyfunction!(load::run_load_executor, module)?)?;
     let py = module.py();
     raw::install(&py.get_type::<metric::Metric>(), labels::METHODS)?;
     raw::install(&py.get_type::<counter::Counter>(), counter::METHODS)?;

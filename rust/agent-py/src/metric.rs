@@ -12,6 +12,7 @@ use crate::name::{self, Class};
 use crate::raw::{self, Arguments};
 use crate::registry::Registry;
 use crate::store::{Cause, Store};
+use crate::text;
 use agent_shm::{Error, Outcome, OwnedShape, Series, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -72,6 +73,11 @@ impl Metric {
     #[inline(always)]
     pub fn try_apply(&self, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
         let Some(writer) = self.store.writer_of(self.epoch.get()) else { return false };
+        self.apply_with(writer, update)
+    }
+
+    #[inline(always)]
+    fn apply_with(&self, writer: &Writer, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
         // SAFETY: replaced only in `resolve`, by attached threads, and an update runs no Python
         // code.
         match unsafe { &*self.series.get() } {
@@ -100,11 +106,14 @@ impl Metric {
         update: &impl Fn(&Writer, &Series) -> Outcome,
     ) -> PyResult<()> {
         self.check_is_bound()?;
-        for _ in 0..ATTEMPTS {
-            if !self.resolve(py)? {
+        for attempt in 0..ATTEMPTS {
+            // The first time, the series that is known may do: that of a guest does.
+            let known = attempt == 0 && self.store.open(py)? == Some(self.epoch.get());
+            if !known && !self.resolve(py)? {
                 break;
             }
-            if self.try_apply(update) {
+            let writer = self.store.opened(self.epoch.get());
+            if writer.is_some_and(|writer| self.apply_with(writer, update)) {
                 return Ok(());
             }
         }
@@ -128,7 +137,7 @@ impl Metric {
     fn resolve(&self, py: Python<'_>) -> PyResult<bool> {
         for _ in 0..ATTEMPTS {
             let Some(epoch) = self.store.open(py)? else { return Ok(false) };
-            let Some(writer) = self.store.writer_of(epoch) else { return Ok(false) };
+            let Some(writer) = self.store.opened(epoch) else { return Ok(false) };
             let found = self.family.id(writer, epoch);
             let found = found.and_then(|id| writer.series(id, &self.text));
             match found {
@@ -165,7 +174,7 @@ impl Metric {
         if let Some(known) = children.get(key)? {
             return Ok(known);
         }
-        let text = self.family.text(&texts(key));
+        let text = self.canonical(key)?;
         let child =
             Metric::new(self.store.clone(), self.family.clone(), text, Some(key.clone().unbind()));
         child.resolve(py)?;
@@ -178,6 +187,17 @@ impl Metric {
             children.put(key, &child, children_max)?;
         }
         Ok(child)
+    }
+
+    /// Canonical label text of values in the constructor's order.
+    fn canonical(&self, values: &Bound<'_, PyTuple>) -> PyResult<String> {
+        let names = &self.family.label_names;
+        let texts: Vec<String> = values
+            .iter()
+            .zip(names)
+            .map(|(value, label)| text::of_label(&value, &self.family.name, label))
+            .collect::<PyResult<_>>()?;
+        Ok(self.family.text(&texts))
     }
 
     pub fn no_children(&self) -> Refusal {
@@ -239,18 +259,6 @@ impl Common<'_> {
     }
 }
 
-fn texts(values: &Bound<'_, PyTuple>) -> Vec<String> {
-    values.iter().map(|value| lossy(&value)).collect()
-}
-
-/// The text of a str, with `?` for halves of surrogate pairs.
-fn lossy(value: &Bound<'_, PyAny>) -> String {
-    match value.cast::<PyString>() {
-        Ok(text) => text.to_string_lossy().into_owned(),
-        Err(_) => String::new(),
-    }
-}
-
 #[pymethods]
 impl Metric {
     /// The family's name, without `_total`.
@@ -287,11 +295,12 @@ impl Metric {
     fn remove(&self, py: Python<'_>, labelvalues: &Bound<'_, PyTuple>) -> PyResult<bool> {
         let Some(children) = &self.children else { return Err(self.no_children().into()) };
         let key = self.key_of_values(py, labelvalues)?;
+        let text = self.canonical(&key)?;
         children.forget(&key)?;
         let Some(epoch) = self.store.open(py)? else { return Ok(false) };
-        let Some(writer) = self.store.writer_of(epoch) else { return Ok(false) };
+        let Some(writer) = self.store.opened(epoch) else { return Ok(false) };
         let id = self.family.id(writer, epoch).map_err(|error| crate::error::segment(&error))?;
-        Ok(writer.remove(id, &self.family.text(&texts(&key))))
+        Ok(writer.remove(id, &text))
     }
 
     /// Removes every series of the metric, of all processes. Without labels it begins anew at 0.
@@ -300,7 +309,7 @@ impl Metric {
             children.clear(py);
         }
         let Some(epoch) = self.store.open(py)? else { return Ok(()) };
-        let Some(writer) = self.store.writer_of(epoch) else { return Ok(()) };
+        let Some(writer) = self.store.opened(epoch) else { return Ok(()) };
         let id = self.family.id(writer, epoch).map_err(|error| crate::error::segment(&error))?;
         writer.clear(id);
         if self.children.is_none() {
@@ -360,7 +369,11 @@ pub fn exact<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
     match text.cast_exact::<PyString>() {
         Ok(text) => Ok(text.clone()),
         // `__str__` gave an instance of a subclass.
-        Err(_) => Ok(PyString::new(value.py(), &text.to_string_lossy())),
+        // SAFETY: attached, with a live instance of a subclass of `str`; gives a new reference.
+        Err(_) => unsafe {
+            let plain = pyo3::ffi::PyUnicode_FromObject(text.as_ptr());
+            Ok(Bound::from_owned_ptr_or_err(value.py(), plain)?.cast_into_unchecked())
+        },
     }
 }
 

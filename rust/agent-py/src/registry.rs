@@ -114,7 +114,7 @@ impl Registry {
     /// there were.
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
         let Some(epoch) = self.store.open(py)? else { return Ok(0) };
-        let Some(writer) = self.store.writer_of(epoch) else { return Ok(0) };
+        let Some(writer) = self.store.opened(epoch) else { return Ok(0) };
         let mut removed = 0;
         for family in writer.segment().view().families() {
             let meta = family.meta();

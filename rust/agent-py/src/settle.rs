@@ -4,10 +4,14 @@
 //! What it was working on when it was killed is the difference; nobody can know whether the cell
 //! was changed, so the difference is booked as rejected for the reason `worker_died`. Call it after
 //! the death and before a successor of the same number starts.
+//!
+//! The columns of the ledger are looked up by their names, whatever else the segment holds. Only when they
+//! leave a difference are all series of the column of rejections added up, by a pass over the segment:
+//! another version may have counted there for a reason that this one has no name for.
 
 use crate::error;
-use agent_net::telemetry::{self, Own, SelfMetric, SourceId};
-use agent_shm::{Options, Segment, Value, View};
+use agent_net::telemetry::{self, Own, Reason, SelfMetric, SourceId};
+use agent_shm::{FamilyView, Options, Segment, Value, Writer};
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -23,12 +27,9 @@ fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> 
     let segment =
         Segment::open_or_create(path, agent_net::worker::COLLECTOR, &Options::collector())?;
     let writer = segment.writer()?;
-    let view = segment.view();
     let mut settled = 0;
     for source in SourceId::ALL {
-        let sum = |metric| sum(&view, metric, source, worker);
-        let finished = sum(SelfMetric::Applied) + sum(SelfMetric::Rejected);
-        let left = sum(SelfMetric::Received).saturating_sub(finished);
+        let left = left(&writer, source, worker);
         if left > 0 {
             let text = telemetry::labels(Some(("reason", REASON)), source.as_str(), worker);
             Own::new(SelfMetric::Rejected, text).add(&writer, left);
@@ -38,12 +39,25 @@ fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> 
     Ok(settled)
 }
 
+/// Samples of one source and worker that were received and not finished.
+fn left(writer: &Writer, source: SourceId, worker: u32) -> u64 {
+    let plain = || std::iter::once(telemetry::labels(None, source.as_str(), worker));
+    let reasons = Reason::all().map(Reason::as_str).chain([REASON]);
+    let rejected =
+        reasons.map(|reason| telemetry::labels(Some(("reason", reason)), source.as_str(), worker));
+    let sum = |family| total(family, source, worker);
+    let of = |metric: SelfMetric| sum(writer.family_of(metric.row().name, plain()));
+    let open = of(SelfMetric::Received).saturating_sub(of(SelfMetric::Applied));
+    let name = SelfMetric::Rejected.row().name;
+    match open.saturating_sub(sum(writer.family_of(name, rejected))) {
+        0 => 0,
+        _ => open.saturating_sub(sum(writer.family(name))),
+    }
+}
+
 /// The sum of a counter over the series of one source and worker.
-fn sum(view: &View<'_>, metric: SelfMetric, source: SourceId, worker: u32) -> u64 {
-    let name = metric.row().name;
-    let Some(family) = view.families().iter().find(|family| family.meta().name == name) else {
-        return 0;
-    };
+fn total(family: Option<FamilyView<'_>>, source: SourceId, worker: u32) -> u64 {
+    let Some(family) = family else { return 0 };
     let (source, worker) =
         (format!("source=\"{}\"", source.as_str()), format!("worker=\"{worker}\""));
     let mut total = 0;

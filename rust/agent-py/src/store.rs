@@ -2,7 +2,7 @@
 //! happens to them at fork, at a full disk, and when an older definition is in the way.
 //!
 //! ```text
-//!  (nothing) --first metric--> shared segment --no room, no slot--> private memory, warned once
+//!  (nothing) --first metric--> shared segment --no room--> private memory, warned once
 //!      ^ \--folder unusable, app not known--> private memory
 //!      +-- fork while the app was not known; file replaced; older definitions, nobody uses them
 //! ```
@@ -11,6 +11,10 @@
 //! the program was changed and started again. Nobody alive uses them: the file is replaced, all
 //! counters begin anew. A process that is alive does (a rolling upgrade): the new processes share
 //! the file `APP.2.v1.seg`, as app `APP.2`, and so on to 9.
+//!
+//! No slot free: the process writes as a guest (`guest.rs` of agent-shm), warned once, and asks for a
+//! slot again every second, at the next use of a metric. So that uses come by here, a guest's
+//! handles are never `live`: they take the slow way, which `opened` serves.
 //!
 //! Every move to other memory raises `epoch`; a handle remembers the epoch in which it was
 //! resolved, so the hot path is one comparison with `live`: the epoch while this process has a
@@ -43,7 +47,6 @@ pub enum Source {
 pub enum Cause {
     Folder,
     Open,
-    Slots,
     Memory,
     Conflict,
 }
@@ -53,7 +56,6 @@ impl Cause {
         match self {
             Cause::Folder => "folder",
             Cause::Open => "open",
-            Cause::Slots => "slots",
             Cause::Memory => "memory",
             Cause::Conflict => "conflict",
         }
@@ -88,7 +90,12 @@ pub struct Store {
     sibling: Cell<u32>,
     /// Updates that found no memory at all, in this process.
     lost: Cell<u64>,
+    /// When a guest last asked for a slot, unix milliseconds; 0 before it was told to be one.
+    asked: Cell<u64>,
 }
+
+/// A guest asks for a slot so often, and no more: with all slots taken that is a system call each.
+const ASK_EVERY_MS: u64 = 1000;
 
 /// Sides of one app that may live beside each other in rolling upgrades.
 const SIBLINGS_MAX: u32 = 9;
@@ -112,6 +119,7 @@ impl Store {
             options,
             sibling: Cell::new(1),
             lost: Cell::new(0),
+            asked: Cell::new(0),
         });
         crate::fork::watch(&store);
         store
@@ -128,12 +136,63 @@ impl Store {
         unsafe { (*self.writer.get()).as_ref() }
     }
 
+    /// As [`Store::writer_of`], for the slow way: a guest's too.
+    pub fn opened(&self, epoch: u32) -> Option<&Writer> {
+        if epoch != self.epoch.get() {
+            return None;
+        }
+        // SAFETY: as in `writer_of`; after a fork there is none.
+        unsafe { (*self.writer.get()).as_ref() }
+    }
+
+    /// Whether this process writes without a slot.
+    pub fn is_guest(&self) -> bool {
+        self.opened(self.epoch.get()).is_some_and(Writer::is_guest)
+    }
+
+    fn put_writer(&self, writer: Writer) {
+        let live = if writer.is_guest() { 0 } else { self.epoch.get() };
+        // SAFETY: attached, and callers hold no reference to the writer.
+        unsafe { *self.writer.get() = Some(writer) };
+        self.live.set(live);
+    }
+
+    /// For a guest: takes a slot when one is free by now.
+    fn ask_for_slot(&self, py: Python<'_>) {
+        let now = crate::render::now_unix_ms();
+        if now.abs_diff(self.asked.get()) < ASK_EVERY_MS {
+            return;
+        }
+        let first = self.asked.replace(now) == 0;
+        let found = self.opened(self.epoch.get()).and_then(Writer::take_slot);
+        match found {
+            Some(writer) => self.put_writer(writer),
+            None if first => {
+                let slots_max = self.segment().map_or(0, |s| s.header().options.slots_max);
+                error::warn(
+                    py,
+                    &format!(
+                        "all {slots_max} writer slots of app {:?} belong to living processes: this \
+                         one counts without a slot until one is free; its values of per-process \
+                         gauges and its samples for quantiles are missing until then",
+                        self.app()
+                    ),
+                );
+            }
+            None => {}
+        }
+    }
+
     /// The epoch and a writer of it, opening and claiming what is missing. Nothing only when memory
     /// itself is gone.
     #[cold]
     pub fn open(&self, py: Python<'_>) -> PyResult<Option<u32>> {
         if self.live.get() != 0 {
             return Ok(Some(self.live.get()));
+        }
+        if self.is_guest() {
+            self.ask_for_slot(py);
+            return Ok(Some(self.epoch.get()));
         }
         for _ in 0..ATTEMPTS {
             if self.inner.borrow().binding.is_none() {
@@ -144,15 +203,17 @@ impl Store {
                     inner.binding = binding;
                 }
             }
-            if self.live.get() != 0 {
-                return Ok(Some(self.live.get()));
+            if self.opened(self.epoch.get()).is_some() {
+                return Ok(Some(self.epoch.get()));
             }
-            match self.segment().map(|segment| segment.writer()) {
+            match self.segment().map(|segment| segment.writer_or_guest()) {
                 Some(Ok(writer)) => {
-                    // SAFETY: attached, and `live` is 0, so no reference to the writer is out.
-                    unsafe { *self.writer.get() = Some(writer) };
-                    self.live.set(self.epoch.get());
+                    self.put_writer(writer);
                     self.announce();
+                    if self.is_guest() {
+                        self.asked.set(0);
+                        self.ask_for_slot(py);
+                    }
                     return Ok(Some(self.epoch.get()));
                 }
                 // The file was replaced after it was mapped: look again at its path.
@@ -163,7 +224,7 @@ impl Store {
                     self.unbind();
                 }
                 Some(Err(error)) if !self.is_private() => {
-                    self.fall_back(py, Cause::Slots, &error.to_string());
+                    self.fall_back(py, Cause::Open, &error.to_string());
                 }
                 _ => return Ok(None),
             }
@@ -175,8 +236,8 @@ impl Store {
     /// Puts the definitions that are known into a segment that is new to this process, so that a
     /// page shows them before their next use. Errors are left to that use, which repairs them.
     fn announce(&self) {
-        let epoch = self.live.get();
-        let Some(writer) = self.writer_of(epoch) else { return };
+        let epoch = self.epoch.get();
+        let Some(writer) = self.opened(epoch) else { return };
         for family in self.families() {
             let id = family.id(writer, epoch);
             if let (Ok(id), true) = (id, family.label_names.is_empty()) {
@@ -237,7 +298,7 @@ impl Store {
     /// Nothing when there is not even address space.
     fn private(&self, app: &str, pending: bool) -> Option<Binding> {
         let small = Options { bytes_max: 16 << 20, slots_max: 64, ..self.options };
-        let segment = std::panic::catch_unwind(|| Segment::private(app, &small)).ok()?;
+        let segment = Segment::anonymous(app, &small).ok()?;
         Some(Binding { segment, app: app.into(), path: None, pending })
     }
 
@@ -250,8 +311,11 @@ impl Store {
         else {
             return Err(error::Refusal::new(error::Kind::Conflict, text).into());
         };
-        let own = self.writer_of(self.live.get()).map(agent_shm::Writer::slot);
-        let others = segment.slots().iter().any(|slot| slot.alive && Some(slot.index) != own);
+        let own = self.opened(self.epoch.get());
+        let guests = u32::from(own.is_some_and(Writer::is_guest));
+        let own = own.map(Writer::slot);
+        let others = segment.slots().iter().any(|slot| slot.alive && Some(slot.index) != own)
+            || segment.guests().alive > guests;
         if !others && crate::replace::remove(&path, &segment) {
             self.unbind();
         } else if self.sibling.get() < SIBLINGS_MAX {

@@ -11,6 +11,7 @@ use crate::name::Class;
 use crate::number;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
+use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_shm::{Outcome, OwnedShape, RecordKind, Series, Writer};
 use pyo3::exceptions::PyTypeError;
@@ -42,8 +43,8 @@ impl Summary {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: &str,
-        documentation: &str,
+        name: Text<'_>,
+        documentation: Text<'_>,
         labelnames: Option<&Bound<'_, PyAny>>,
         namespace: &str,
         subsystem: &str,
@@ -61,6 +62,7 @@ impl Summary {
             return Err(Refusal::new(Kind::Name, text).into());
         }
         let class = Class::Summary;
+        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let shape = OwnedShape::Summary(quantiles);
         let metric = Metric::define(py, registry, common.definition(shape)?)?;

@@ -47,7 +47,11 @@ impl Block {
     fn took(&self) -> Option<f64> {
         let mut starts = self.starts.borrow_mut();
         let thread = this_thread();
-        let index = starts.iter().rposition(|(owner, _)| *owner == thread)?;
+        // A generator may go on in another thread than it began in; its block is nobody else's.
+        let index = match starts.len() {
+            1 => 0,
+            _ => starts.iter().rposition(|(owner, _)| *owner == thread)?,
+        };
         Some(starts.remove(index).1.elapsed().as_secs_f64())
     }
 }
@@ -103,7 +107,7 @@ impl Block {
         Ok(false)
     }
 
-    /// As a decorator of a function or of an `async` function.
+    /// As a decorator of a function, an `async` function or a generator function.
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
