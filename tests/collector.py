@@ -43,6 +43,18 @@ def eventually(probe: Callable[[], T], accept: Callable[[T], bool], what: str) -
         time.sleep(POLL_S)
 
 
+def insist(process: subprocess.Popen[Any], how: signal.Signals = signal.SIGTERM) -> int:
+    """Asks again and again until the process has left, as somebody at a keyboard does."""
+
+    def ask() -> int | None:
+        process.send_signal(how)
+        return process.poll()
+
+    code = eventually(ask, lambda code: code is not None, "it leaves")
+    assert code is not None
+    return code
+
+
 def free_port() -> int:
     """A port that is free for TCP and UDP on the loopback address now."""
     while True:
@@ -238,3 +250,15 @@ def acknowledge(stream: socket.socket, token: bytes = b"done") -> None:
         got = stream.recv(4096)
         assert got, f"the collector closed the connection before the acknowledgement: {seen!r}"
         seen += got
+
+
+def children(collector: Collector) -> dict[str, int]:
+    """Pids of the children that run by process name, which the kernel cuts to 15 characters."""
+    path = Path(f"/proc/{collector.process.pid}/task/{collector.process.pid}/children")
+    found = {}
+    for pid in path.read_text().split():
+        try:
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
+        except FileNotFoundError:
+            continue
+    return found

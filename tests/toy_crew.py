@@ -20,8 +20,15 @@ from pathlib import Path
 from agent.config import Config, Http, Statsd
 from agent.log import Log
 from agent.supervisor import plan
-from agent.supervisor.arbiter import Arbiter
+from agent.supervisor.arbiter import Arbiter, Birth
 from agent.supervisor.listeners import Listeners, open_listeners
+
+DISPOSITIONS = {
+    signal.SIGINT: signal.SIG_IGN,
+    signal.SIGHUP: signal.SIG_IGN,
+    signal.SIGCHLD: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class Toy:
@@ -67,6 +74,23 @@ class Toy:
         self.ticks += 1
         return now_s + 0.05
 
+    def fork(self, births: list[Birth]) -> list[int]:
+        return [self.fork_one(*birth) for birth in births]
+
+    def fork_one(self, name: str, control_fd: int, close: list[int]) -> int:
+        if pid := os.fork():
+            return pid
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            for number, handler in DISPOSITIONS.items():
+                signal.signal(number, handler)
+            for descriptor in close:
+                os.close(descriptor)
+            code = self.run(name, control_fd)
+        finally:
+            os._exit(code)
+
     # -- the child's side ----------------------------------------------------------------------
 
     def run(self, name: str, control_fd: int) -> int:
@@ -100,7 +124,7 @@ class Toy:
                 elif word == "reload":
                     settings = rest
                     control.sendall(b"reloaded\n")
-                else:  # drain, stop, or the end of the supervisor
+                elif word != "yield":  # drain, retire, stop, or the end of the supervisor
                     return 0
 
     def serve(
@@ -111,7 +135,10 @@ class Toy:
         selector: selectors.BaseSelector,
         control: socket.socket,
     ) -> None:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return  # The predecessor or the successor was faster.
         with connection:
             connection.settimeout(30)
             word = connection.makefile("rb").readline().strip()

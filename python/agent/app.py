@@ -169,12 +169,15 @@ def folder() -> str:
     path = path or f"/dev/shm/agent-metrics-{os.getuid()}"  # noqa: S108 - owner and mode are checked
     path = os.path.abspath(path)
     try:
-        os.mkdir(path, 0o700)
+        os.makedirs(path, 0o700, exist_ok=True)
+        status = os.lstat(path)
     except FileExistsError:
-        pass
-    except FileNotFoundError:
-        os.makedirs(path, 0o700)
-    status = os.lstat(path)
+        raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)") from None
+    except OSError as error:
+        raise type(error)(
+            f"the folder of segments {path} cannot be made: {error.strerror}; let "
+            "AGENT_METRICS_DIR be one that can"
+        ) from None
     if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)")
     if status.st_uid != os.geteuid():

@@ -35,7 +35,7 @@ def check(config: Config) -> Iterator[tuple[str, str]]:
     yield from _check_listeners(config)
     yield from _check_sizes(config)
     for index, rule in enumerate(config.mapping):
-        yield from _check_rule(rule, f"mapping[{index}]")
+        yield from check_rule(rule, f"mapping[{index}]")
 
 
 def _check_listeners(config: Config) -> Iterator[tuple[str, str]]:
@@ -73,7 +73,8 @@ def _check_sizes(config: Config) -> Iterator[tuple[str, str]]:
             yield less, f"is larger than {more}"
 
 
-def _check_rule(rule: MappingRule, path: str) -> Iterator[tuple[str, str]]:
+def check_rule(rule: MappingRule, path: str) -> Iterator[tuple[str, str]]:
+    """Contradictions within one rule."""
     if not rule.match:
         yield f"{path}.match", "is empty: it would match nothing"
     if rule.action == "drop" and (rule.name or rule.labels or rule.type):

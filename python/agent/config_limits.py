@@ -90,7 +90,9 @@ class Limits(Section, frozen=True, kw_only=True):
     connections_max: Annotated[
         int,
         doc(
-            "Open stream connections of all workers together; the next one is closed at once.",
+            "Open stream connections of all workers together, each its share and a little more; "
+            "the next one is closed at once. HTTP may exceed it by 64 connections per worker, so "
+            "that probes and scrapes get through; what they push is refused.",
             edge="0 = what the file limit (RLIMIT_NOFILE) of the workers allows.",
             who="hosts that keep memory for other things.",
             ge=0,
@@ -99,7 +101,8 @@ class Limits(Section, frozen=True, kw_only=True):
     source_connections_max: Annotated[
         int,
         doc(
-            "Open stream connections of one source address, per worker.",
+            "Open stream connections of one source address, per worker. HTTP may exceed it by "
+            "16, so that probes from the address of a busy sender get through.",
             edge="0 = no limit of its own.",
             who="hosts with untrusted senders: lower it.",
             ge=0,

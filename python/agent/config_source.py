@@ -22,9 +22,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 import msgspec
+from msgspec.structs import replace
 
 from .config import Config, MappingRule, Setting, settings
-from .config_check import check
+from .config_check import check, check_rule
 from .config_doc import Section
 from .toml_lines import key_lines
 
@@ -55,10 +56,14 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class ConfigError(Exception):
-    """The settings cannot be used; `problems` has every reason, in the order of the sources."""
+    """The settings cannot be used; `problems` has every reason, in the order of the sources.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `config` is what is left without them, for a further check; never to be used.
+    """
+
+    def __init__(self, problems: Iterable[Problem], config: Config | None = None) -> None:
         self.problems = tuple(problems)
+        self.config = config or Config()
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -92,7 +97,7 @@ def load(
             Problem(path, message, reader.where(path)) for path, message in check(config)
         ]
     if reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError(reader.problems, config)
     return Loaded(config, reader.sources, tuple(warnings))
 
 
@@ -286,8 +291,27 @@ class _Reader:
                 self.problem(f"{path}.match", "is missing", self.place(path))
             if len(self.problems) == before:
                 rules.append(MappingRule(**good))
+            else:
+                rules.append(self.rest_of_rule(raw, good, path))
         self.values["mapping"] = tuple(rules)
         self.sources["mapping"] = self.place("mapping[0]")
+
+    def rest_of_rule(self, raw: dict[str, Any], good: dict[str, Any], path: str) -> MappingRule:
+        """What is right in a rule with mistakes, so that the rest of it is checked too.
+
+        A rule that nobody can misread stands in where the mistake decides what the rest means.
+        """
+        decisive = {"match", "match_type", "action"}
+        if "match" not in raw or (decisive & raw.keys()) - good.keys():
+            return MappingRule(match="unknown", action="drop")
+        rule = MappingRule(**good)
+        mistakes = [problem for problem in self.problems if problem.path.startswith(f"{path}.")]
+        for where, message in check_rule(rule, path):
+            # A misspelt field is not missing as well.
+            field = f"did you mean '{where.rpartition('.')[2]}'"
+            if not any(known.path == where or field in known.message for known in mistakes):
+                self.problem(where, message, self.place(where))
+        return rule if rule.name or rule.action == "drop" else replace(rule, name="unknown")
 
     # -- result -----------------------------------------------------------------------------------
 

@@ -30,6 +30,10 @@ processes form the app `NAME.2`. `_created` always tells when a series really be
 `ConflictError`. Label values are turned into text. A metric has at most 10,000 label sets and an
 app 100,000; what is over goes to the series `{agent_overflow="true"}`, so totals stay right.
 
+*Numbers*: whole amounts of a counter are counted as integers up to 2^64, where they begin anew; all
+else as floats, whose sums are +Inf for good past 1.8e308. A value that is not finite itself raises
+`AmountError`, except in a gauge.
+
 *Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot
 call into yours.
 """
@@ -82,7 +86,10 @@ __all__ = [
 # The registry of the app. Nothing is opened before it has a metric.
 REGISTRY: Registry = default_registry()
 
-_IS_COROUTINE_FUNCTION = 0x80
+# Flags of code objects, as `inspect` has them, which takes 10 ms to load.
+_IS_GENERATOR = 0x20
+_IS_COROUTINE = 0x80
+_IS_ASYNC_GENERATOR = 0x200
 
 
 def render(format: Format = "prometheus") -> bytes:  # noqa: A002
@@ -91,11 +98,22 @@ def render(format: Format = "prometheus") -> bytes:  # noqa: A002
 
 
 def decorate(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a block used as a decorator gives: each call runs in a block of its own."""
+    """What a block used as a decorator gives: each call runs in a block of its own.
+
+    The block of an `async` function ends when its coroutine does. That of a generator is open from
+    the first item asked for to the end of the generator, what its consumer does meanwhile included.
+    """
     from functools import wraps
 
-    code = getattr(function, "__code__", None)
-    if code is not None and code.co_flags & _IS_COROUTINE_FUNCTION:
+    flags = _code_flags(function)
+    if flags & _IS_ASYNC_GENERATOR:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"{name} is an asynchronous generator, whose items others wait for between: "
+            "it cannot be decorated, use `with` inside of it"
+        )
+
+    if flags & _IS_COROUTINE:
 
         @wraps(function)
         async def in_block_async(*args: Any, **kwargs: Any) -> Any:
@@ -104,12 +122,34 @@ def decorate(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
 
         return in_block_async
 
+    if flags & _IS_GENERATOR:
+
+        @wraps(function)
+        def in_block_generator(*args: Any, **kwargs: Any) -> Any:
+            with block.fresh():
+                return (yield from function(*args, **kwargs))
+
+        return in_block_generator
+
     @wraps(function)
     def in_block(*args: Any, **kwargs: Any) -> Any:
         with block.fresh():
             return function(*args, **kwargs)
 
     return in_block
+
+
+def _code_flags(function: Callable[..., Any]) -> int:
+    """Of the code behind a function, a method, a `partial` or an object with `__call__`."""
+    from functools import partial
+
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(type(function).__call__, "__code__", None)
+    flags = getattr(code, "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
 
 
 def rebuild(

@@ -291,6 +291,110 @@ def test_a_stopped_process_keeps_its_slot_and_a_dead_one_does_not(program: Progr
         os.kill(one.pid, signal.SIGCONT)
 
 
+SLOTLESS = """
+import os, warnings, agent
+warnings.simplefilter("ignore")
+EXTRA = int(os.environ["PROCESSES"])
+registry = agent.Registry(os.environ["AGENT_METRICS_DIR"] + "/shop.v1.seg", "shop", slots_max=2)
+steps = agent.Counter("steps", "Steps.", registry=registry)
+sizes = agent.Histogram("sizes", "Sizes.", ["kind"], registry=registry)
+jobs = agent.Gauge("jobs", "Jobs.", registry=registry)
+busy = agent.Gauge("busy", "Busy.", multiprocess_mode="livesum", registry=registry)
+steps.inc()
+read, up = os.pipe()
+stay, leave = os.pipe()
+for number in range(EXTRA):
+    if os.fork() == 0:
+        os.close(leave)
+        for round in range(1000):
+            steps.inc()
+            steps.inc(0.5)
+            sizes.labels(round % 3).observe(round)
+            jobs.inc()
+        busy.set(1)
+        os.write(up, b"x")
+        os.read(stay, 1)
+        os._exit(0)
+"""
+
+
+def test_with_more_processes_than_slots_every_count_is_there_at_once(program: Program) -> None:
+    """Two slots, twelve processes: totals are exact while they live and after they were killed."""
+    program.write(
+        "slotless.py",
+        SLOTLESS + "got = b''\n"
+        "while len(got) < EXTRA: got += os.read(read, 100)\n"
+        "print('up', flush=True); input()\n",
+    )
+    command = program.command("slotless.py")
+    command["env"]["PROCESSES"] = "11"
+    with subprocess.Popen(
+        **command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "up\n"
+            told = program.app()
+            assert told["guests"] == {"alive": 10, "ever": 10, "ring_refused": 0}
+            assert total(told, "steps") == 1 + 11 * 1500
+            assert total(told, "jobs") == total(told, "sizes") == 11 * 1000
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    told = eventually(program.app, lambda app: not app["guests"]["alive"], "all are gone")
+    assert total(told, "steps") == 1 + 11 * 1500
+    assert total(told, "jobs") == total(told, "sizes") == 11 * 1000
+
+
+def test_a_process_without_a_slot_gets_one_when_another_ends(program: Program) -> None:
+    """It is told of once; its per-process gauges show with the slot, whatever it did before."""
+    program.write(
+        "promoted.py",
+        SLOTLESS.replace("EXTRA = ", "EXTRA = 1 or ") + "os.read(read, 1)\n"
+        "first = 'busy 1\\n' in registry.render().decode()\n"
+        "if (pid := os.fork()) == 0:\n"
+        "    warnings.simplefilter('always')\n"
+        "    with warnings.catch_warnings(record=True) as seen:\n"
+        "        busy.set(5); busy.inc(2); steps.inc(); busy.dec()\n"
+        "        print(len(seen), 'without a slot' in str(seen[0].message), flush=True)\n"
+        "        print('busy 1\\n' in registry.render().decode(), flush=True)\n"
+        "        os.close(leave); os.write(up, b'x')\n"
+        "        while 'busy 6\\n' not in registry.render().decode(): steps.inc()\n"
+        "        busy.dec()\n"
+        "        print('busy 5\\n' in registry.render().decode(), len(seen), flush=True)\n"
+        "        os._exit(0)\n"
+        "os.read(read, 1); os.close(leave)\n"
+        "os.waitpid(pid, 0)\n"
+        "print(first)\n",
+    )
+    out = program.run("promoted.py", PROCESSES="1")
+    assert out.splitlines() == ["1 True", "True", "True 1", "True"]
+    assert program.app()["guests"] == {"alive": 0, "ever": 1, "ring_refused": 0}
+
+
+def test_the_513th_process_of_an_app_counts_like_the_others(program: Program) -> None:
+    """More living processes than the default number of slots; nothing is lost, nothing raised."""
+    program.write(
+        "many.py",
+        "import os, warnings, agent\n"
+        "warnings.simplefilter('ignore')\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "read, up = os.pipe()\n"
+        "stay, leave = os.pipe()\n"
+        "for number in range(520):\n"
+        "    if os.fork() == 0:\n"
+        "        os.close(leave)\n"
+        "        for _ in range(10): steps.inc()\n"
+        "        os.write(up, b'x'); os.read(stay, 1); os._exit(0)\n"
+        "got = 0\n"
+        "while got < 520: got += len(os.read(read, 1000))\n"
+        "steps.inc()\n"
+        "print('steps_total 5201\\n' in agent.render().decode())\n",
+    )
+    assert program.run("many.py") == "True\n"
+    told = program.app()
+    assert (len(told["slots"]), told["guests"]["ever"]) == (512, 9)
+
+
 def test_a_forked_child_does_not_keep_its_parents_slot(program: Program) -> None:
     """The parent dies; its slot is free at once although the child lives on."""
     program.write(

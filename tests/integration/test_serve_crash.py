@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from collector import DEADLINE_S, Collector, Samples, acknowledge, eventually
+from collector import (
+    DEADLINE_S,
+    Collector,
+    Samples,
+    acknowledge,
+    children,
+    clean_environment,
+    eventually,
+)
 
 Start = Callable[..., Collector]
-
-
-def children(collector: Collector) -> dict[str, int]:
-    """Pids of the children that run by process name, which the kernel cuts to 15 characters."""
-    path = Path(f"/proc/{collector.process.pid}/task/{collector.process.pid}/children")
-    found = {}
-    for pid in path.read_text().split():
-        try:
-            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def ledger(samples: Samples, source: str) -> tuple[float, float, float]:
@@ -166,27 +165,86 @@ def test_term_to_one_worker_drains_it_and_it_is_replaced(collector: Collector) -
     assert any("worker-1 left with 0" in str(record["message"]) for record in records)
 
 
-def test_workers_leave_when_the_supervisor_is_killed(start_collector: Start) -> None:
-    first = start_collector()
+def kill_supervisor(collector: Collector) -> None:
+    collector.process.kill()
+    collector.process.wait()
+    collector.process.returncode = 0
+
+
+def test_a_collector_starts_at_once_after_its_predecessor_was_killed_whatever_holds_the_workers(
+    start_collector: Start,
+) -> None:
+    """Idle connections, half a line, half a request, a connection kept alive, one that never
+    pauses: the workers of the dead supervisor leave, and what was acknowledged is there.
+    """
+    first = start_collector(env={"AGENT_METRICS_LIMITS_HEADER_TIMEOUT_S": "600"})
     first.send_tcp([b"kept:1|c"] * 10)
-    pids = set(children(first).values())
-    first.process.kill()
-    first.process.wait()
-    first.process.returncode = 0
-    eventually(
-        lambda: {pid for pid in pids if Path(f"/proc/{pid}/fd").exists() and _runs(pid)},
-        lambda left: not left,
-        "the children have left",
-    )
-    # The socket files are stale now, the folder is free, and what was counted is there.
-    assert start_collector().scrape().one("kept_total") == 10
+    with contextlib.ExitStack() as held:
+
+        def connect(port: int, data: bytes) -> socket.socket:
+            stream = held.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S))
+            stream.sendall(data)
+            return stream
+
+        idle = [connect(first.statsd_port, b"") for _ in range(20)]
+        connect(first.statsd_port, b"half:1")
+        connect(first.http_port, b"GET /livez HTT")
+        alive = connect(first.http_port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert alive.recv(4096).startswith(b"HTTP/1.1 200")
+        stop = threading.Event()
+        sender = Sender(first.statsd_port, stop)
+        sender.start()
+        eventually(lambda: sender.acknowledged, lambda count: count > 0, "traffic flows")
+        kill_supervisor(first)
+        stop.set()
+        second = start_collector()
+        sender.join()
+        assert idle[0].recv(1) == b""
+    seen = second.scrape()
+    assert seen.one("kept_total") == 10
+    assert sender.acknowledged <= seen.one("crash_test_total") <= sender.sent
 
 
-def _runs(pid: int) -> bool:
+def adopt_orphans(*, yes: bool) -> None:
+    """Whether processes whose parent dies become children of this one (PR_SET_CHILD_SUBREAPER)."""
+    assert ctypes.CDLL(None, use_errno=True).prctl(36, int(yes), 0, 0, 0) == 0
+
+
+def test_a_worker_that_outlives_its_supervisor_is_waited_for_and_named(
+    start_collector: Start,
+) -> None:
+    first = start_collector()
+    orphans = children(first)
+    worker = orphans["agent-worker-0"]
+    os.kill(worker, signal.SIGSTOP)
+    # As children of this process they stay in a job that somebody controls; else the kernel would
+    # wake the stopped one when its supervisor dies.
+    adopt_orphans(yes=True)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        kill_supervisor(first)
+        adopt_orphans(yes=False)
+        ready, ready_end = os.pipe()
+        log = Path(first.dir, "second.log")
+        with log.open("wb") as file:
+            command = [word for word in first.command if not word.startswith("--ready-fd")]
+            second = subprocess.Popen(
+                [*command, f"--ready-fd={ready_end}"],
+                stderr=file,
+                pass_fds=[ready_end],
+                env=clean_environment(),
+            )
+        os.close(ready_end)
+        named = f"agent-worker-0 (pid {worker})"
+        eventually(log.read_text, lambda text: named in text, "it says what it waits for")
+        assert str(first.process.pid) not in log.read_text()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        for pid in orphans.values():
+            os.waitpid(pid, 0)
+    with os.fdopen(ready) as line:
+        assert json.loads(line.readline())["pid"] == second.pid
+    second.terminate()
+    assert second.wait(DEADLINE_S) == 0
 
 
 def test_a_stopped_worker_holds_up_nobody_else(collector: Collector) -> None:

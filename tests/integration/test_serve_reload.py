@@ -38,6 +38,10 @@ def hang_up(collector: Collector) -> Samples:
     return eventually(collector.scrape, lambda seen: reloads(seen) != before, "an outcome")
 
 
+def reload_error(collector: Collector) -> str:
+    return str(json.loads(collector.get("/v1/status"))["supervisor"]["reload_error"])
+
+
 def errors(collector: Collector) -> list[str]:
     found = [json.loads(line) for line in collector.log.splitlines()]
     return [str(record.get("why")) for record in found if record["level"] == "error"]
@@ -89,6 +93,7 @@ def test_bad_settings_change_nothing_and_say_so(
     assert reloads(seen) == (0, 1)
     assert seen.one("agent_config_last_reload_successful") == 0
     assert any(why in error for error in errors(running)), errors(running)
+    eventually(lambda: reload_error(running), lambda said: why in said, "the status says why")
     for _ in range(10):
         running.send_tcp([b"old.a:1|c"])
     assert running.scrape().one("mapped_old_total") == 10
@@ -100,7 +105,9 @@ def test_a_missing_file_keeps_the_settings_and_a_repaired_one_is_taken(
 ) -> None:
     file.unlink()
     assert reloads(hang_up(running)) == (0, 1)
+    eventually(lambda: reload_error(running), lambda said: "cannot be read" in said, "why")
     file.write_text(RULE.format("new", "new"))
     seen = hang_up(running)
+    eventually(lambda: reload_error(running), lambda said: said == "", "nothing is wrong any more")
     assert reloads(seen) == (1, 1)
     assert seen.one("agent_config_last_reload_successful") == 1

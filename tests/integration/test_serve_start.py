@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from collector import DEADLINE_S, Collector, acknowledge, clean_environment, eventually, free_port
+from collector import (
+    DEADLINE_S,
+    Collector,
+    acknowledge,
+    children,
+    clean_environment,
+    eventually,
+    free_port,
+    insist,
+)
 
 Start = Callable[..., Collector]
 
@@ -224,14 +233,14 @@ def test_a_mapping_rule_that_only_rust_can_judge_exits_78(tmp_path: Path, comman
 def test_term_ends_with_0_and_leaves_no_process_and_no_socket(start_collector: Start) -> None:
     collector = start_collector(workers=3)
     assert stat.S_ISSOCK(os.stat(collector.socket_path).st_mode)
-    children = [
+    pids = [
         child["pid"] for child in json.loads(collector.get("/v1/status"))["supervisor"]["children"]
     ]
-    assert len(children) == 4
+    assert len(pids) == 4
     assert collector.stop() == 0
     assert not os.path.exists(collector.socket_path)
     assert not os.path.exists(f"{collector.socket_path}.stream")
-    for pid in children:
+    for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
@@ -275,8 +284,7 @@ def test_readyz_says_no_before_the_listeners_close(start_collector: Start) -> No
     assert live.returncode == 0, "alive all the time"
     # Traffic goes on until the listeners close.
     collector.send_tcp([b"still:1|c"])
-    collector.process.terminate()
-    assert collector.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+    assert insist(collector.process) == 128 + signal.SIGTERM
     collector.process.returncode = 0
 
 
@@ -315,8 +323,8 @@ def acknowledge_after(stream: socket.socket) -> None:
 
 
 def pid_of(collector: Collector, name: str) -> int:
-    children = json.loads(collector.get("/v1/status"))["supervisor"]["children"]
-    return int(next(child["pid"] for child in children if child["name"] == name))
+    crew = json.loads(collector.get("/v1/status"))["supervisor"]["children"]
+    return int(next(child["pid"] for child in crew if child["name"] == name))
 
 
 # --- the segment of the last run --------------------------------------------------------------
@@ -347,3 +355,20 @@ def test_a_damaged_segment_is_put_aside_and_said(start_collector: Start, damage:
     assert second.scrape().one("fresh_total") == 1
     assert "the segment cannot be used; counters begin anew" in second.log
     assert Path(f"{path}.damaged").exists()
+
+
+def test_processes_are_named_for_people(collector: Collector) -> None:
+    names = set(children(collector))
+    assert names == {"agent-aggregato", "agent-worker-0", "agent-worker-1"}
+
+
+def private_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def test_an_idle_worker_has_less_than_a_mebibyte_to_itself(start_collector: Start) -> None:
+    crew = children(start_collector(workers=8))
+    used = sorted(private_kib(pid) for name, pid in crew.items() if name.startswith("agent-worker"))
+    assert len(used) == 8
+    assert used[-1] < 1024, used

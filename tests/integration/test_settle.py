@@ -22,12 +22,15 @@ def account(registry: agent.Registry, name: str) -> agent.Counter:
 
 
 def test_what_was_in_work_is_rejected_once(registry: agent.Registry) -> None:
-    """Received 100, applied 90, rejected 4: 6 are booked; other workers and sources are not."""
+    """Received 100, applied 90, rejected 4: 6 are booked; other workers and sources are not.
+
+    One of the reasons is unknown to this version: it counts all the same.
+    """
     for source, worker, received in (("push", 1, 100), ("push", 2, 50), ("statsd_udp", 11, 7)):
         account(registry, "received").labels(source, worker).inc(received)
     account(registry, "applied").labels("push", 1).inc(90)
     account(registry, "applied").labels("push", 2).inc(49)
-    account(registry, "rejected").labels("no_value", "push", 1).inc(3)
+    account(registry, "rejected").labels("of_tomorrow", "push", 1).inc(3)
     account(registry, "rejected").labels("source_rate", "push", 1).inc(1)
     path = registry.path
     assert path is not None
@@ -39,7 +42,7 @@ def test_what_was_in_work_is_rejected_once(registry: agent.Registry) -> None:
         for (name, labels), value in page.items()
         if name == "agent_source_samples_rejected_total"
     }
-    assert booked == {("no_value", "1"): 3, ("source_rate", "1"): 1, ("worker_died", "1"): 6}
+    assert booked == {("of_tomorrow", "1"): 3, ("source_rate", "1"): 1, ("worker_died", "1"): 6}
 
 
 def test_a_path_without_a_segment_is_an_error(segments: str) -> None:

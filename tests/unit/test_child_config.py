@@ -17,7 +17,7 @@ def test_a_worker_gets_its_sockets_and_its_share_of_the_connections() -> None:
     told = json.loads(worker_config(config, SITE, 2, 9, [listener]))
     assert (told["worker"], told["workers"], told["control_fd"]) == (2, 4, 9)
     assert told["listeners"] == [{"fd": 5, "source": "http", "address": "127.0.0.1:1"}]
-    assert told["limits"]["connections_max"] == 250
+    assert told["limits"]["connections_max"] == 250 + 60
     assert told["limits"]["labels_max"] == 3
     assert told["drain_timeout_s"] < config.supervisor.drain_timeout_s
     assert (told["segment"], told["apps_dir"]) == ("/d/agent.v1.seg", "/d")

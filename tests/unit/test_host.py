@@ -32,9 +32,11 @@ def test_version_2(tmp_path: Path) -> None:
             "sys/fs/cgroup/app.slice/memory.max": "67108864\n",
             "sys/fs/cgroup/app.slice/memory.current": "1048576\n",
             "sys/fs/cgroup/app.slice/memory.events": "low 0\noom 1\noom_kill 2\n",
+            "sys/fs/cgroup/app.slice/pids.max": "50\n",
+            "sys/fs/cgroup/app.slice/pids.current": "4\n",
         },
     )
-    assert cgroup.read(root) == Cgroup(2, 1.5, 2.5, 4, 67_108_864, 1_048_576, 2)
+    assert cgroup.read(root) == Cgroup(2, 1.5, 2.5, 4, 67_108_864, 1_048_576, 2, 50, 4)
 
 
 def test_version_2_without_limits_in_a_container(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config, Http, Statsd
-from agent.supervisor import listeners
 from agent.supervisor.listeners import ListenError, Listeners, open_listeners
 
 
@@ -178,18 +177,3 @@ def test_closing_does_not_remove_a_socket_of_somebody_else(opened, tmp_path: Pat
         other.bind(str(path))
         made.close()
         assert path.exists()
-
-
-# --- one collector per folder -----------------------------------------------------------------
-
-
-def test_a_folder_belongs_to_one_collector_until_its_last_process_ends(tmp_path: Path) -> None:
-    fd = listeners.claim(str(tmp_path))
-    child = os.dup(fd)
-    with pytest.raises(ListenError, match=rf"in use by another collector \(pid {os.getpid()}\)"):
-        listeners.claim(str(tmp_path))
-    os.close(fd)
-    with pytest.raises(ListenError):
-        listeners.claim(str(tmp_path))
-    os.close(child)
-    os.close(listeners.claim(str(tmp_path)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import functools
 import math
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 
 import numpy as np
 import pytest
@@ -288,6 +289,96 @@ def test_an_async_function_is_timed_to_its_end(registry: agent.Registry) -> None
     assert asyncio.run(work()) == "done"
     assert value(registry, "took_count") == 1
     assert value(registry, "level") > 0
+
+
+def test_a_decorated_object_or_partial_is_looked_through(registry: agent.Registry) -> None:
+    """Where the call gives a coroutine, its end is what counts."""
+    took = agent.Histogram("took", "T.", registry=registry)
+
+    async def work(answer: str) -> str:
+        assert value(registry, "took_count") == seen
+        return answer
+
+    class Work:
+        async def __call__(self) -> str:
+            return await work("object")
+
+    seen = 0
+    assert asyncio.run(took.time()(functools.partial(work, "partial"))()) == "partial"
+    seen = 1
+    assert asyncio.run(took.time()(Work())()) == "object"
+    assert value(registry, "took_count") == 2
+
+
+def test_a_generator_is_timed_from_its_first_item_to_its_end(registry: agent.Registry) -> None:
+    """Whoever asks for the items, in whatever thread; values go in and out as before."""
+    took = agent.Histogram("took", "T.", registry=registry)
+    open_now = agent.Gauge("open", "O.", registry=registry)
+    failed = agent.Counter("failed", "F.", registry=registry)
+
+    @failed.count_exceptions()
+    @took.time()
+    @open_now.track_inprogress()
+    def echo() -> Generator[str, str, str]:
+        said = yield "first"
+        assert said != "fail"
+        yield said
+        return "last"
+
+    items = echo()
+    assert value(registry, "open") == 0
+    assert (next(items), items.send("second")) == ("first", "second")
+    assert (value(registry, "open"), value(registry, "took_count")) == (1, 0)
+    ends: list[str] = []
+
+    def end() -> None:
+        try:
+            next(items)
+        except StopIteration as stop:
+            ends.append(stop.value)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+    assert ends == ["last"]
+    assert (value(registry, "open"), value(registry, "took_count")) == (0, 1)
+    items = echo()
+    next(items)
+    with pytest.raises(AssertionError):
+        items.send("fail")
+    assert (value(registry, "took_count"), value(registry, "failed_total")) == (2, 1)
+
+
+def test_an_asynchronous_generator_is_refused(registry: agent.Registry) -> None:
+    """When it is decorated, not when it is too late."""
+
+    async def items() -> AsyncGenerator[int, None]:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"items is an asynchronous generator.*`with`"):
+        agent.Histogram("took", "T.", registry=registry).time()(items)
+
+
+# --- at the end of the range
+# ------------------------------------------------------------------------
+
+
+def test_sums_past_the_largest_float_are_infinite_never_nan(registry: agent.Registry) -> None:
+    """Infinities of both signs, from different buckets, make +Inf too."""
+    huge = agent.Counter("huge", "H.", registry=registry)
+    both = agent.Histogram("both", "B.", registry=registry, buckets=[0])
+    total = agent.Summary("total", "T.", registry=registry, quantiles=[])
+    for _ in range(3):
+        huge.inc(1.7e308)
+        for amount in (1.7e308, -1.7e308):
+            both.observe(amount)
+    total.observe_many([1.7e308] * 3)
+    total.observe_many([-1.7e308] * 3)
+    assert value(registry, "huge_total") == value(registry, "both_sum") == math.inf
+    assert value(registry, "total_sum") == math.inf
+    assert (value(registry, "both_count"), value(registry, "total_count")) == (6, 6)
+    assert b"huge_total +Inf\n" in registry.render()
+    assert b"NaN" not in registry.render() + registry.render("openmetrics")
 
 
 # --- many values

@@ -26,6 +26,8 @@ from agent.supervisor.messages import (
     Refused,
     RejectSettings,
     Reloaded,
+    Rename,
+    Renew,
     Send,
     SendSettings,
     Settle,
@@ -259,6 +261,119 @@ def test_a_hangup_while_stopping_is_ignored() -> None:
     assert tree.tell(Checked()) == []
 
 
+# --- renewal ----------------------------------------------------------------------------------
+
+
+def test_a_worker_retires_when_its_successor_is_ready_and_then_the_next_one_has_its_turn() -> None:
+    tree = Tree(workers=2).run()
+    first, second = (f"{name}:{tree.pid(name)}" for name in ("worker-0", "worker-1"))
+    begin_0 = [Send("worker-0", "yield"), Rename("worker-0", first), Spawn("worker-0")]
+    begin_1 = [Send("worker-1", "yield"), Rename("worker-1", second), Spawn("worker-1")]
+    assert tree.tell(Renew()) == begin_0
+    assert tree.spawn("worker-0") == []
+    assert tree.tell(Ready("worker-0")) == [Send(first, "retire"), *begin_1]
+    assert tree.spawn("worker-1") == []
+    assert tree.tell(Ready("worker-1")) == [Send(second, "retire")]
+    # Their successors write the same ledgers: nothing is settled.
+    assert tree.tell(Exited(second, 0)) == []
+    assert tree.state.renewing
+    assert tree.tell(Exited(first, 0)) == []
+    assert not tree.state.renewing
+    assert tree.state.renewed == 2
+    assert [child.exits for child in tree.state.children] == [0, 0, 0]
+
+
+def test_an_old_worker_serves_until_its_successor_is_ready_however_often_that_dies() -> None:
+    tree = Tree(workers=1).run()
+    old = f"worker-0:{tree.pid('worker-0')}"
+    tree.tell(Renew())
+    tree.spawn("worker-0")
+    assert tree.tell(Exited("worker-0", 1)) == [Spawn("worker-0")], "not settled, the old one lives"
+    tree.spawn("worker-0")
+    assert tree.tell(Tick(), after_s=20) == []
+    assert tree.tell(Ready("worker-0")) == [Send(old, "retire")]
+
+
+def test_the_last_process_of_a_place_settles_its_ledger() -> None:
+    tree = Tree(workers=1, restart_delay_s_max=100).run()
+    old = f"worker-0:{tree.pid('worker-0')}"
+    tree.tell(Renew())
+    for _ in range(5):
+        tree.spawn("worker-0")
+        assert Settle("worker-0") not in tree.tell(Exited("worker-0", 1))
+        tree.tell(Tick(), after_s=plan.next_due_s(tree.state) - tree.now_s)
+    tree.spawn("worker-0")
+    tree.tell(Exited("worker-0", 1))
+    assert tree.tell(Exited(old, -9)) == [Settle("worker-0")]
+
+
+def test_a_worker_that_does_not_retire_is_stopped_and_then_killed() -> None:
+    tree = Tree(workers=1).run()
+    pid = tree.pid("worker-0")
+    old = f"worker-0:{pid}"
+    tree.tell(Renew())
+    tree.spawn("worker-0")
+    tree.tell(Ready("worker-0"))
+    assert plan.next_due_s(tree.state) == tree.now_s + plan.RETIRE_TIMEOUT_S
+    assert tree.tell(Tick(), after_s=plan.RETIRE_TIMEOUT_S) == [Send(old, "stop")]
+    assert tree.tell(Tick(), after_s=plan.STOP_GRACE_S) == [Kill(old, pid, signal.SIGKILL)]
+    assert tree.tell(Tick(), after_s=100) == []
+    assert tree.tell(Exited(old, -9)) == []
+
+
+def test_only_so_many_workers_retire_at_a_time() -> None:
+    tree = Tree(workers=20).run()
+    actions = tree.tell(Renew())
+    renewed = 0
+    while any(isinstance(action, Spawn) for action in actions):
+        name = f"worker-{renewed}"
+        tree.spawn(name)
+        actions = tree.tell(Ready(name))
+        renewed += 1
+    assert renewed == plan.RETIRING_MAX
+    assert Spawn(f"worker-{renewed}") in tree.tell(Exited(tree.state.leavers[0].name, 0))
+
+
+def test_a_reload_and_a_renewal_wait_for_each_other() -> None:
+    tree = Tree(workers=1).run()
+    tree.tell(Hangup())
+    tree.tell(Checked())
+    assert tree.tell(Renew()) == []
+    tree.tell(Reloaded("aggregator"))
+    actions = tree.tell(Reloaded("worker-0"))
+    assert CommitSettings() in actions
+    assert Spawn("worker-0") in actions
+    tree.tell(Hangup())
+    assert tree.tell(Checked()) == [Announce("reloading"), SendSettings("aggregator", new=True)]
+    tree.spawn("worker-0")
+    assert SendSettings("worker-0", new=True) in tree.tell(Ready("worker-0"))
+
+
+def test_a_second_usr2_and_one_while_stopping_are_ignored() -> None:
+    tree = Tree(workers=1).run()
+    tree.tell(Renew())
+    assert tree.tell(Renew()) == []
+    tree.tell(TERM)
+    assert tree.tell(Renew()) == []
+
+
+def test_term_in_the_middle_of_a_renewal_drains_old_and_new() -> None:
+    tree = Tree(workers=2).run()
+    old = f"worker-0:{tree.pid('worker-0')}"
+    tree.tell(Renew())
+    tree.spawn("worker-0")
+    assert tree.tell(TERM) == [
+        Announce("stopping"),
+        Send("worker-0", "drain"),
+        Send("worker-1", "drain"),
+        Send(old, "drain"),
+    ]
+    assert tree.tell(Exited("worker-0", 0)) == []
+    assert tree.tell(Exited(old, 0)) == [Settle("worker-0")]
+    assert tree.tell(Exited("worker-1", 0)) == [Settle("worker-1"), Send("aggregator", "drain")]
+    assert tree.tell(Exited("aggregator", 0)) == [Exit(0)]
+
+
 # --- the end ----------------------------------------------------------------------------------
 
 
@@ -305,10 +420,19 @@ def test_a_stopped_child_that_leaves_in_time_is_a_clean_end() -> None:
 def test_the_second_signal_leaves_at_once() -> None:
     tree = Tree(workers=1).run()
     tree.tell(TERM)
-    actions = tree.tell(Terminate(signal.SIGINT))
+    actions = tree.tell(Terminate(signal.SIGINT), after_s=plan.REPEAT_S)
     killed = {action.name for action in actions if isinstance(action, Kill)}
     assert killed == {"aggregator", "worker-0"}
     assert actions[-1] == Exit(128 + signal.SIGINT)
+
+
+def test_one_request_to_stop_that_arrives_by_several_ways_is_one() -> None:
+    """GNU `timeout` signals its child and the group, Ctrl-C under `make` comes from both."""
+    tree = Tree(workers=1).run()
+    assert Send("worker-0", "drain") in tree.tell(TERM)
+    assert tree.tell(TERM) == []
+    assert tree.tell(Terminate(signal.SIGINT), after_s=plan.REPEAT_S * 0.9) == []
+    assert tree.tell(TERM, after_s=plan.REPEAT_S * 0.2)[-1] == Exit(128 + signal.SIGTERM)
 
 
 def test_a_worker_that_dies_while_draining_is_not_replaced() -> None:
@@ -345,8 +469,10 @@ def test_the_delay_is_bounded(failures: int) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["ready", "die", "reloaded", "refused", "hup", "good", "bad", "tick"]),
-        st.integers(0, 3),
+        st.sampled_from(
+            ["ready", "die", "reloaded", "refused", "hup", "usr2", "good", "bad", "tick"]
+        ),
+        st.integers(0, 5),
         st.floats(0, 12),
     ),
     max_size=60,
@@ -366,6 +492,8 @@ def possible(tree: Tree, running: set[str], what: str, name: str) -> Event:
         return Reloaded(name)
     if what == "refused":
         return Refused(name, "no")
+    if what == "usr2":
+        return Renew()
     return Hangup() if what == "hup" else Tick()
 
 
@@ -385,6 +513,9 @@ def test_any_history_keeps_one_process_per_child_and_can_be_ended(
                 assert action.name not in running
                 running.add(action.name)
                 perform(tree.spawn(action.name))
+            elif isinstance(action, Rename):
+                running.remove(action.name)
+                running.add(action.alias)
             elif isinstance(action, Kill):
                 running.discard(action.name)
                 if perform(tree.tell(Exited(action.name, -9))):
@@ -395,9 +526,11 @@ def test_any_history_keeps_one_process_per_child_and_can_be_ended(
 
     perform(tree.tell(Start()))
     for what, index, after_s in steps:
-        event = possible(tree, running, what, names[index])
+        there = sorted({*names, *running})
+        event = possible(tree, running, what, there[index % len(there)])
         assert not perform(tree.tell(event, after_s))
-        assert len(running) + sum(c.phase == "waiting" for c in tree.state.children) == len(names)
+        places = len(running) + sum(c.phase == "waiting" for c in tree.state.children)
+        assert places == len(names) + len(tree.state.leavers)
 
     began_s = tree.now_s
     ended = perform(tree.tell(TERM))

@@ -5,12 +5,11 @@ Purpose: everything that touches processes. One thread, one selector, no decisio
 `Crew` knows what a child is and where settings come from.
 
 Signals: the handlers do nothing; Python's wake-up descriptor records the number and ends the
-select. Children are forked with signals blocked, so that none is handled with the parent's
-handlers.
+select. How a child comes to its own is the business of whoever forks it, `Crew.fork`.
 
-Control pipe: one socket pair per child, lines of text. To the child: `drain`, `stop`, `state
-{json}`, `reload {json}`. From the child: `ready`, `reloaded`, `refused WHY`, `drained`, `log
-{json}`. A child that sees the end of the pipe knows that the supervisor is dead.
+Control pipe: one socket pair per child, lines of text. To the child: `drain`, `yield`, `retire`,
+`stop`, `state {json}`, `reload {json}`. From the child: `ready`, `reloaded`, `refused WHY`,
+`drained`, `log {json}`. A child that sees the end of the pipe knows that the supervisor is dead.
 
 Limits: a line from a child has at most 64 KiB, what waits for a child at most 32 MiB; a child
 beyond that is killed and replaced. Output is never waited for.
@@ -29,7 +28,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -42,15 +41,33 @@ LINE_BYTES_MAX = 64 * 1024
 OUT_BYTES_MAX = 32 * 1024 * 1024
 # The longest sleep; a clock that was set or a lost wake-up costs no more than this.
 SLEEP_S_MAX = 5.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-EXIT_SOFTWARE = 70
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+
+class Birth(NamedTuple):
+    """A child to fork: its end of the control pipe, and what it shall close first."""
+
+    name: str
+    control_fd: int
+    close: list[int]
 
 
 class Crew(Protocol):
     """What the arbiter does not know: what children do, where settings come from, who is told."""
 
-    def run(self, name: str, control_fd: int) -> int:
-        """The life of a child, called after the fork; the result is its exit code."""
+    def fork(self, births: list[Birth]) -> list[int]:
+        """Forks children, as close upon each other as it can: every page that the supervisor writes
+        between two forks is one more copy. Their SIGTERM and SIGCHLD have the default handlers;
+        SIGINT, SIGHUP and the signals for users are ignored. Returns pids, negative where a fork
+        failed: -errno.
+        """
 
     def settings(self, name: str, new: bool) -> bytes:
         """The JSON of a `reload`: the checked new settings, or those in force."""
@@ -130,7 +147,7 @@ class Arbiter:
         self.crew = crew
         self.log = log
         self.clock = clock
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.EpollSelector()
         self.channels: dict[str, Channel] = {}
         self.pids: dict[int, str] = {}
         self.exit_code: int | None = None
@@ -179,11 +196,18 @@ class Arbiter:
                 follows = self._act(action)
                 if follows is not None:
                     events.append(follows)
+            events += self._spawn(
+                [action.name for action in actions if isinstance(action, m.Spawn)]
+            )
+            # An action may have changed what there is to say, such as why settings were refused.
+            self._broadcast()
 
     def _act(self, action: m.Action) -> m.Event | None:
         match action:
-            case m.Spawn(name):
-                return self._spawn(name)
+            case m.Spawn():
+                pass  # All of a decision are forked together, when the rest is done.
+            case m.Rename(name, alias):
+                self._rename(name, alias)
             case m.Settle(name):
                 self.crew.settle(name)
             case m.Send(name, line):
@@ -195,11 +219,8 @@ class Arbiter:
                     os.kill(pid, number)
             case m.CheckSettings():
                 return m.Checked(self.crew.check())
-            case m.CommitSettings():
-                self.crew.commit()
-                self.state = replace(self.state, policy=self.crew.policy())
-            case m.RejectSettings(why):
-                self.crew.reject(why)
+            case m.CommitSettings() | m.RejectSettings():
+                self._end_reload(action)
             case m.Announce(what):
                 self.crew.announce(what)
             case m.Log(level, message, fields):
@@ -207,6 +228,13 @@ class Arbiter:
             case m.Exit(code):
                 self.exit_code = code
         return None
+
+    def _end_reload(self, action: m.CommitSettings | m.RejectSettings) -> None:
+        if isinstance(action, m.RejectSettings):
+            self.crew.reject(action.why)
+        else:
+            self.crew.commit()
+            self.state = replace(self.state, policy=self.crew.policy())
 
     # -- signals -------------------------------------------------------------------------------
 
@@ -226,7 +254,9 @@ class Arbiter:
         finally:
             signal.set_wakeup_fd(old_fd)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # The process is about to end: asking once more must not cut that off.
+                asks = number in (signal.SIGTERM, signal.SIGINT)
+                signal.signal(number, signal.SIG_IGN if asks else handler)
             reader.close()
             writer.close()
 
@@ -240,6 +270,10 @@ class Arbiter:
                 self.tell(m.Terminate(number))
             elif number == signal.SIGHUP:
                 self.tell(m.Hangup())
+            elif number == signal.SIGUSR2:
+                self.tell(m.Renew())
+            elif number == signal.SIGUSR1:
+                self.log.info("SIGUSR1 ignored: logs go to standard error, there is none to reopen")
             if self.exit_code is not None:
                 return
         # Whatever the signal was: looking for dead children costs one system call.
@@ -266,21 +300,31 @@ class Arbiter:
 
     # -- children ------------------------------------------------------------------------------
 
-    def _spawn(self, name: str) -> m.Event:
-        ours, theirs = socket.socketpair()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._be_child(name, ours, theirs, before)
-        except OSError as error:
-            ours.close()
+    def _spawn(self, names: list[str]) -> list[m.Event]:
+        pairs = [socket.socketpair() for _ in names]
+        shared = [end.fileno() for pair in pairs for end in pair]
+        shared += [end.fileno() for end in self._wakeup_ends]
+        shared += [channel.sock.fileno() for channel in self.channels.values()]
+        shared.append(self.selector.fileno())
+        births = []
+        for name, (_, theirs) in zip(names, pairs, strict=True):
+            close = [number for number in shared if number != theirs.fileno()]
+            births.append(Birth(name, theirs.fileno(), close))
+        pids = self.crew.fork(births) if births else []
+        events: list[m.Event] = []
+        for name, (ours, theirs), pid in zip(names, pairs, pids, strict=True):
             theirs.close()
-            self.log.error("cannot fork", child=name, why=error.strerror)
-            return m.SpawnFailed(name)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+            if pid < 0:
+                ours.close()
+                self.log.error("cannot fork", child=name, why=os.strerror(-pid))
+                events.append(m.SpawnFailed(name))
+            else:
+                self._adopt(name, pid, ours)
+                events.append(m.Spawned(name, pid))
+        return events
+
+    def _adopt(self, name: str, pid: int, ours: socket.socket) -> None:
+        """A child was forked: from now on it is listened to."""
         ours.setblocking(False)
         channel = Channel(name, ours)
         self.channels[name] = channel
@@ -288,33 +332,6 @@ class Arbiter:
         self.selector.register(ours, selectors.EVENT_READ, channel)
         self.log.debug("forked", child=name, pid=pid)
         self._send(name, b"state " + self.reported)
-        return m.Spawned(name, pid)
-
-    def _be_child(
-        self, name: str, ours: socket.socket, theirs: socket.socket, mask: set[int | signal.Signals]
-    ) -> None:
-        """The child's first steps; never returns."""
-        code = EXIT_SOFTWARE
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            ours.close()
-            for end in self._wakeup_ends:
-                end.close()
-            for channel in self.channels.values():
-                channel.sock.close()
-            self.selector.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _name_process(name)
-            code = self.crew.run(name, theirs.fileno())
-        except BaseException as error:  # noqa: BLE001
-            # Nothing may unwind into the parent's frames: this is another process now.
-            self.log.error("crashed", child=name, why=f"{type(error).__name__}: {error}")
-        finally:
-            os._exit(code)
 
     def _talk(self, channel: Channel) -> None:
         channel.flush()
@@ -370,6 +387,13 @@ class Arbiter:
         if self.selector.get_key(channel.sock).events != wanted:
             self.selector.modify(channel.sock, wanted, channel)
 
+    def _rename(self, name: str, alias: str) -> None:
+        channel = self.channels.pop(name, None)
+        if channel is not None:
+            channel.name = alias
+            self.channels[alias] = channel
+        self.pids = {pid: alias if of == name else of for pid, of in self.pids.items()}
+
     def _close(self, name: str) -> None:
         channel = self.channels.pop(name, None)
         if channel is not None:
@@ -387,9 +411,3 @@ class Arbiter:
 
 def _record(_number: int, _frame: object) -> None:
     """Python wants a handler; the wake-up descriptor has recorded the signal already."""
-
-
-def _name_process(name: str) -> None:
-    """What `ps` and `top` show; 15 characters at most."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(f"agent-{name}"[:15])

@@ -30,6 +30,8 @@ class Cgroup(msgspec.Struct, frozen=True):
     memory_limit_bytes: int | None = None
     memory_used_bytes: int | None = None
     oom_kills: int | None = None
+    pids_limit: int | None = None
+    pids_used: int | None = None
 
 
 def read(root: str = "") -> Cgroup:
@@ -61,6 +63,8 @@ def _read_v2(folder: str) -> Cgroup:
         memory_limit_bytes=_number(_text(f"{folder}/memory.max")),
         memory_used_bytes=_number(_text(f"{folder}/memory.current")),
         oom_kills=_table(f"{folder}/memory.events").get("oom_kill"),
+        pids_limit=_number(_text(f"{folder}/pids.max")),
+        pids_used=_number(_text(f"{folder}/pids.current")),
     )
 
 
@@ -68,6 +72,7 @@ def _read_v1(root: str, groups: dict[str, str]) -> Cgroup:
     base = f"{root}/sys/fs/cgroup"
     cpu = _folder(f"{base}/cpu", groups.get("cpu", "/"))
     memory = _folder(f"{base}/memory", groups.get("memory", "/"))
+    pids = _folder(f"{base}/pids", groups.get("pids", "/"))
     stat = _table(f"{cpu}/cpu.stat")
     throttled_ns = stat.get("throttled_time")
     limit = _number(_text(f"{memory}/memory.limit_in_bytes"))
@@ -81,6 +86,8 @@ def _read_v1(root: str, groups: dict[str, str]) -> Cgroup:
         memory_limit_bytes=None if limit is None or limit >= V1_UNLIMITED_BYTES else limit,
         memory_used_bytes=_number(_text(f"{memory}/memory.usage_in_bytes")),
         oom_kills=_table(f"{memory}/memory.oom_control").get("oom_kill"),
+        pids_limit=_number(_text(f"{pids}/pids.max")),
+        pids_used=_number(_text(f"{pids}/pids.current")),
     )
 
 

@@ -13,7 +13,6 @@ code of sysexits.
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import os
 import resource
@@ -31,9 +30,10 @@ from agent.log import Log
 from agent.schema import schema_json
 
 from . import cgroup, child_config, plan, worker
-from .arbiter import Arbiter
+from .arbiter import Arbiter, Birth
+from .claim import ClaimError, claim
 from .host import Host
-from .listeners import ListenError, Listeners, claim, open_listeners
+from .listeners import ListenError, Listeners, open_listeners
 from .notify import Notifier
 from .segment import open_with
 from .telemetry import Telemetry
@@ -42,6 +42,8 @@ EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
 # File descriptors asked for; the hard limit decides.
 FILES_MAX = 1 << 20
+# What the kernel may take to close the sockets of a collector that was killed.
+SOCKETS_CLOSE_S = 2.0
 
 
 class StartError(Exception):
@@ -66,6 +68,7 @@ def serve(loaded: Loaded, reload: Callable[[], Loaded], log: Log, ready_fd: int 
         return Arbiter(state, collector, log).run()
     finally:
         collector.listeners.close()
+        collector.claim.release()
         notifier.close()
 
 
@@ -90,16 +93,21 @@ class Collector:
         files_max = _raise_file_limit()
         workers = worker_count(config, _cores(), files_max)
         folder = _folder(config)
+        segment = worker.segment_path(folder)
         try:
-            # Held open until the last process of this collector has ended.
-            self.lock_fd = claim(folder)
-            self.listeners: Listeners = open_listeners(config, workers)
-        except ListenError as error:
+            self.claim = claim(folder, log, lambda: worker.writers(segment))
+        except ClaimError as error:
             raise StartError(EXIT_UNAVAILABLE, str(error)) from None
         except OSError as error:
             raise StartError(EXIT_UNAVAILABLE, f"dir: {folder}: {error.strerror}") from None
+        try:
+            patience_s = SOCKETS_CLOSE_S if self.claim.was_killed else 0.0
+            self.listeners: Listeners = open_listeners(config, workers, patience_s)
+        except ListenError as error:
+            self.claim.release()
+            raise StartError(EXIT_UNAVAILABLE, str(error)) from None
         self.site = child_config.Site(
-            segment=worker.segment_path(folder),
+            segment=segment,
             apps_dir=folder,
             workers=workers,
             files_max=files_max,
@@ -112,6 +120,7 @@ class Collector:
             )
         except (worker.SegmentError, OSError) as error:
             self.listeners.close()
+            self.claim.release()
             raise StartError(EXIT_UNAVAILABLE, f"dir: {self.site.segment}: {error}") from None
         # A collector that was killed as a whole leaves ledgers that nobody has settled.
         for index in range(workers):
@@ -125,20 +134,21 @@ class Collector:
 
     # -- children ------------------------------------------------------------------------------
 
-    def run(self, name: str, control_fd: int) -> int:
-        self.notifier.close()
-        gc.disable()
-        index = plan.worker_index(name)
+    def fork(self, births: list[Birth]) -> list[int]:
+        return worker.fork_children([self._child(birth) for birth in births])
+
+    def _child(self, birth: Birth) -> worker.Child:
+        index = plan.worker_index(birth.name)
+        own = [] if index is None else self.listeners.of(index)
+        kept = {listener.fd for listener in own}
+        close = [*birth.close, *self.notifier.descriptors()]
+        close += [sock.fileno() for sock in self.listeners.sockets if sock.fileno() not in kept]
+        fd = birth.control_fd
         if index is None:
-            worker.keep_only(self.listeners, ())
-            return worker.run_aggregator(
-                child_config.aggregator_config(self.config, self.site, control_fd)
-            )
-        own = self.listeners.of(index)
-        worker.keep_only(self.listeners, [listener.fd for listener in own])
-        return worker.run_worker(
-            child_config.worker_config(self.config, self.site, index, control_fd, own)
-        )
+            given = child_config.aggregator_config(self.config, self.site, fd)
+            return ("aggregator", birth.name, given, close)
+        given = child_config.worker_config(self.config, self.site, index, fd, own)
+        return ("worker", birth.name, given, close)
 
     def settings(self, name: str, new: bool) -> bytes:
         config = self.candidate if new else self.config
@@ -246,6 +256,7 @@ class Collector:
                     {"name": c.name, "phase": c.phase, "pid": c.pid, "exits": c.exits}
                     for c in state.children
                 ],
+                "retiring": [{"name": x.place, "pid": x.pid} for x in state.leavers],
                 "reload_error": self.reload_error,
             }
         )

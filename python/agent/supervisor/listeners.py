@@ -12,18 +12,18 @@ Limits: the receive buffer is what the kernel grants (SO_RCVBUFFORCE, else SO_RC
 net.core.rmem_max).
 
 Not promised: that two collectors started within the same millisecond on one port both notice;
-SO_REUSEPORT would let them share it. Two collectors on one folder of segments are kept apart by a
-lock (`claim`).
+SO_REUSEPORT would let them share it. Two collectors on one folder of segments are kept apart by
+`claim`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -33,7 +33,7 @@ from agent.config_check import parse_address
 
 # Tries to find one port that is free for TCP and UDP, when port 0 was asked for.
 PORT_TRIES = 50
-LOCK_NAME = "collector.lock"
+RETRY_S = 0.05
 
 
 class ListenError(Exception):
@@ -74,8 +74,23 @@ class Listeners:
         self.paths.clear()
 
 
-def open_listeners(config: Config, workers: int) -> Listeners:
-    """Binds everything the settings ask for. Raises ListenError; then nothing stays open."""
+def open_listeners(config: Config, workers: int, patience_s: float = 0.0) -> Listeners:
+    """Binds everything the settings ask for. Raises ListenError; then nothing stays open.
+
+    With patience it tries again for that long: the kernel may still be closing the sockets of
+    processes that have just ended.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return _open_all(config, workers)
+        except ListenError:
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(RETRY_S)
+
+
+def _open_all(config: Config, workers: int) -> Listeners:
     made = Listeners()
     made.per_worker = [[] for _ in range(workers)]
     try:
@@ -282,25 +297,3 @@ def _remove_stale(path: str, kind: socket.SocketKind, setting: str) -> None:
             if error.errno != errno.EPROTOTYPE:
                 raise
     raise ListenError(f"{setting}: {path} is in use by another process")
-
-
-# --- one collector per folder -----------------------------------------------------------------
-
-
-def claim(folder: str) -> int:
-    """Locks the folder for this collector; the lock ends with the last process that holds the fd.
-
-    Children inherit the descriptor, so a supervisor that was killed keeps the folder until its
-    workers have drained.
-    """
-    path = os.path.join(folder, LOCK_NAME)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise ListenError(f"dir: {folder} is in use by another collector (pid {owner})") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd

@@ -47,6 +47,10 @@ class Hangup(msgspec.Struct, frozen=True):
     """SIGHUP."""
 
 
+class Renew(msgspec.Struct, frozen=True):
+    """SIGUSR2: replace all workers, one after the other."""
+
+
 class Checked(msgspec.Struct, frozen=True):
     """The settings were read again; `why` says what is wrong with them, or is empty."""
 
@@ -83,6 +87,7 @@ Event = (
     | Ready
     | Exited
     | Hangup
+    | Renew
     | Checked
     | Reloaded
     | Refused
@@ -98,6 +103,13 @@ class Spawn(msgspec.Struct, frozen=True):
     """Fork this child with the settings in force."""
 
     name: str
+
+
+class Rename(msgspec.Struct, frozen=True):
+    """A running child makes room for its successor: from now on it is called `alias`."""
+
+    name: str
+    alias: str
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -164,6 +176,7 @@ class Exit(msgspec.Struct, frozen=True):
 
 Action = (
     Spawn
+    | Rename
     | Settle
     | Send
     | SendSettings

@@ -47,8 +47,12 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={text}")
 
+    def descriptors(self) -> list[int]:
+        """What a child shall close."""
+        return [] if self.ready_fd is None else [self.ready_fd]
+
     def close(self) -> None:
-        """Closes the ready descriptor: in a child, or when it has served."""
+        """Closes the ready descriptor when it has served."""
         if self.ready_fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self.ready_fd)

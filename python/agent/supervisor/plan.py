@@ -8,6 +8,7 @@ a process. `arbiter` feeds it events and executes the actions that it gives back
  flushing --aggregator gone--> done
                             |                                        |
                             +-- HUP: check, send to all, commit or roll back
+                            +-- USR2: a successor for one worker after the other
 ```
 
 Rules:
@@ -16,8 +17,13 @@ time, up to
   `restart_delay_s_max`. It is never given up.
 * A worker's ledger is settled after its death and before its replacement starts.
 * A reload is all or nothing: when one child refuses, those that took it get the old settings back.
-* The first TERM drains, the second leaves at once. A child that outstays the drain time is told to
-stop, then killed.
+* Workers are renewed one after the other, and only while all children are ready. The successor is
+  forked first, on the same listeners; when it is ready the old one *retires*: it applies what it
+  has received, closes its connections and leaves. Until then it serves, whatever happens to the
+  successor.
+* The first TERM drains, the second leaves at once. Repeats within REPEAT_S of the first are the
+  same request: GNU `timeout` signals its child and the group, and a shell passes on what was sent
+  to everybody. A child that outstays the drain time is told to stop, then killed.
 * An exit with 78 before the first readiness means that the settings cannot work: the supervisor
 leaves with 78.
 
@@ -50,6 +56,8 @@ from .messages import (
     Refused,
     RejectSettings,
     Reloaded,
+    Rename,
+    Renew,
     Send,
     SendSettings,
     Settle,
@@ -71,6 +79,12 @@ RESTART_DELAY_S = 0.1
 RELOAD_TIMEOUT_S = 10.0
 # From "stop" to SIGKILL for a child that outstays the drain time.
 STOP_GRACE_S = 2.0
+# Signals to stop this soon after the first are the same one, sent along several ways.
+REPEAT_S = 0.25
+# A retiring worker cuts its connections itself after 3 s (`agent_net::engine::RETIRE_MS`).
+RETIRE_TIMEOUT_S = 5.0
+# Workers that may be retiring at the same time.
+RETIRING_MAX = 8
 EXIT_CONFIG = 78
 
 Phase = Literal["starting", "running", "unready", "draining", "flushing", "done"]
@@ -99,6 +113,16 @@ class Child(msgspec.Struct, frozen=True):
     killed: bool = False  # We sent SIGKILL.
 
 
+class Leaver(msgspec.Struct, frozen=True):
+    """A worker whose place has a successor."""
+
+    name: str  # That of its place and its pid.
+    place: str
+    pid: int
+    since_s: float
+    phase: Literal["serving", "retiring", "stopping"] = "serving"  # Stopping: told to leave now.
+
+
 class Reload(msgspec.Struct, frozen=True):
     """New settings are on their way to the children."""
 
@@ -117,6 +141,12 @@ class State(msgspec.Struct, frozen=True):
     generations: int = 0  # Generations given out so far; a rolled-back number is not used again.
     reload: Reload | None = None
     reload_again: bool = False  # Another HUP came while one was in progress.
+    leavers: tuple[Leaver, ...] = ()
+    to_renew: tuple[str, ...] = ()  # Workers whose turn is still to come.
+    renewing: bool = False
+    renew_since_s: float = 0.0
+    renewed: int = 0  # Successors that became ready, since the start.
+    terminated_s: float = -math.inf  # When the first signal to stop came.
     deadline_s: float = math.inf  # End of "unready", or of the drain time.
     stopping: bool = False  # "stop" was sent to those that outstayed the drain time.
     forced: bool = False  # A child had to be killed while draining.
@@ -133,8 +163,8 @@ def worker_name(index: int) -> str:
 
 
 def worker_index(name: str) -> int | None:
-    """The number of a worker, None for the aggregator."""
-    return None if name == AGGREGATOR else int(name.removeprefix("worker-"))
+    """The number of a worker, also of one that has a successor; None for the aggregator."""
+    return None if name == AGGREGATOR else int(name.removeprefix("worker-").partition(":")[0])
 
 
 def restart_delay_s(failures: int, delay_s_max: float) -> float:
@@ -161,6 +191,8 @@ def decide(state: State, event: Event, now_s: float) -> tuple[State, list[Action
             plan.exited(name, code)
         case Hangup():
             plan.hangup()
+        case Renew():
+            plan.renew()
         case Checked(why):
             plan.checked(why)
         case Reloaded(name):
@@ -183,6 +215,7 @@ def next_due_s(state: State) -> float:
         for child in state.children
         if child.phase == "starting" and not child.killed
     ]
+    due += [_due_s(leaver) for leaver in state.leavers]
     if state.reload:
         due.append(state.reload.since_s + RELOAD_TIMEOUT_S)
     return min(due)
@@ -201,8 +234,10 @@ class _Plan:
     def child(self, name: str) -> Child:
         return next(child for child in self.state.children if child.name == name)
 
-    def alive(self) -> list[Child]:
-        return [c for c in self.state.children if c.phase in ("starting", "ready")]
+    def alive(self) -> list[Child | Leaver]:
+        """Every process that there is."""
+        here = [c for c in self.state.children if c.phase in ("starting", "ready")]
+        return [*here, *self.state.leavers]
 
     def update(self, name: str, **changes: object) -> None:
         children = tuple(
@@ -242,16 +277,24 @@ class _Plan:
             # It was forked before the settings changed and became ready after.
             self.update(name, generation=self.state.generation)
             self.actions.append(SendSettings(name, new=False))
+        was_renewed = self.retire(name)
         if self.state.phase == "starting":
             if all(child.phase == "ready" for child in self.state.children):
                 self.state = replace(self.state, phase="running")
                 self.actions.append(Announce("ready"))
-        elif self.state.phase == "running":
+        elif self.state.phase == "running" and not was_renewed:
             self.log("info", f"{name} is ready again", pid=child.pid)
 
     def exited(self, name: str, code: int) -> None:
+        if any(leaver.name == name for leaver in self.state.leavers):
+            self.left(name, code)
+            return
         child = self.child(name)
-        if worker_index(name) is not None:
+        self.state = replace(
+            self.state, to_renew=tuple(other for other in self.state.to_renew if other != name)
+        )
+        # Two processes write one ledger while a worker is renewed: the last of them settles it.
+        if worker_index(name) is not None and not self.leavers_of(name):
             self.actions.append(Settle(name))
         if self.state.phase == "starting" and code == EXIT_CONFIG:
             self.log("error", f"{name} cannot use the settings", pid=child.pid)
@@ -281,6 +324,81 @@ class _Plan:
         )
         when = f"again in {delay_s:g} s" if delay_s else "starting it again"
         self.log("warning", f"{name} {how}; {when}", pid=child.pid, failures=failures)
+
+    # -- renewal -------------------------------------------------------------------------------
+
+    def leavers_of(self, place: str) -> list[Leaver]:
+        return [leaver for leaver in self.state.leavers if leaver.place == place]
+
+    def change_leaver(self, changed: Leaver) -> None:
+        leavers = tuple(changed if x.name == changed.name else x for x in self.state.leavers)
+        self.state = replace(self.state, leavers=leavers)
+
+    def renew(self) -> None:
+        if self.state.phase != "running":
+            self.log("warning", f"SIGUSR2 ignored while {self.state.phase}")
+        elif self.state.renewing:
+            self.log("warning", "SIGUSR2 ignored: workers are being replaced already")
+        else:
+            names = [child.name for child in self.state.children if child.name != AGGREGATOR]
+            self.log("info", "replacing all workers, one after the other", workers=len(names))
+            self.state = replace(
+                self.state, to_renew=tuple(names), renewing=True, renew_since_s=self.now_s
+            )
+
+    def renew_next(self) -> None:
+        """The next worker gets a successor, when nothing else is going on."""
+        state = self.state
+        all_ready = all(child.phase == "ready" for child in state.children)
+        if not (state.renewing and all_ready) or state.reload:
+            return
+        if not state.to_renew:
+            if not state.leavers:
+                took_s = round(self.now_s - state.renew_since_s, 3)
+                self.state = replace(state, renewing=False)
+                self.log("info", "all workers are replaced", seconds=took_s)
+            return
+        if len(state.leavers) >= RETIRING_MAX:
+            return
+        name, *rest = state.to_renew
+        old = self.child(name)
+        leaver = Leaver(f"{name}:{old.pid}", name, old.pid, self.now_s)
+        self.state = replace(state, to_renew=tuple(rest), leavers=(*state.leavers, leaver))
+        self.update(name, phase="waiting", since_s=math.inf, pid=0, failures=0)
+        self.actions += [Send(name, "yield"), Rename(name, leaver.name), Spawn(name)]
+
+    def retire(self, place: str) -> bool:
+        """A child of this name is ready; whether it is a successor."""
+        serving = [leaver for leaver in self.leavers_of(place) if leaver.phase == "serving"]
+        for leaver in serving:
+            self.change_leaver(replace(leaver, phase="retiring", since_s=self.now_s))
+            self.actions.append(Send(leaver.name, "retire"))
+            self.state = replace(self.state, renewed=self.state.renewed + 1)
+        return bool(serving)
+
+    def left(self, name: str, code: int) -> None:
+        """A worker that has a successor is gone."""
+        (gone,) = (leaver for leaver in self.state.leavers if leaver.name == name)
+        rest = tuple(leaver for leaver in self.state.leavers if leaver.name != name)
+        self.state = replace(self.state, leavers=rest)
+        is_last = self.child(gone.place).phase not in ("starting", "ready")
+        if is_last and not self.leavers_of(gone.place):
+            self.actions.append(Settle(gone.place))
+        if code or (gone.phase == "serving" and self.state.phase == "running"):
+            how = f"died of {_signal_name(-code)}" if code < 0 else f"left with {code}"
+            self.log("warning", f"{gone.place} {how} while it was replaced", pid=gone.pid)
+
+    def hurry_leavers(self) -> None:
+        for leaver in self.state.leavers:
+            if self.now_s < _due_s(leaver):
+                continue
+            if leaver.phase == "retiring":
+                self.change_leaver(replace(leaver, phase="stopping", since_s=self.now_s))
+                self.actions.append(Send(leaver.name, "stop"))
+            else:
+                self.change_leaver(replace(leaver, since_s=math.inf))
+                self.log("error", f"{leaver.place} was killed: it did not retire", pid=leaver.pid)
+                self.actions.append(Kill(leaver.name, leaver.pid, signal.SIGKILL))
 
     # -- reload --------------------------------------------------------------------------------
 
@@ -350,14 +468,17 @@ class _Plan:
 
     def terminate(self, number: int) -> None:
         if self.state.phase not in ("starting", "running"):
-            self.log("warning", f"{_signal_name(number)} again: leaving at once")
-            self.leave(128 + number)
+            if self.now_s >= self.state.terminated_s + REPEAT_S:
+                self.log("warning", f"{_signal_name(number)} again: leaving at once")
+                self.leave(128 + number)
             return
+        self.state = replace(self.state, terminated_s=self.now_s)
         self.log("info", f"{_signal_name(number)}: draining")
         if self.state.reload:
             self.state = replace(self.state, reload=None)
             self.actions.append(RejectSettings("stopping"))
         self.actions.append(Announce("stopping"))
+        self.state = replace(self.state, to_renew=(), renewing=False)
         for child in self.state.children:
             if child.phase == "waiting":
                 self.update(child.name, phase="gone")
@@ -385,9 +506,12 @@ class _Plan:
 
     def time(self) -> None:
         """What is due now, whatever the event was."""
+        if self.state.phase == "running":
+            self.renew_next()
         if self.state.phase in ("starting", "running"):
             self.start_waiting()
         self.kill_slow_starters()
+        self.hurry_leavers()
         reload = self.state.reload
         if reload and self.now_s >= reload.since_s + RELOAD_TIMEOUT_S:
             self.roll_back(f"{', '.join(sorted(reload.pending))}: no answer")
@@ -438,7 +562,13 @@ class _Plan:
         self.actions += [Kill(child.name, child.pid, signal.SIGKILL) for child in late]
 
 
-def _names(children: list[Child]) -> str:
+def _due_s(leaver: Leaver) -> float:
+    """When it must be hurried; one that still serves may take as long as its successor does."""
+    limits = {"serving": math.inf, "retiring": RETIRE_TIMEOUT_S, "stopping": STOP_GRACE_S}
+    return leaver.since_s + limits[leaver.phase]
+
+
+def _names(children: list[Child | Leaver]) -> str:
     return ", ".join(child.name for child in children)
 
 

@@ -56,9 +56,16 @@ class Telemetry:
             "child",
         )
         self.reloads = counter("agent_config_reloads", "Reloads of the settings.", "result")
+        self.restarts = counter(
+            "agent_worker_restarts", "Workers that were started again.", "reason"
+        )
         self.exits_seen: dict[str, int] = {}
+        self.renewed_seen = 0
         # Zero is shown, not absence.
-        self.counters: set[Counter] = {self.reloads.labels(word) for word in ("success", "failure")}
+        self.counters: set[Counter] = {
+            *(self.reloads.labels(word) for word in ("success", "failure")),
+            *(self.restarts.labels(word) for word in ("died", "renewed")),
+        }
         self.took_settings()
 
     def took_settings(self) -> None:
@@ -88,8 +95,13 @@ class Telemetry:
         self.values[self.logs_dropped] = logs_dropped
         for child in state.children:
             self.counters.add(self.exits.labels(child.name))
-            self.exits.labels(child.name).inc(child.exits - self.exits_seen.get(child.name, 0))
+            more = child.exits - self.exits_seen.get(child.name, 0)
+            self.exits.labels(child.name).inc(more)
+            if child.name != plan.AGGREGATOR:
+                self.restarts.labels("died").inc(more)
             self.exits_seen[child.name] = child.exits
+        self.restarts.labels("renewed").inc(state.renewed - self.renewed_seen)
+        self.renewed_seen = state.renewed
         self.write()
 
     def write(self) -> None:

@@ -3,33 +3,29 @@ children.
 
 Purpose: the only module of the supervisor that imports `_native`.
 
-A child leaves the supervisor's things alone: it closes the listening sockets of its siblings before
-it goes into Rust, and Rust closes nothing that it was given. While it is there no Python code runs,
-so SIGTERM ("drain this worker"), deadlines and the control pipe are Rust's business; the result is
-the exit code.
+A child is forked by Rust and never runs Python: SIGTERM ("drain this worker"), deadlines and the
+control pipe are Rust's business, and what it does not touch costs it no memory. It closes the
+listening sockets of its siblings and nothing that it was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from agent import _native
 from agent.config_limits import Series
 from agent.errors import SegmentError
 
-from .listeners import Listeners
-
 __all__ = [
     "APP",
+    "Child",
     "Registry",
     "SegmentError",
+    "fork_children",
     "inspect",
-    "keep_only",
     "open_registry",
-    "run_aggregator",
-    "run_worker",
     "settle",
+    "writers",
 ]
 
 # The collector's own app; its segment lies beside those of the programs.
@@ -64,19 +60,28 @@ def settle(path: str, worker: int) -> int:
     return _native.settle_worker(path, worker)
 
 
-def keep_only(listeners: Listeners, own: Iterable[int]) -> None:
-    """Closes the listening sockets of the siblings."""
-    kept = set(own)
-    for sock in listeners.sockets:
-        if sock.fileno() not in kept:
-            sock.close()
+def writers(path: str) -> str:
+    """The processes that write to a segment, for people; whoever only reads it is not there."""
+    try:
+        slots = inspect(path)["slots"]
+    except SegmentError:
+        slots = []
+    found = [f"{_process_name(slot['pid'])} (pid {slot['pid']})" for slot in slots if slot["alive"]]
+    return ", ".join(found) or "unknown processes"
 
 
-def run_worker(config: bytes) -> int:
-    """Serves until drained."""
-    return _native.run_worker(config)
+def _process_name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "process"
 
 
-def run_aggregator(config: bytes) -> int:
-    """Drains rings and computes windows until told to leave."""
-    return _native.run_aggregator(config)
+# What it is, its name, its settings, the descriptors it closes.
+Child = tuple[Literal["worker", "aggregator"], str, bytes, list[int]]
+
+
+def fork_children(children: list[Child]) -> list[int]:
+    """Forks them; returns their pids, negative where it failed: -errno."""
+    return _native.fork_children(children)

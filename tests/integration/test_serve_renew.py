@@ -1,0 +1,192 @@
+"""SIGUSR2: all workers are replaced, one after the other, while clients go on sending."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from collector import DEADLINE_S, Collector, acknowledge, children, eventually
+
+Start = Callable[..., Collector]
+BATCH = 500
+
+
+def workers(collector: Collector) -> dict[str, int]:
+    return {name: pid for name, pid in children(collector).items() if "aggregat" not in name}
+
+
+def renew(collector: Collector, count: int) -> float:
+    """Replaces all workers; returns how long it took once none of the old ones is left."""
+    before = set(workers(collector).values())
+    began_s = time.monotonic()
+    collector.process.send_signal(signal.SIGUSR2)
+    eventually(
+        lambda: set(workers(collector).values()),
+        lambda pids: not pids & before and len(pids) == count,
+        "all workers are new",
+    )
+    took_s = time.monotonic() - began_s
+    eventually(
+        lambda: json.loads(collector.get("/v1/status"))["supervisor"],
+        lambda state: (
+            state["retiring"] == [] and all(x["phase"] == "ready" for x in state["children"])
+        ),
+        "the renewal is over",
+    )
+    return took_s
+
+
+class Client(threading.Thread):
+    """Sends until it is told to stop; what goes wrong is kept for the test."""
+
+    def __init__(self, collector: Collector, stop: threading.Event) -> None:
+        super().__init__()
+        self.collector = collector
+        self.stop = stop
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.stop.is_set():
+                self.work()
+        except Exception as error:  # noqa: BLE001
+            self.error = error
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+
+class Acknowledged(Client):
+    """Batches with `_ack`; one that was not acknowledged is sent again on a new connection."""
+
+    def __init__(self, collector: Collector, stop: threading.Event) -> None:
+        super().__init__(collector, stop)
+        self.acknowledged = self.in_flight = self.cuts = 0
+
+    def work(self) -> None:
+        address = ("127.0.0.1", self.collector.statsd_port)
+        with socket.create_connection(address, DEADLINE_S) as stream:
+            try:
+                while not self.stop.is_set():
+                    stream.sendall(b"renew.tcp:1|c\n" * BATCH)
+                    acknowledge(stream)
+                    self.acknowledged += BATCH
+            except (OSError, AssertionError):
+                self.cuts += 1
+                self.in_flight += BATCH
+
+
+class Pushing(Client):
+    """One request after the other on a connection that is kept alive."""
+
+    pushed = 0
+
+    def work(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.collector.http_port, DEADLINE_S)
+        body = json.dumps({"name": "renew_push", "type": "counter", "value": 1})
+        headers = {"Content-Type": "application/json"}
+        while not self.stop.is_set():
+            try:
+                connection.request("POST", "/v1/push", body, headers)
+                answer = connection.getresponse()
+            except (http.client.RemoteDisconnected, ConnectionError):
+                # The server may close a connection that is kept alive between two requests.
+                break
+            assert answer.status == 200
+            answer.read()
+            self.pushed += 1
+        connection.close()
+
+
+class Datagrams(Client):
+    """A queue that blocks its senders: nothing may be lost there."""
+
+    sent = 0
+
+    def work(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
+            unix.connect(self.collector.socket_path)
+            while not self.stop.is_set():
+                unix.send(b"renew.unix:1|c\nrenew.unix:1|c")
+                self.sent += 2
+
+
+def test_a_renewal_under_load_loses_nothing_and_refuses_nobody(start_collector: Start) -> None:
+    collector = start_collector(workers=4)
+    stop = threading.Event()
+    acknowledged = [Acknowledged(collector, stop) for _ in range(6)]
+    pushing, datagrams = Pushing(collector, stop), Datagrams(collector, stop)
+    clients = [*acknowledged, pushing, datagrams]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(3):
+            renew(collector, 4)
+            assert collector.get("/livez") == "ok\n"
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert [client.error for client in clients if client.error] == []
+    assert sum(client.cuts for client in acknowledged) > 0, "connections were moved"
+    seen = collector.wait_for(12, "agent_worker_restarts_total", reason="renewed")
+    assert seen.sum("agent_worker_restarts_total", reason="died") == 0
+    assert seen.sum("agent_child_exits_total") == 0
+    counted = seen.one("renew_tcp_total")
+    known = sum(client.acknowledged for client in acknowledged)
+    assert 0 <= counted - known <= sum(client.in_flight for client in acknowledged)
+    assert seen.one("renew_push_total") == pushing.pushed
+    seen = collector.wait_for(datagrams.sent, "renew_unix_total")
+    for source in ("statsd_tcp", "statsd_unixgram", "push"):
+        received, applied, rejected = (
+            seen.sum(f"agent_source_samples_{name}_total", source=source)
+            for name in ("received", "applied", "rejected")
+        )
+        assert received == applied + rejected, source
+
+
+def test_datagrams_that_come_during_a_renewal_are_counted_once_or_as_dropped(
+    start_collector: Start,
+) -> None:
+    collector = start_collector(workers=2)
+    sent, stop = 0, threading.Event()
+    renewing = threading.Thread(target=lambda: (renew(collector, 2), stop.set()))
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        udp.connect(("127.0.0.1", collector.statsd_port))
+        renewing.start()
+        while not stop.is_set():
+            udp.send(b"renew.udp:1|c")
+            sent += 1
+    renewing.join()
+    eventually(
+        collector.scrape,
+        lambda seen: (
+            seen.sum("renew_udp_total") + seen.sum("agent_kernel_drops_total", source="statsd_udp")
+            == sent
+        ),
+        f"{sent} datagrams",
+    )
+
+
+def test_idle_connections_are_closed_and_find_a_new_worker(start_collector: Start) -> None:
+    collector = start_collector(workers=2)
+    address = ("127.0.0.1", collector.statsd_port)
+    idle = [socket.create_connection(address, DEADLINE_S) for _ in range(50)]
+    for stream in idle:
+        stream.sendall(b"renew.idle:1|c\n")
+    collector.wait_for(50, "renew_idle_total")
+    renew(collector, 2)
+    for stream in idle:
+        assert stream.recv(1) == b"", "closed, not reset"
+        stream.close()
+        with socket.create_connection(address, DEADLINE_S) as again:
+            again.sendall(b"renew.idle:1|c\n")
+            acknowledge(again)
+    seen = collector.scrape()
+    assert seen.one("renew_idle_total") == 100
+    assert seen.sum("agent_connections_closed_total", reason="drain_timeout") == 0
