@@ -96,6 +96,50 @@ def test_check_config_says_ok(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert capsys.readouterr().out == "good.toml: ok\n"
 
 
+def test_a_descriptor_that_can_only_be_read_is_no_ready_fd(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reader, writer = os.pipe()
+    try:
+        assert commands.run(["serve", "--ready-fd", str(reader)]) == 64
+        assert f"{reader} is open for reading only" in capsys.readouterr().err
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_check_config_shows_every_mistake_of_every_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        """\
+workerz = 1
+[[mapping]]
+match = "a.(b"
+match_type = "regex"
+labels = { "" = "x" }
+tll = 4
+
+[[mapping]]
+match = "a.*"
+name = "x_$2"
+labels = { host = "${nobody}", ok = "$1" }
+"""
+    )
+    assert commands.run(["check-config", "--config", str(file)]) == 78
+    shown = capsys.readouterr().err.replace(f"Error: {file}:", "")
+    assert [line for line in shown.splitlines() if not line.startswith((" ", "error:"))] == [
+        "1: workerz: unknown setting (did you mean 'workers'?)",
+        "6: mapping[0].tll: unknown setting",
+        "2: mapping[0].name: is missing: a rule gives a name, or drops",
+        "2: mapping[0]: `match` is no usable expression: regex parse error:",
+        "2: mapping[0]: a label name is empty",
+        '8: mapping[1]: in "x_$2", $2 catches nothing',
+        '8: mapping[1]: label "host": in "${nobody}", $nobody catches nothing',
+    ]
+
+
 @pytest.mark.parametrize("command", ["check-config", "serve", "config show"])
 def test_wrong_settings_exit_78_with_all_mistakes(
     capsys: pytest.CaptureFixture[str], command: str
@@ -291,6 +335,27 @@ def test_inspect_of_nothing_exits_66_and_of_nonsense_65(shop: Path, capsys) -> N
     assert "broken.v1.seg" in capsys.readouterr().err
     assert commands.run(["inspect"]) == 0
     assert "broken: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["/proc/no", "/dev/null/no"])
+def test_a_folder_that_cannot_be_is_told_in_a_sentence(folder: str, capsys, monkeypatch) -> None:
+    """With its path and what to do, the same for an app, by `inspect`."""
+    monkeypatch.delenv("AGENT_METRICS_DIR", raising=False)
+    assert commands.run(["inspect", "--dir", folder]) == 78
+    said = capsys.readouterr().err
+    assert said.startswith(f"Error: the folder of segments {folder} cannot be made: No")
+    assert said.endswith("let AGENT_METRICS_DIR be one that can\n")
+
+
+def test_inspect_says_a_path_once(shop: Path, capsys) -> None:
+    """Of a file that is none, and of a link."""
+    broken = shop.with_name("broken.v1.seg")
+    broken.write_bytes(b"not a segment" * 1000)
+    link = shop.with_name("link.v1.seg")
+    link.symlink_to(shop)
+    for path, reason in ((broken, "does not begin like a segment"), (link, "is a symbolic link")):
+        assert commands.run(["inspect", str(path)]) == 65
+        assert capsys.readouterr().err == f"Error: {path} is not a usable segment: it {reason}\n"
 
 
 def test_inspect_changes_nothing(shop: Path) -> None:

@@ -19,6 +19,9 @@ COMMANDS = {
     "check-config": ("check_config", "Check the settings; exits 78 when they are wrong."),
     "config": ("config", "Show the effective settings, or write a sample file."),
     "health": ("health_command", "Ask a running collector whether it is ready."),
+    "doctor": ("doctor", "Say how many connections this machine can hold."),
+    "load": ("load", "Open and drive many connections; say how that went."),
+    "report": ("report", "Show the result of a load run, or make a page of it."),
     "inspect": ("inspect", "Show what is in a segment, without changing it."),
 }
 

@@ -53,7 +53,7 @@ def command(
     try:
         told = read_segment(path, series_shown_max=shown)
     except SegmentError as error:
-        click.echo(f"Error: {path}: {error}", err=True)
+        click.echo(f"Error: {error}", err=True)
         return EXIT_DATA
     click.echo(_json(told) if as_json else text(told), nl=as_json)
     return 0
@@ -88,7 +88,7 @@ def _list(folder: str, as_json: bool) -> int:
         except SegmentError as error:
             rows.append({"app": name, "path": path, "error": str(error)})
             continue
-        alive = sum(slot["alive"] for slot in told["slots"])
+        alive = sum(slot["alive"] for slot in told["slots"]) + told["guests"]["alive"]
         rows.append({"app": name, "path": path, "writers": alive, **told["usage"]})
     if as_json:
         click.echo(_json(rows))
@@ -136,6 +136,8 @@ def text(told: dict[str, Any]) -> str:
             f"    {slot['index']:>5}  {life:<5}  pid {slot['pid']:<8}"
             f" since {_when(slot['started_unix_ms'])}  {ring}"
         )
+    if told["guests"]["ever"]:
+        lines.append(_guests(told["guests"]))
     for family in told["families"]:
         unit = f", {family['unit']}" if family["unit"] else ""
         lines.append(f"  {family['name']} ({family['type']}{unit}): {len(family['series'])} series")
@@ -144,6 +146,12 @@ def text(told: dict[str, Any]) -> str:
     if left_out > 0:
         lines.append(f"  ... and {left_out} more series (--series N, --json)")
     return "\n".join(lines) + "\n"
+
+
+def _guests(guests: dict[str, Any]) -> str:
+    ring = f", ring {guests['ring_refused']} refused" if guests["ring_refused"] else ""
+    now = f"{guests['alive']} processes now, {guests['ever']} ever"
+    return f"    without a slot, all being taken: {now}{ring}"
 
 
 def _value(series: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 
 import click
 
@@ -13,7 +14,8 @@ from .settings import complain, read_settings, setting_options
 
 @click.command(
     name="serve",
-    epilog="SIGTERM drains and leaves, twice leaves at once; SIGHUP reads the settings again.",
+    epilog="SIGTERM drains and leaves, twice leaves at once. SIGHUP reads the settings again. "
+    "SIGUSR2 replaces all workers, one after the other, while the others serve.",
 )
 @setting_options
 @click.option(
@@ -30,15 +32,26 @@ def command(config_file: str | None, ready_fd: int | None, **given: str | None) 
     except ConfigError as error:
         return complain(error)
     if ready_fd is not None:
-        try:
-            fcntl.fcntl(ready_fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-        except (OSError, OverflowError, ValueError):
-            raise click.BadParameter(
-                f"{ready_fd} is not an open descriptor", param_hint="--ready-fd"
-            ) from None
+        check_ready_fd(ready_fd)
     from agent.log import Log
     from agent.supervisor.collector import serve
 
     logging = loaded.config.logging
     log = Log(form=logging.format, level=logging.level)
     return serve(loaded, lambda: read_settings(config_file, given), log, ready_fd)
+
+
+def check_ready_fd(fd: int) -> None:
+    """Refuses a descriptor that could never say that the collector is ready."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError, ValueError):
+        raise click.BadParameter(
+            f"{fd} is not an open descriptor", param_hint="--ready-fd"
+        ) from None
+    if mode == os.O_RDONLY:
+        raise click.BadParameter(
+            f"{fd} is open for reading only: give the writing end of the pipe",
+            param_hint="--ready-fd",
+        )

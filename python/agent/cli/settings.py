@@ -6,7 +6,7 @@ Purpose: `serve`, `check-config` and `config show` take the same options and mea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -59,24 +59,38 @@ def read_settings(config_file: str | None, given: dict[str, str | None]) -> Load
         if value is not None
     }
     text = read_file(config_file) if config_file else None
-    loaded = load(text, config_file or "", os.environ, flags)
-    refuse_unusable(loaded.config, text or "", config_file or "")
+    try:
+        loaded = load(text, config_file or "", os.environ, flags)
+    except ConfigError as error:
+        said = {problem.path for problem in error.problems}
+        unusable = find_unusable(error.config, text or "", config_file or "", said)
+        raise ConfigError([*error.problems, *unusable]) from None
+    unusable = find_unusable(loaded.config, text or "", config_file or "")
+    if unusable:
+        raise ConfigError(unusable)
     return loaded
 
 
-def refuse_unusable(config: Config, text: str, filename: str) -> None:
-    """What only the compiled part can judge: mapping rules. Raises ConfigError with the line."""
+def find_unusable(
+    config: Config, text: str, filename: str, said: Collection[str] = ()
+) -> list[Problem]:
+    """What only the compiled part can judge: expressions and references of mapping rules.
+
+    Mistakes at the paths in `said` are known already.
+    """
     from agent import _native
     from agent.supervisor import child_config
     from agent.toml_lines import key_lines
 
-    found = _native.check_worker_config(child_config.trial(config))
-    if found is None:
-        return
-    rule, why = found
-    path = "" if rule is None else f"mapping[{rule}]"
-    line = key_lines(text).get(path)
-    raise ConfigError([Problem(path, why, f"{filename}:{line}" if line else filename)])
+    lines = key_lines(text)
+    problems = []
+    for rule, why in _native.check_worker_config(child_config.trial(config)):
+        path = "" if rule is None else f"mapping[{rule}]"
+        if any(f"`{name}`" in why and f"{path}.{name}" in said for name in ("match", "name")):
+            continue
+        line = lines.get(path)
+        problems.append(Problem(path, why, f"{filename}:{line}" if line else filename))
+    return problems
 
 
 def read_file(path: str) -> str:

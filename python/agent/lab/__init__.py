@@ -1,0 +1,1 @@
+"""The load laboratory: plans, executors, results. Nothing of it is loaded by `import agent`."""
