@@ -98,6 +98,10 @@ ci: check test loom callgrind  ## what CI runs
 bench: $(STAMPS)/extension $(STAMPS)/need-bench peers-bench  ## measure against rivals; writes benches/RESULTS.md
 	$(BIN)/python benches/run.py $(ARGS)
 
+.PHONY: million
+million: $(STAMPS)/extension  ## a million connections on this machine; writes benches/MILLION.md (10 minutes)
+	$(BIN)/python benches/million.py $(ARGS)
+
 .PHONY: callgrind
 callgrind: $(STAMPS)/extension peers-callgrind  ## instruction counts of the hot calls against their budgets
 	$(BIN)/python benches/callgrind.py $(ARGS)

@@ -1,4 +1,5 @@
-"""What is being measured: the build, the machine, the versions. Refuses a debug build."""
+"""What is being measured: the build, the machine, the versions; and the floors, compiled. Refuses a
+debug build."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 RIVALS = ("prometheus-client", "opentelemetry-sdk", "datadog")
 DEBIAN_RIVALS = ("collectd-core", "netdata-core", "victoria-metrics")
@@ -22,6 +24,17 @@ def require_release() -> None:
         raise DebugBuildError(
             f"agent._core is a {_core.BUILD_PROFILE} build; `make build` makes the release build"
         )
+
+
+def floor_tool(name: str) -> str:
+    """The compiled floor/NAME.c, built when it is missing or older than its source."""
+    source = Path(__file__).parent / "floor" / f"{name}.c"
+    build = Path(__file__).parent.parent / ".build"
+    binary = build / name
+    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
+        build.mkdir(exist_ok=True)
+        subprocess.run(["cc", "-O2", "-Wall", "-o", str(binary), str(source)], check=True)
+    return str(binary)
 
 
 def processor() -> str:

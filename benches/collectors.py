@@ -16,19 +16,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from build import floor_tool
 from procs import cpu_seconds, memory, udp_socket
-from targets import Target, installed, start, udp_tool
+from targets import Target, installed, start
 
 ROUNDS = 3
 SETTLE_S = 1.0
 # Packets a second: what every rival takes without loss on two cores.
 SINGLE_RATE, PACKED_RATE = 100_000, 10_000
 SINGLE_DATAGRAMS, PACKED_DATAGRAMS = 400_000, 60_000
+JOINED_RATE, JOINED_DATAGRAMS = 1_000_000, 6_000_000
 TCP_LINES = 2_000_000
 SINGLE_REQUESTS = 20_000
 PACKED_REQUESTS, PACKED_SAMPLES = 512, 1000
 # Kept alive, one request in flight on each.
 CONNECTIONS = 16
+WRK_CONNECTIONS, WRK_S = 64, 5
 
 
 @dataclass
@@ -61,12 +64,25 @@ def in_turns(names: list[str], work: Callable[[Target], float]) -> dict[str, flo
 
 
 def udp(lines: int, datagrams: int, rate: int, lost: dict[str, float]) -> Callable[..., float]:
+    """Datagrams of so many lines, sent one by one."""
+    return sent_by(lambda port: ["send", port, lines, datagrams, rate], lines, datagrams, lost)
+
+
+def joined(lost: dict[str, float]) -> Callable[..., float]:
+    """Datagrams of one line of 64 bytes, 60 of them handed to the kernel with one call."""
+    return sent_by(
+        lambda port: ["join", port, JOINED_DATAGRAMS, JOINED_RATE], 1, JOINED_DATAGRAMS, lost
+    )
+
+
+def sent_by(
+    order: Callable[[int], list[str | int]], lines: int, datagrams: int, lost: dict[str, float]
+) -> Callable[..., float]:
+    """The work that the UDP tool does with that order, in millions of lines that arrived."""
+
     def work(target: Target) -> float:
-        subprocess.run(
-            [udp_tool(), "send", str(target.statsd), str(lines), str(datagrams), str(rate)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        command = [floor_tool("udp"), *map(str, order(target.statsd))]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         while udp_socket(target.statsd)[0]:
             time.sleep(0.01)
         dropped = udp_socket(target.statsd)[1]
@@ -76,22 +92,38 @@ def udp(lines: int, datagrams: int, rate: int, lost: dict[str, float]) -> Callab
     return work
 
 
-def tcp(target: Target) -> float:
-    block = b"".join(
-        b"bench.series%02d:%d|%s\n" % (i % 90, 1 + i % 7, (b"c", b"g", b"ms")[i % 3])
-        for i in range(9_000)
-    )
-    with socket.create_connection(("127.0.0.1", target.statsd)) as stream:
-        for _ in range(TCP_LINES // 9_000):
-            stream.sendall(block)
-        if target.name == "agent":
-            stream.sendall(b"_ack|end\n")
-            assert stream.recv(100) == b"_ack|end\n"
-        else:
-            stream.shutdown(socket.SHUT_WR)
-            while stream.recv(4096):
-                pass
-    return TCP_LINES // 9_000 * 9_000 / 1e6
+def tcp(connections: int) -> Callable[[Target], float]:
+    """Lines in blocks over so many connections in turn."""
+
+    def work(target: Target) -> float:
+        block = b"".join(
+            b"bench.series%02d:%d|%s\n" % (i % 90, 1 + i % 7, (b"c", b"g", b"ms")[i % 3])
+            for i in range(9_000)
+        )
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", target.statsd)))
+                for _ in range(connections)
+            ]
+            blocks = TCP_LINES // 9_000 // connections * connections
+            for number in range(blocks):
+                streams[number % connections].sendall(block)
+            for stream in streams:
+                finish(target, stream)
+        return blocks * 9_000 / 1e6
+
+    return work
+
+
+def finish(target: Target, stream: socket.socket) -> None:
+    """Waits until everything that was sent is applied, or at least read."""
+    if target.name == "agent":
+        stream.sendall(b"_ack|end\n")
+        assert stream.recv(100) == b"_ack|end\n"
+        return
+    stream.shutdown(socket.SHUT_WR)
+    while stream.recv(4096):
+        pass
 
 
 def body(name: str, samples: int) -> tuple[str, bytes]:
@@ -141,6 +173,23 @@ def read_answer(stream: socket.socket) -> None:
                 rest += stream.recv(65536)
 
 
+def keep_alive() -> Row:
+    """Wall time by requests of a small `GET` over connections that stay open, as wrk makes them."""
+    values: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        for name in filter(installed, ("agent", "nginx")):
+            with start(name) as target:
+                command = ["wrk", "-t1", f"-c{WRK_CONNECTIONS}", f"-d{WRK_S}s"]
+                command += [f"http://127.0.0.1:{target.http}/livez"]
+                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            if "Non-2xx" in told or "Socket errors" in told:
+                raise RuntimeError(f"wrk was not served by {name}: {told}")
+            rate = float(told.split("Requests/sec:")[1].split()[0])
+            values[name] = min(values.get(name, float("inf")), 1e6 / rate)
+    what = f"HTTP `GET /livez`, {WRK_CONNECTIONS} connections, per request"
+    return Row(what, "us", values, note="wrk on the same two cores; all the time that passed")
+
+
 def idle() -> Row:
     """Resident memory of a collector that nobody has sent anything to."""
     values = {}
@@ -160,24 +209,38 @@ def rows() -> list[Row]:
     udp_names = ["agent", "recvmmsg", "recvmmsg, nap 1 ms", "netdata", "collectd"]
     lost_packed: dict[str, float] = {}
     lost_single: dict[str, float] = {}
+    lost_joined: dict[str, float] = {}
     packed = in_turns(udp_names, udp(30, PACKED_DATAGRAMS, PACKED_RATE, lost_packed))
     single = in_turns(udp_names, udp(1, SINGLE_DATAGRAMS, SINGLE_RATE, lost_single))
+    together = in_turns(["agent", "netdata"], joined(lost_joined))
+    stream = in_turns(["agent", "netdata"], tcp(1))
+    streams = in_turns(["agent", "netdata"], tcp(CONNECTIONS))
     one = in_turns(["agent", "vmagent"], http(SINGLE_REQUESTS, 1))
     many = in_turns(["agent", "vmagent"], http(PACKED_REQUESTS, PACKED_SAMPLES))
+    seconds = "CPU s"
     return [
         Row(
             "UDP, 30 lines a datagram, per million lines",
-            "CPU s",
+            seconds,
             packed,
             0.25,
             losses(lost_packed),
         ),
         Row(
-            "UDP, one line a datagram, per million lines", "CPU s", single, 1.0, losses(lost_single)
+            "UDP, one line a datagram, per million lines", seconds, single, 1.0, losses(lost_single)
         ),
-        Row("TCP, per million lines", "CPU s", in_turns(["agent", "netdata"], tcp), 0.25),
+        Row(
+            "UDP, 60 datagrams a call, per million datagrams",
+            seconds,
+            together,
+            1.0,
+            losses(lost_joined),
+        ),
+        Row("TCP, per million lines", seconds, stream, 0.25),
+        Row(f"TCP, {CONNECTIONS} connections, per million lines", seconds, streams, 0.333),
         Row("HTTP push, one sample a request, per request", "CPU us", one, 20),
-        Row("HTTP push, 1000 samples a request, per million samples", "CPU s", many, 0.7),
+        Row("HTTP push, 1000 samples a request, per million samples", seconds, many, 0.7),
+        keep_alive(),
         idle(),
     ]
 

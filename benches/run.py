@@ -61,7 +61,8 @@ DEFINITIONS = """\
   what each process that uses the series holds beside it (the Python child objects).
 - Collectors: user and system time of the whole process tree until one second after the last line.
   30 counters, 30 gauges and 30 timers without tags, paced at 100,000 single and 10,000 packed
-  datagrams a second. `recvmmsg` only reads and counts lines: the floor, as it is woken and with a
+  datagrams a second; 60 a call: UDP_SEGMENT, 1,000,000 datagrams of one 64-byte counter a second.
+  `recvmmsg` only reads and counts lines: the floor, as it is woken and with a
   nap of 1 ms. vmagent speaks no StatsD: Influx lines over HTTP. 16 connections,
   kept alive, with one request in flight on each.
 - Resident: Pss of the tree, 1 s after the start, so that pages shared by the workers count once.

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from build import floor_tool
+
 START_DEADLINE_S = 30.0
 
 NETDATA_CONFIG = """
@@ -78,6 +80,27 @@ LoadPlugin statsd
   TimerPercentile 95.0
   TimerPercentile 99.0
 </Plugin>
+"""
+
+NGINX_CONFIG = """
+worker_processes {cores};
+pid {folder}/pid;
+error_log {folder}/log;
+daemon off;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder};
+    proxy_temp_path {folder};
+    fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder};
+    scgi_temp_path {folder};
+    server {{
+        listen 127.0.0.1:{http} reuseport;
+        location /livez {{ default_type text/plain; return 200 "ok\\n"; }}
+    }}
+}}
 """
 
 
@@ -140,12 +163,12 @@ def running(command: list[str], folder: str, listening, **options) -> Iterator[i
 
 
 @contextlib.contextmanager
-def agent(folder: str) -> Iterator[Target]:
+def agent(folder: str, *arguments: str) -> Iterator[Target]:
     statsd, http_port = free_port(), free_port()
     ready, ready_end = os.pipe()
     command = [sys.executable, "-m", "agent", "serve", f"--statsd=127.0.0.1:{statsd}"]
     command += [f"--http=127.0.0.1:{http_port}", f"--dir={folder}/segments"]
-    command += [f"--ready-fd={ready_end}"]
+    command += [f"--ready-fd={ready_end}", *arguments]
 
     def listening() -> bool:
         return bool(select.select([ready], [], [], 0)[0])
@@ -210,10 +233,20 @@ def vmagent(folder: str) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
+def nginx(folder: str) -> Iterator[Target]:
+    port = free_port()
+    config = Path(folder, "nginx.conf")
+    config.write_text(NGINX_CONFIG.format(folder=folder, http=port, cores=os.cpu_count()))
+    command = ["nginx", "-c", str(config), "-e", f"{folder}/log"]
+    with running(command, folder, lambda: tcp_listens(port)) as pid:
+        yield Target("nginx", pid, http=port)
+
+
+@contextlib.contextmanager
 def floor(folder: str, name: str = "recvmmsg", nap_us: int = 0) -> Iterator[Target]:
     """The bare `recvmmsg` loop of floor/udp.c."""
     statsd = free_port()
-    command = [udp_tool(), "recv", str(statsd), str(nap_us)]
+    command = [floor_tool("udp"), "recv", str(statsd), str(nap_us)]
     with running(command, folder, lambda: udp_listens(statsd)) as pid:
         yield Target(name, pid, statsd)
 
@@ -225,6 +258,7 @@ TARGETS = {
     "netdata": netdata,
     "collectd": collectd,
     "vmagent": vmagent,
+    "nginx": nginx,
 }
 
 
@@ -239,14 +273,3 @@ def start(name: str) -> Iterator[Target]:
         TARGETS[name](folder) as target,
     ):
         yield target
-
-
-def udp_tool() -> str:
-    """The compiled floor/udp.c, built when it is missing or older than its source."""
-    source = Path(__file__).parent / "floor" / "udp.c"
-    build = Path(__file__).parent.parent / ".build"
-    binary = build / "udp"
-    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        build.mkdir(exist_ok=True)
-        subprocess.run(["cc", "-O2", "-Wall", "-o", str(binary), str(source)], check=True)
-    return str(binary)

@@ -7,7 +7,10 @@ set -euo pipefail
 # program:package
 case "${1:-}" in
 test) wanted="prometheus:prometheus promtool:prometheus curl:curl" ;;
-bench) wanted="collectd:collectd-core netdata:netdata-core vmagent:victoria-metrics curl:curl" ;;
+bench)
+    wanted="collectd:collectd-core netdata:netdata-core vmagent:victoria-metrics curl:curl"
+    wanted="$wanted nginx:nginx-light wrk:wrk"
+    ;;
 callgrind) wanted="valgrind:valgrind" ;;
 *) echo "usage: $0 test|bench|callgrind" >&2 && exit 64 ;;
 esac
@@ -40,4 +43,4 @@ apt-get update -q
 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing
 # Nor at the next boot; these are programs for tests to run, each on its own ports and folder.
 # shellcheck disable=SC2086
-! command -v systemctl >/dev/null || systemctl --quiet disable $missing vmagent netdata 2>/dev/null || true
+! command -v systemctl >/dev/null || systemctl --quiet disable $missing vmagent netdata nginx 2>/dev/null || true

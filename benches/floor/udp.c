@@ -2,6 +2,8 @@
  *
  *   udp recv PORT NAP_US                 counts datagrams and newlines with recvmmsg until SIGTERM, prints both
  *   udp send PORT LINES DATAGRAMS RATE   DATAGRAMS packets of LINES lines each, RATE packets a second, prints the lines
+ *   udp join PORT DATAGRAMS RATE         DATAGRAMS packets of one line of 64 bytes, 60 of them handed over with one call
+ *                                        (UDP_SEGMENT), RATE packets a second, prints the lines
  *
  * The receiver does the least that a collector must do: read in batches of 64, touch every byte once (memchr for the
  * line ends). With NAP_US 0 it is woken for every few datagrams; else it sleeps that long after a batch that was not
@@ -11,6 +13,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +23,7 @@
 #include <unistd.h>
 
 enum { RECEIVE_BATCH = 64, SEND_BATCH = 32, DATAGRAM_BYTES_MAX = 8192, SERIES = 90 };
+enum { JOINED = 60, JOINED_BYTES = 64 };
 
 static volatile sig_atomic_t stopped;
 
@@ -109,6 +113,37 @@ static double seconds(void)
     return now.tv_sec + now.tv_nsec * 1e-9;
 }
 
+/* Sleeps until it is time for the next packets. */
+static void pace(double started, unsigned long sent, double rate)
+{
+    double ahead = started + sent / rate - seconds();
+    if (ahead > 0) {
+        struct timespec pause = {(time_t)ahead, (long)((ahead - (time_t)ahead) * 1e9)};
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void transmit_joined(int port, unsigned long datagrams, double rate)
+{
+    static char buffer[JOINED * JOINED_BYTES + 1];
+    int descriptor = udp_socket(port, 0), bytes = JOINED_BYTES;
+    unsigned long sent = 0;
+    double started;
+
+    if (setsockopt(descriptor, SOL_UDP, UDP_SEGMENT, &bytes, sizeof bytes))
+        fail("UDP_SEGMENT");
+    for (int i = 0; i < JOINED; i++)
+        sprintf(buffer + i * JOINED_BYTES, "bench.sixty_datagrams_joined_by_the_kernel_into_one.%07d:%d|c\n",
+                i, 1 + i % 7);
+    started = seconds();
+    for (; sent < datagrams; sent += JOINED) {
+        pace(started, sent, rate);
+        if (send(descriptor, buffer, JOINED * JOINED_BYTES, 0) < 0)
+            fail("send");
+    }
+    printf("%lu\n", sent);
+}
+
 static void transmit(int port, int lines, unsigned long datagrams, double rate)
 {
     static char buffers[SERIES][DATAGRAM_BYTES_MAX];
@@ -125,11 +160,7 @@ static void transmit(int port, int lines, unsigned long datagrams, double rate)
     started = seconds();
     while (sent < datagrams) {
         unsigned long batch = datagrams - sent < SEND_BATCH ? datagrams - sent : SEND_BATCH;
-        double ahead = started + sent / rate - seconds();
-        if (ahead > 0) {
-            struct timespec pause = {(time_t)ahead, (long)((ahead - (time_t)ahead) * 1e9)};
-            nanosleep(&pause, NULL);
-        }
+        pace(started, sent, rate);
         for (unsigned long i = 0; i < batch; i++) {
             unsigned long chosen = (sent + i) % SERIES;
             vectors[i] = (struct iovec){buffers[chosen], lengths[chosen]};
@@ -156,8 +187,10 @@ int main(int count, char **arguments)
         if (lines < 1 || lines > DATAGRAM_BYTES_MAX / 32)
             return 64;
         transmit(atoi(arguments[2]), lines, strtoul(arguments[4], NULL, 10), atof(arguments[5]));
+    } else if (count == 5 && strcmp(arguments[1], "join") == 0) {
+        transmit_joined(atoi(arguments[2]), strtoul(arguments[3], NULL, 10), atof(arguments[4]));
     } else {
-        fprintf(stderr, "usage: udp recv PORT NAP_US | udp send PORT LINES DATAGRAMS RATE\n");
+        fprintf(stderr, "usage: udp recv PORT NAP_US | udp send PORT LINES DATAGRAMS RATE | udp join PORT DATAGRAMS RATE\n");
         return 64;
     }
     return 0;

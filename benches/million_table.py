@@ -1,0 +1,215 @@
+"""What `make million` found, as a document; and which promises it broke. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from build import facts
+
+PROBE_S_MAX = 0.1
+BACK_S_MAX = 2.0
+# During these, connections of the witness die with their worker.
+DISRUPTIVE = ("one worker killed", "rolling restart")
+
+
+@dataclass
+class Report:
+    """Everything that was measured."""
+
+    connections: int
+    floor: dict[str, Any]
+    beside: dict[str, Any]
+    load: dict[str, Any]
+    figures: dict[str, Any]
+    storms: list[Any]
+
+
+@dataclass
+class Row:
+    """A figure and its target."""
+
+    what: str
+    target: str
+    found: str
+    is_met: bool
+    floor: str = ""
+
+
+def ratio(report: Report, phase: str) -> float:
+    """The collector's rate by the bare pair's, with the same client."""
+    return report.beside[phase]["per_second"] / max(1, report.floor[phase]["per_second"])
+
+
+def rates(report: Report, phase: str) -> tuple[str, str]:
+    return f"{report.beside[phase]['per_second']:,}/s", f"{report.floor[phase]['per_second']:,}/s"
+
+
+def rows(report: Report) -> list[Row]:
+    totals, cost = report.load["totals"], report.load["cost"]
+    scale = report.connections / 1_000_000
+    opened, opened_floor = rates(report, "open")
+    sent, sent_floor = rates(report, "message")
+    cpu, cpu_floor = (told["message"]["server_us_each"] for told in (report.beside, report.floor))
+    each = cost["server_user_bytes_per_connection"]
+    whole = report.figures["memory_held"]["Pss"]
+    idle = report.figures["idle_cpu"]
+    failed = sum(totals["failed"].values())
+    table = [
+        Row(
+            f"connections held, one message a minute on each ({report.connections:,} asked)",
+            "all, no error",
+            f"{totals['open_held']:,}, {failed:,} errors",
+            totals["open_held"] == report.connections and not failed,
+        ),
+        Row(
+            "open rate, by that of the bare pair",
+            "0.8",
+            f"{ratio(report, 'open'):.2f} ({opened})",
+            ratio(report, "open") >= 0.8,
+            opened_floor,
+        ),
+        Row(
+            "message rate over all connections, by that of the bare pair",
+            "0.8",
+            f"{ratio(report, 'message'):.2f} ({sent})",
+            ratio(report, "message") >= 0.8,
+            sent_floor,
+        ),
+        Row("our memory for one idle connection", "64 B", f"{each:.0f} B", each < 64.5),
+        Row(
+            "the whole server, kernel excluded (PSS)",
+            f"{250 * scale:,.0f} MB" if scale >= 0.5 else "",
+            f"{whole / 1e6:,.0f} MB",
+            scale < 0.5 or whole <= 250e6 * scale,
+        ),
+        Row(
+            "server CPU for a message, parsed, added up and acknowledged",
+            "5 us",
+            f"{cpu:.1f} us",
+            cpu <= 5,
+            f"{cpu_floor:.1f} us",
+        ),
+        Row("all connections idle", "1 % of a core", f"{idle:.2%}", idle < 0.01),
+    ]
+    for storm in report.storms:
+        table.append(storm_row(storm))
+        if storm.name == "one worker killed":
+            back = storm.back_s
+            table.append(
+                Row(
+                    f"{storm.lost:,} clients of the killed worker connected again",
+                    f"{BACK_S_MAX:g} s",
+                    f"{back:.1f} s",
+                    back <= BACK_S_MAX,
+                )
+            )
+    return table
+
+
+def storm_row(storm: Any) -> Row:
+    """Whether the others noticed."""
+    worst = {path: max(times, default=0.0) for path, times in storm.probes.items()}
+    is_quick = not storm.unanswered and max(worst.values(), default=0.0) < PROBE_S_MAX
+    lost = sum(storm.witness["lost"].values())
+    found = ", ".join(f"{path} {seconds * 1000:.0f} ms" for path, seconds in worst.items())
+    others = f"{lost} of 200 others lost" if lost else "no other lost"
+    return Row(
+        f"storm: {storm.name} ({storm.seconds:.1f} s)",
+        f"probes {PROBE_S_MAX * 1000:.0f} ms, no other lost",
+        f"{found} at worst; {others}, {storm.witness['messages_uncertain']} unanswered",
+        is_quick and (not lost or storm.name in DISRUPTIVE),
+    )
+
+
+def targets(report: Report) -> list[dict[str, Any]]:
+    """The table as the page of the run has it."""
+    return [
+        {"name": row.what, "wanted": row.target, "got": row.found, "met": row.is_met}
+        for row in rows(report)
+    ]
+
+
+def broken(report: Report) -> list[str]:
+    """Promises about data; figures are not among them."""
+    sentences = list(report.load["verdict"]["reasons"])
+    ledger = report.figures["ledger"]
+    if ledger["received"] != ledger["applied"] + ledger["rejected"]:
+        sentences.append(f"the ledger does not add up: {ledger}")
+    for storm in report.storms:
+        told = storm.witness
+        missing = told["messages_sent"] - told["messages_acked"] - told["messages_uncertain"]
+        if missing:
+            sentences.append(f"{missing} messages of others were lost in the storm {storm.name}")
+        if storm.name not in DISRUPTIVE and sum(told["lost"].values()):
+            sentences.append(f"others lost connections in the storm {storm.name}: {told['lost']}")
+    return sentences
+
+
+def document(report: Report) -> str:
+    """The page."""
+    totals, ledger = report.load["totals"], report.figures["ledger"]
+    lines = [
+        f"# {report.connections:,} connections",
+        "",
+        "Written by `make million`. Both ends are on this machine, in a network namespace of",
+        "their own. Bold: the target was missed.",
+        "",
+        *(f"- {name}: {value}" for name, value in facts() if name != "rivals"),
+        f"- workers: {report.figures['workers']}",
+        f"- processes of the load: {report.load['plan']['executors']}",
+        f"- started: {report.load['started']}",
+        "",
+        "| what | at least / at most | found | the bare pair |",
+        "|---|---|---|---|",
+    ]
+    for row in rows(report):
+        found = row.found if row.is_met else f"**{row.found}**"
+        lines.append(f"| {row.what} | {row.target} | {found} | {row.floor} |")
+    message = report.load["latency"]["message"]
+    lines += [
+        "",
+        "## To the message",
+        "",
+        (
+            f"{totals['messages_sent']:,} messages were sent, {totals['messages_acked']:,}"
+            f" acknowledged, {totals['messages_uncertain']:,} were on connections that died;"
+            f" the collector counted {totals['counted_by_collector']:,}."
+        ),
+        (
+            f"Its ledger: {ledger['received']:,} received = {ledger['applied']:,} applied"
+            f" + {ledger['rejected']:,} rejected."
+        ),
+        f"Connections: {totals['opened']:,} opened, {totals['reconnected']:,} of them again.",
+        (
+            f"Answers, from the intended time of the message: p50 {message['p50'] * 1000:.2f} ms,"
+            f" p99 {message['p99'] * 1000:.2f} ms, max {message['max'] * 1000:.0f} ms."
+        ),
+        (
+            f"Kernel memory of a connection, both ends: "
+            f"{report.load['cost']['kernel_bytes_per_connection']:,.0f} B."
+        ),
+        "",
+        METHOD,
+    ]
+    return "\n".join(lines)
+
+
+METHOD = """\
+## Method
+
+- *The bare pair* is `benches/floor/epoll_pair.c`: processes with a listener and a level-triggered
+  epoll each, that read into one buffer and answer `_ack|TOKEN` lines without looking at the rest.
+  Its client opens flat out, holds, then sends one 64-byte counter and an `_ack` line on each
+  connection in turn, with 256 unanswered a process. The same client drives the collector, so the
+  ratios are of the servers. CPU is that of the processes, loopback's soft interrupts included.
+- *The load* is `python -m agent load connections` as a library: opened at 40,000/s, idle, then one
+  message a minute on each connection, times spread evenly, every message acknowledged.
+- *Idle* is user and system time of all processes of the collector while nothing is sent.
+- *Memory of a connection* is the growth of private memory of all processes by the connections held;
+  the whole server is the sum of PSS.
+- *Storms*: `all vanish` resets every connection at once, `all return` opens them at once, flat out.
+  A probe asks for /livez and /metrics over a new connection every 0.1 s; 200 other connections send
+  a message each second. When a worker dies its own connections die with it, theirs among them.
+- Workers and processes of the load are as many as the limit of open files asks for.
+"""

@@ -1,0 +1,61 @@
+"""Asks a collector for /livez and /metrics, over a new connection each time, until it is stopped.
+
+    python benches/probe.py URL FILE
+
+One line of JSON an answer: when it was asked (CLOCK_MONOTONIC), what, how long it took, the status;
+status 0 is no answer. A process of its own, so that nothing that is measured waits for it or holds
+it up; its own lateness is not in the times.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import sys
+import time
+from typing import TextIO
+from urllib.parse import urlsplit
+
+PATHS = ("/livez", "/metrics")
+INTERVAL_S = 0.1
+TIMEOUT_S = 30.0
+
+
+def ask(host: str, path: str) -> tuple[float, int]:
+    """Seconds and status."""
+    began = time.monotonic()
+    connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        status = answer.status
+    except (OSError, http.client.HTTPException):
+        status = 0
+    finally:
+        connection.close()
+    return time.monotonic() - began, status
+
+
+def main(url: str, out: TextIO) -> None:
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    host = urlsplit(url).netloc
+    while not stopped:
+        for path in PATHS:
+            at = time.monotonic()
+            seconds, status = ask(host, path)
+            out.write(json.dumps({"t": at, "path": path, "s": seconds, "status": status}) + "\n")
+        out.flush()
+        time.sleep(INTERVAL_S)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[2], "w") as file:
+        main(sys.argv[1], file)
