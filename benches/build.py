@@ -63,13 +63,16 @@ def facts() -> list[tuple[str, str]]:
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
-    versions = [f"{name} {metadata.version(name)}" for name in RIVALS]
-    versions += [f"{name} {debian_version(name)}" for name in DEBIAN_RIVALS]
     return [
         ("machine", f"{processor()}, {memory_gib():.0f} GiB"),
         ("kernel", f"{platform.system()} {platform.release()}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("Rust", rust.stdout.strip() or "unknown"),
         ("Agent", f"{metadata.version('agent-metrics')}, {revision.stdout.strip() or 'no git'}"),
-        ("rivals", ", ".join(versions)),
     ]
+
+
+def rivals() -> str:
+    """Name and version of everything that is measured beside us."""
+    versions = [f"{name} {metadata.version(name)}" for name in RIVALS]
+    return ", ".join(versions + [f"{name} {debian_version(name)}" for name in DEBIAN_RIVALS])

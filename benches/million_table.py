@@ -155,7 +155,7 @@ def document(report: Report) -> str:
         "Written by `make million`. Both ends are on this machine, in a network namespace of",
         "their own. Bold: the target was missed.",
         "",
-        *(f"- {name}: {value}" for name, value in facts() if name != "rivals"),
+        *(f"- {name}: {value}" for name, value in facts()),
         f"- workers: {report.figures['workers']}",
         f"- processes of the load: {report.load['plan']['executors']}",
         f"- started: {report.load['started']}",

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from build import facts, require_release
+from build import facts, require_release, rivals
 from collectors import Row
 from collectors import rows as collector_rows
 from scenarios import measure
@@ -190,6 +190,7 @@ def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
     report = ["# Results", "", "Written by `make bench`. Bold: over the limit.", ""]
     report += [f"- {name}: {value}" for name, value in facts()]
+    report += [f"- rivals: {rivals()}"]
     report += [f"- date: {time.strftime('%Y-%m-%d')}", "", "## Definitions", "", DEFINITIONS]
     everything: list[Row] = []
     for part in wanted:
