@@ -1,6 +1,7 @@
 """`make million`: a million connections to the collector, both ends here, beside a bare epoll pair.
 
     doctor -> bare pair -> the pair's client against the collector -> our own load, with storms
+              twice: with answers and without
 
 The pair (floor/epoll_pair.c) is the physical limit: both its ends do only the system calls. Its
 client is used twice, so that rates differ only by the server. The load then holds the connections,
@@ -131,17 +132,23 @@ def collector(connections: int) -> Iterator[Target]:
 # --- beside the bare pair -------------------------------------------------------------------------
 
 
-def flat_out(connections: int, pace: Pace, *more: str) -> dict[str, Any]:
-    return pair.measure(connections, *more, ack=True, hold_s=2, message_s=pace.message)
+@dataclass(frozen=True)
+class Beside:
+    """The pair's client with two servers, flat out: the objects that the pair prints."""
+
+    floor: dict[str, Any]
+    ours: dict[str, Any]
 
 
-def pair_against_collector(connections: int, pace: Pace) -> dict[str, Any]:
+def flat_out(connections: int, pace: Pace, *, ack: bool) -> Beside:
+    times = {"ack": ack, "hold_s": 2, "message_s": pace.message}
+    say("the bare pair" + ("" if ack else ", no answers"))
+    floor = pair.measure(connections, **times)
+    say("the pair's client against the collector")
     with collector(connections) as target:
         watched = ",".join(str(pid) for pid in tree(target.pid))
         client = ("--only=client", f"--port={target.statsd}", f"--watch={watched}")
-        told = flat_out(connections, pace, *client)
-        told["memory_pss"] = memory(target.pid)["Pss"]
-    return told
+        return Beside(floor, pair.measure(connections, *client, **times))
 
 
 # --- our own load ---------------------------------------------------------------------------------
@@ -190,7 +197,6 @@ class Stage:
         self.storms: list[Storm] = []
         self.figures: dict[str, Any] = {}
         self.last: Snapshot | None = None
-        self.probes = Probes(target, folder)
         page = Collector(f"http://127.0.0.1:{target.http}")
         self.controller = Controller(
             self.plan, watch=self._watch, collector=page, collector_pid=target.pid
@@ -207,38 +213,45 @@ class Stage:
 
     def run(self) -> dict[str, Any]:
         controller = self.controller
-        with contextlib.closing(self.probes), controller:
+        with controller:
             say("opening")
             controller.open()
             # What is still being cleaned up from opening is not idleness.
             controller.hold(self.pace.settle, name="settle")
             self._idle()
-            say(f"one message on each, in {self.pace.hold} s")
-            controller.hold(self.pace.hold, message_interval_s=self.pace.hold)
-            self._storm("SIGHUP", self._reload)
-            self._storm("one worker killed", self._kill)
-            self._storm("rolling restart", self._roll)
-            controller.message(0)
-            controller.finish()
-            self._storm("all vanish", lambda: controller.close(with_reset=True, name="vanish"))
-            self._storm("all return", lambda: controller.open(rate=0, name="return"))
-            self.figures["memory"] = memory(self.target.pid)
-            controller.hold(self.pace.after, message_interval_s=30, name="after")
-            controller.finish()
-            controller.close()
+            # Not before: an answer costs a worker memory that is not a connection's.
+            self.probes = Probes(self.target, self.folder)
+            with contextlib.closing(self.probes):
+                self._storms()
         self.figures["workers"] = len(self._children()) - 1
         self.figures["ledger"] = ledger(get(self.target, "/metrics").decode())
         return controller.result()
 
+    def _storms(self) -> None:
+        controller = self.controller
+        say(f"one message on each, in {self.pace.hold} s")
+        controller.hold(self.pace.hold, message_interval_s=self.pace.hold)
+        # Later ones are of storms.
+        account = controller.account
+        self.figures["errors"] = account.failures.total() + lost(account.counts)
+        self._storm("SIGHUP", self._reload)
+        self._storm("one worker killed", self._kill)
+        self._storm("rolling restart", self._roll)
+        controller.message(0)
+        controller.finish()
+        self._storm("all vanish", lambda: controller.close(with_reset=True, name="vanish"))
+        self._storm("all return", lambda: controller.open(rate=0, name="return"))
+        self.figures["memory"] = memory(self.target.pid)
+        controller.hold(self.pace.after, message_interval_s=30, name="after")
+        controller.finish()
+        controller.close()
+
     def _idle(self) -> None:
         say(f"idle for {self.pace.idle} s")
-        # A probe is no idleness.
-        self.probes.process.send_signal(signal.SIGSTOP)
         before, began = cpu_seconds(self.target.pid), time.monotonic()
         self.controller.hold(self.pace.idle, name="idle")
         spent = cpu_seconds(self.target.pid) - before
         self.figures["idle_cpu"] = spent / (time.monotonic() - began)
-        self.probes.process.send_signal(signal.SIGCONT)
         self.figures["memory_held"] = memory(self.target.pid)
 
     def _storm(self, name: str, work: Callable[[], object]) -> None:
@@ -312,14 +325,14 @@ def run(connections: int, pace: Pace, out: Path) -> int:
     asked = ("doctor", f"--connections={connections}", "--both-ends")
     if subprocess.run(cli(*asked), check=False).returncode:
         return EXIT_CANNOT
-    say("the bare pair")
-    floor = flat_out(connections, pace)
-    say("the pair's client against the collector")
-    beside = pair_against_collector(connections, pace)
+    answered = flat_out(connections, pace, ack=True)
+    silent = flat_out(connections, pace, ack=False)
     with collector(connections) as target, tempfile.TemporaryDirectory() as folder:
         stage = Stage(target, connections, pace, folder)
         result = stage.run()
-    report = million_table.Report(connections, floor, beside, result, stage.figures, stage.storms)
+    report = million_table.Report(
+        connections, answered, silent, result, stage.figures, stage.storms
+    )
     result["targets"] = million_table.targets(report)
     write(report, result, out)
     broken = million_table.broken(report)

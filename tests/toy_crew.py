@@ -75,9 +75,10 @@ class Toy:
         return now_s + 0.05
 
     def fork(self, births: list[Birth]) -> list[int]:
-        return [self.fork_one(*birth) for birth in births]
+        return [self.fork_one(birth) for birth in births]
 
-    def fork_one(self, name: str, control_fd: int, close: list[int]) -> int:
+    def fork_one(self, birth: Birth) -> int:
+        name, control_fd = birth.name, birth.control_fd
         if pid := os.fork():
             return pid
         code = 70
@@ -85,7 +86,7 @@ class Toy:
             signal.set_wakeup_fd(-1)
             for number, handler in DISPOSITIONS.items():
                 signal.signal(number, handler)
-            for descriptor in close:
+            for descriptor in birth.close:
                 os.close(descriptor)
             code = self.run(name, control_fd)
         finally:

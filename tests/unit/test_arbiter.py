@@ -260,12 +260,13 @@ def test_unusable_settings_end_the_start_with_78(settings: Path) -> None:
 
 
 def test_a_worker_holds_no_descriptor_of_its_siblings(start) -> None:
-    """Its own pipe, its listener, the standard three and its selector: nothing else is a socket."""
+    """Its pipe, its end of the handover, the listeners: nothing else is a socket."""
     toy = start(workers=3)
     first = toy.pids().pop()
     toy_fds = Path(f"/proc/{toy.process.pid}/fd")
-    # Sockets of the supervisor: 3 listeners, 4 pipes (one a child), 2 ends of the wake-up.
-    assert sum(os.readlink(fd).startswith("socket:") for fd in toy_fds.iterdir()) == 9
+    # Sockets of the supervisor: 3 listeners, 4 pipes and 4 legacies (one a child), 2 ends of the
+    # wake-up.
+    assert sum(os.readlink(fd).startswith("socket:") for fd in toy_fds.iterdir()) == 13
 
     def sockets() -> set[str]:
         names = set()
@@ -276,4 +277,4 @@ def test_a_worker_holds_no_descriptor_of_its_siblings(start) -> None:
 
     # The toy does not close the listeners of others; whoever forks closes pipes and wake-up. A
     # connection that was answered may still be open for a moment.
-    eventually(sockets, lambda seen: len(seen) == 3 + 1, "its listeners and its pipe")
+    eventually(sockets, lambda seen: len(seen) == 3 + 2, "its listeners, pipe and handover")

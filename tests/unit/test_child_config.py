@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from agent.config_source import load
-from agent.supervisor.child_config import Site, aggregator_config, worker_config
+from agent.supervisor.child_config import Site, Sockets, aggregator_config, worker_config
 from agent.supervisor.listeners import Listener
 
 SITE = Site("/d/agent.v1.seg", "/d", workers=4, files_max=1128, schema_json="{}", version="1")
@@ -14,8 +14,9 @@ SITE = Site("/d/agent.v1.seg", "/d", workers=4, files_max=1128, schema_json="{}"
 def test_a_worker_gets_its_sockets_and_its_share_of_the_connections() -> None:
     config = load("[limits]\nconnections_max = 1000\nlabels_max = 3").config
     listener = Listener(5, "http", "127.0.0.1:1")
-    told = json.loads(worker_config(config, SITE, 2, 9, [listener]))
+    told = json.loads(worker_config(config, SITE, 2, Sockets(9, 10, 11, [listener])))
     assert (told["worker"], told["workers"], told["control_fd"]) == (2, 4, 9)
+    assert (told["handover_out_fd"], told["handover_in_fd"]) == (10, 11)
     assert told["listeners"] == [{"fd": 5, "source": "http", "address": "127.0.0.1:1"}]
     assert told["limits"]["connections_max"] == 250 + 60
     assert told["limits"]["labels_max"] == 3
@@ -25,7 +26,7 @@ def test_a_worker_gets_its_sockets_and_its_share_of_the_connections() -> None:
 
 def test_rules_carry_only_what_was_set() -> None:
     text = "[[mapping]]\nmatch = 'a.*'\nname = 'a_$1'\n[[mapping]]\nmatch = 'b'\naction = 'drop'"
-    told = json.loads(worker_config(load(text).config, SITE, 0, 9, []))
+    told = json.loads(worker_config(load(text).config, SITE, 0, Sockets(9)))
     assert told["mapping"] == [
         {"match": "a.*", "match_type": "glob", "action": "map", "name": "a_$1"},
         {"match": "b", "match_type": "glob", "action": "drop"},

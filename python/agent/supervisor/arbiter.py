@@ -11,6 +11,9 @@ Control pipe: one socket pair per child, lines of text. To the child: `drain`, `
 `stop`, `state {json}`, `reload {json}`. From the child: `ready`, `reloaded`, `refused WHY`,
 `drained`, `log {json}`. A child that sees the end of the pipe knows that the supervisor is dead.
 
+Handover: a second pair is made with each child. The child has one end, to send what it holds when
+it retires; the other is kept here for whoever is born in its place, and never read.
+
 Limits: a line from a child has at most 64 KiB, what waits for a child at most 32 MiB; a child
 beyond that is killed and replaced. Output is never waited for.
 
@@ -51,11 +54,17 @@ SIGNALS = (
 )
 
 
+Pair = tuple[socket.socket, socket.socket]
+
+
 class Birth(NamedTuple):
-    """A child to fork: its end of the control pipe, and what it shall close first."""
+    """A child to fork: its end of the control pipe, what it shall close first, and where
+    connections go to a successor and come from a predecessor (-1: there was none)."""
 
     name: str
     control_fd: int
+    handover_out_fd: int
+    handover_in_fd: int
     close: list[int]
 
 
@@ -150,6 +159,8 @@ class Arbiter:
         self.selector = selectors.EpollSelector()
         self.channels: dict[str, Channel] = {}
         self.pids: dict[int, str] = {}
+        # By place: where the next child of that place hears from the present one.
+        self.legacies: dict[str, socket.socket] = {}
         self.exit_code: int | None = None
         self.reported = b""
         self.crew_due_s = 0.0
@@ -301,27 +312,42 @@ class Arbiter:
     # -- children ------------------------------------------------------------------------------
 
     def _spawn(self, names: list[str]) -> list[m.Event]:
+        if not names:
+            return []
         pairs = [socket.socketpair() for _ in names]
-        shared = [end.fileno() for pair in pairs for end in pair]
-        shared += [end.fileno() for end in self._wakeup_ends]
-        shared += [channel.sock.fileno() for channel in self.channels.values()]
-        shared.append(self.selector.fileno())
+        # Each message whole, with the descriptors that belong to it.
+        handovers = [socket.socketpair(type=socket.SOCK_SEQPACKET) for _ in names]
+        shared = [end for pair in (*pairs, *handovers) for end in pair]
+        shared += self._wakeup_ends
+        shared += self.legacies.values()
+        shared += [channel.sock for channel in self.channels.values()]
+        numbers = [sock.fileno() for sock in shared] + [self.selector.fileno()]
         births = []
-        for name, (_, theirs) in zip(names, pairs, strict=True):
-            close = [number for number in shared if number != theirs.fileno()]
-            births.append(Birth(name, theirs.fileno(), close))
-        pids = self.crew.fork(births) if births else []
+        for name, (_, theirs), (out, _) in zip(names, pairs, handovers, strict=True):
+            legacy = self.legacies.get(name)
+            own = (theirs.fileno(), out.fileno(), legacy.fileno() if legacy else -1)
+            births.append(Birth(name, *own, [number for number in numbers if number not in own]))
+        pids = self.crew.fork(births)
         events: list[m.Event] = []
-        for name, (ours, theirs), pid in zip(names, pairs, pids, strict=True):
-            theirs.close()
-            if pid < 0:
-                ours.close()
-                self.log.error("cannot fork", child=name, why=os.strerror(-pid))
-                events.append(m.SpawnFailed(name))
-            else:
-                self._adopt(name, pid, ours)
-                events.append(m.Spawned(name, pid))
+        for name, pair, handover, pid in zip(names, pairs, handovers, pids, strict=True):
+            events.append(self._forked(name, pid, pair, handover))
         return events
+
+    def _forked(self, name: str, pid: int, pair: Pair, handover: Pair) -> m.Event:
+        """Keeps our ends of what a child was given, or nothing when the fork has failed."""
+        (ours, theirs), (out, legacy) = pair, handover
+        theirs.close()
+        out.close()
+        if pid < 0:
+            ours.close()
+            legacy.close()
+            self.log.error("cannot fork", child=name, why=os.strerror(-pid))
+            return m.SpawnFailed(name)
+        if before := self.legacies.pop(name, None):
+            before.close()
+        self.legacies[name] = legacy
+        self._adopt(name, pid, ours)
+        return m.Spawned(name, pid)
 
     def _adopt(self, name: str, pid: int, ours: socket.socket) -> None:
         """A child was forked: from now on it is listened to."""

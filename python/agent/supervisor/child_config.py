@@ -30,17 +30,26 @@ class Site(msgspec.Struct, frozen=True):
     version: str
 
 
-def worker_config(
-    config: Config, site: Site, worker: int, control_fd: int, listeners: list[Listener]
-) -> bytes:
+class Sockets(msgspec.Struct, frozen=True):
+    """What a worker is born with; -1 is none."""
+
+    control_fd: int = -1
+    handover_out_fd: int = -1
+    handover_in_fd: int = -1
+    listeners: list[Listener] = []
+
+
+def worker_config(config: Config, site: Site, worker: int, sockets: Sockets) -> bytes:
     limits = msgspec.structs.asdict(config.limits)
     limits["connections_max"] = worker_connections_max(config, site.workers, site.files_max)
     return orjson.dumps(
         {
-            **_common(config, site, control_fd),
+            **_common(config, site, sockets.control_fd),
             "worker": worker,
             "workers": site.workers,
-            "listeners": [msgspec.structs.asdict(listener) for listener in listeners],
+            "handover_out_fd": sockets.handover_out_fd,
+            "handover_in_fd": sockets.handover_in_fd,
+            "listeners": [msgspec.structs.asdict(listener) for listener in sockets.listeners],
             "limits": limits,
             "mapping": [_rule(rule) for rule in config.mapping],
             "drain_timeout_s": worker_drain_s(config),
@@ -61,7 +70,7 @@ def aggregator_config(config: Config, site: Site, control_fd: int) -> bytes:
 def trial(config: Config) -> bytes:
     """A worker's JSON without a place to work in, for checking."""
     site = Site("", "", workers=1, files_max=1024, schema_json="", version="")
-    return worker_config(config, site, 0, -1, [])
+    return worker_config(config, site, 0, Sockets())
 
 
 def worker_drain_s(config: Config) -> float:

@@ -143,11 +143,14 @@ class Collector:
         kept = {listener.fd for listener in own}
         close = [*birth.close, *self.notifier.descriptors()]
         close += [sock.fileno() for sock in self.listeners.sockets if sock.fileno() not in kept]
-        fd = birth.control_fd
         if index is None:
-            given = child_config.aggregator_config(self.config, self.site, fd)
+            given = child_config.aggregator_config(self.config, self.site, birth.control_fd)
+            # It holds nothing that could be handed over.
+            close += [fd for fd in (birth.handover_out_fd, birth.handover_in_fd) if fd >= 0]
             return ("aggregator", birth.name, given, close)
-        given = child_config.worker_config(self.config, self.site, index, fd, own)
+        ends = (birth.control_fd, birth.handover_out_fd, birth.handover_in_fd)
+        sockets = child_config.Sockets(*ends, own)
+        given = child_config.worker_config(self.config, self.site, index, sockets)
         return ("worker", birth.name, given, close)
 
     def settings(self, name: str, new: bool) -> bytes:
@@ -156,7 +159,7 @@ class Collector:
         # The child keeps its pipe and its sockets; -1 says that none is given.
         if index is None:
             return child_config.aggregator_config(config, self.site, -1)
-        return child_config.worker_config(config, self.site, index, -1, [])
+        return child_config.worker_config(config, self.site, index, child_config.Sockets())
 
     def settle(self, name: str) -> None:
         index = plan.worker_index(name)

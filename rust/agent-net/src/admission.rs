@@ -345,6 +345,12 @@ impl Admission {
         Ok(())
     }
 
+    /// A connection that was let in before, by another process: limits are for new ones.
+    pub fn take_over(&mut self, peer: &Peer) {
+        self.rows[peer.row as usize].connections += 1;
+        self.connections += 1;
+    }
+
     /// Gives back what [`Admission::open`] took.
     pub fn closed(&mut self, row: u32) {
         let row = &mut self.rows[row as usize];

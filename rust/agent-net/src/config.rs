@@ -61,6 +61,12 @@ pub struct WorkerConfig {
     pub apps_dir: String,
     /// The worker's end of the supervisor's socket pair.
     pub control_fd: i32,
+    /// Where its connections go when it retires, and where those of its predecessor come from; see
+    /// [`crate::handover`].
+    #[serde(default = "no_fd")]
+    pub handover_out_fd: i32,
+    #[serde(default = "no_fd")]
+    pub handover_in_fd: i32,
     /// Empty in a `reload`: listeners stay as they are.
     #[serde(default)]
     pub listeners: Vec<Listener>,
@@ -247,6 +253,10 @@ impl Default for Series {
 
 fn one() -> u32 {
     1
+}
+
+fn no_fd() -> i32 {
+    -1
 }
 
 fn yes() -> bool {

@@ -26,7 +26,7 @@ pub enum Order {
     Drain,
     /// A successor is being started on the same listeners: leave the gauges to it.
     Yield,
-    /// The successor is ready: apply what has been received, close the connections, leave.
+    /// The successor is ready: hand the connections over, leave.
     Retire,
     /// Leave now.
     Stop,

@@ -15,7 +15,7 @@
 //! `drain_timeout_s` everything is cut. Sockets of the supervisor are never closed here.
 //!
 //! Retire, when a successor serves the same listeners, or when the supervisor is dead: as a drain, but
-//! nobody is waited for. What a line connection has sent is applied, then it is closed: right behind an
+//! nobody is waited for. A successor gets the connections ([`crate::handover`]); for what stays: what a line connection has sent is applied, then it is closed: right behind an
 //! `_ack`, so that the peer has nothing to send again, else in the first moment without a byte. After [`RETIRE_MS`] everything is cut.
 //!
 //! Deadlines: a request by what HTTP says; written bytes that nobody takes, [`WRITE_TIMEOUT_MS`]; idle
@@ -25,7 +25,7 @@ mod orders;
 mod timing;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use agent_shm::Segment;
@@ -64,6 +64,7 @@ const LAST_BATCHES_MAX: usize = 1024;
 
 const CONTROL: u64 = SPECIAL_BIT | 0xffff;
 const SIGNAL: u64 = SPECIAL_BIT | 0xfffe;
+const HANDOVER: u64 = SPECIAL_BIT | 0xfffd;
 const DATAGRAM: u64 = SPECIAL_BIT | 0x8000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,9 @@ pub struct Engine {
     /// Answers of one read, before they are written.
     pub(crate) answers: Vec<u8>,
     pub(crate) pushes: Pushes,
+    /// To the successor, from the predecessor.
+    pub(crate) handover_out: Option<RawFd>,
+    pub(crate) handover_in: Option<RawFd>,
     datagrams: Vec<Socket>,
     receiver: Receiver,
     control: Control,
@@ -129,8 +133,8 @@ pub struct Engine {
 }
 
 fn is_datagram(token: u64) -> bool {
-    // The two special tokens above have this bit as well.
-    token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < SIGNAL
+    // The special tokens above have this bit as well.
+    token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < HANDOVER
 }
 
 /// Connections a worker may have: as configured, and never more than its file limit allows.
@@ -172,6 +176,8 @@ impl Engine {
             buffer: vec![0; HEADROOM + READ_BYTES],
             answers: Vec::new(),
             pushes: Pushes::new(),
+            handover_out: (config.handover_out_fd >= 0).then_some(config.handover_out_fd),
+            handover_in: (config.handover_in_fd >= 0).then_some(config.handover_in_fd),
             datagrams: Vec::new(),
             receiver: Receiver::default(),
             control: Control::new(config.control_fd)?,
@@ -195,6 +201,9 @@ impl Engine {
         let epoll = &self.conns.epoll;
         if config.control_fd >= 0 {
             epoll.add(config.control_fd, CONTROL, Interest::Read)?;
+        }
+        if let Some(handover) = self.handover_in {
+            epoll.add(handover, HANDOVER, Interest::Read)?;
         }
         if let Some(signal) = &self.signal {
             epoll.add(signal.as_raw_fd(), SIGNAL, Interest::Read)?;
@@ -295,6 +304,7 @@ impl Engine {
                 }
                 self.begin_drain();
             }
+            HANDOVER => self.take_over(),
             token if token & STREAM_BIT != 0 => {
                 if let Some(index) = self.conns.slab.find(token & !STREAM_BIT) {
                     self.pump(index);

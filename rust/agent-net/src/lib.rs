@@ -46,6 +46,7 @@ pub mod datagram;
 pub mod engine;
 pub mod events;
 pub mod exchange;
+pub mod handover;
 pub mod http;
 pub mod lines;
 pub mod listen;

@@ -74,6 +74,8 @@ reasons! { CloseReason: "Why a connection ended; the label `reason`." {
     Panic => "panic",
     /// The worker leaves, and the connection was quiet.
     Drain => "drain",
+    /// The worker leaves; its successor has it now.
+    HandedOver => "handed_over",
     /// The worker leaves, and could wait no longer.
     DrainTimeout => "drain_timeout",
 }}
@@ -112,6 +114,7 @@ pub struct Listening {
     pub is_paused: bool,
     open: u64,
     opened: Own,
+    taken_over: Own,
     open_now: Own,
     closed: Vec<Option<Own>>,
     refused: Vec<Option<Own>>,
@@ -142,6 +145,7 @@ impl Listening {
             is_paused: false,
             open: 0,
             opened: Own::new(SelfMetric::ConnectionsOpened, text.clone()),
+            taken_over: Own::new(SelfMetric::ConnectionsTakenOver, text.clone()),
             open_now: Own::new(SelfMetric::ConnectionsOpen, text),
             closed: (0..CloseReason::COUNT).map(|_| None).collect(),
             refused: (0..RefuseReason::COUNT).map(|_| None).collect(),
@@ -166,7 +170,12 @@ impl Listening {
         own.add(writer, 1);
     }
 
-    fn note_refused(&mut self, writer: &Writer, reason: RefuseReason) {
+    pub fn note_taken_over(&mut self, writer: &Writer) {
+        self.open += 1;
+        self.taken_over.add(writer, 1);
+    }
+
+    pub fn note_refused(&mut self, writer: &Writer, reason: RefuseReason) {
         let (name, worker) = (self.name, self.worker);
         let own = self.refused[reason as usize].get_or_insert_with(|| {
             let text = labels(Some(("reason", reason.as_str())), name, worker);
@@ -178,6 +187,7 @@ impl Listening {
     /// Publishes what is only counted locally.
     pub fn publish(&mut self, writer: &Writer) {
         self.opened.add(writer, 0);
+        self.taken_over.add(writer, 0);
         self.open_now.set(writer, self.open as f64);
         let reasons = self.closed.iter_mut().chain(&mut self.refused);
         reasons.flatten().for_each(|own| own.touch(writer));
@@ -256,7 +266,7 @@ impl Engine {
     }
 
     #[cold]
-    fn refuse(&mut self, number: usize, fd: i32, reason: RefuseReason) {
+    pub(crate) fn refuse(&mut self, number: usize, fd: i32, reason: RefuseReason) {
         self.listeners[number].note_refused(self.applier.writer(), reason);
         if self.listeners[number].protocol == Protocol::Http {
             let _ = system::send(fd, NO_ROOM);

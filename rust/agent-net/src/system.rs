@@ -129,6 +129,82 @@ pub fn set_option<T: Copy>(fd: RawFd, level: i32, name: i32, value: &T) -> io::R
     check(unsafe { libc::setsockopt(fd, level, name, pointer, len) }).map(drop)
 }
 
+/// Descriptors that go with one message at most; the kernel's own limit is 253.
+pub const FILES_MAX: usize = 128;
+/// Room for the control message with them.
+const FILES_CONTROL_WORDS: usize =
+    (size_of::<libc::cmsghdr>() + FILES_MAX * size_of::<RawFd>()) / 8;
+
+/// A message header over one buffer and one control message; both must outlive its use.
+fn message_header(buffer: &mut libc::iovec, control: *mut u64, control_len: usize) -> libc::msghdr {
+    // SAFETY: all zero is a valid value of this plain struct.
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    (header.msg_iov, header.msg_iovlen) = (buffer, 1);
+    (header.msg_control, header.msg_controllen) = (control.cast(), control_len as _);
+    header
+}
+
+/// Sends a message with copies of descriptors, up to [`FILES_MAX`]; waits as long as the socket's
+/// option says.
+pub fn send_with_files(socket: RawFd, bytes: &[u8], files: &[RawFd]) -> io::Result<usize> {
+    assert!(!files.is_empty() && files.len() <= FILES_MAX);
+    let mut vector =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = [0u64; FILES_CONTROL_WORDS];
+    let payload = size_of_val(files) as libc::c_uint;
+    // SAFETY: a calculation.
+    let space = unsafe { libc::CMSG_SPACE(payload) } as usize;
+    let header = message_header(&mut vector, control.as_mut_ptr(), space);
+    // SAFETY: the control message has room for the header and all descriptors, and is aligned for
+    // them; the kernel reads both buffers, which live until it returns.
+    check_size(unsafe {
+        let first = libc::CMSG_FIRSTHDR(&header);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(payload) as _;
+        let data = libc::CMSG_DATA(first).cast::<RawFd>();
+        std::ptr::copy_nonoverlapping(files.as_ptr(), data, files.len());
+        libc::sendmsg(socket, &header, libc::MSG_NOSIGNAL)
+    })
+}
+
+/// Receives such a message without waiting; the descriptors are the caller's. There are fewer than were
+/// sent when this process is out of them.
+pub fn receive_with_files(
+    socket: RawFd,
+    bytes: &mut [u8],
+    files: &mut Vec<RawFd>,
+) -> io::Result<usize> {
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control = [0u64; FILES_CONTROL_WORDS];
+    let mut header = message_header(&mut vector, control.as_mut_ptr(), size_of_val(&control));
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the header points to two buffers that are ours, with their lengths.
+    let count = check_size(unsafe { libc::recvmsg(socket, &mut header, flags) })?;
+    // SAFETY: the kernel has filled in the control message and says in the header how much of it; the
+    // macros stay within that. Its data is a sequence of descriptors, which are nobody else's.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(&header);
+        if !first.is_null()
+            && ((*first).cmsg_level, (*first).cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
+        {
+            let len = (*first).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            let data = libc::CMSG_DATA(first).cast::<RawFd>();
+            files.extend((0..len / size_of::<RawFd>()).map(|at| data.add(at).read_unaligned()));
+        }
+    }
+    Ok(count)
+}
+
+/// The longest that a blocking send on the socket waits.
+pub fn set_send_timeout(socket: RawFd, most: Duration) -> io::Result<()> {
+    let time = libc::timeval {
+        tv_sec: most.as_secs() as libc::time_t,
+        tv_usec: most.subsec_micros().into(),
+    };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)
+}
+
 /// Reads a socket option that is an integer.
 pub fn int_option(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
     let mut value: libc::c_int = 0;

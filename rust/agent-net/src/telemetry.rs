@@ -185,6 +185,8 @@ self_metrics! {
         "Connections open now, by source.";
     ConnectionsOpened: Counter "agent_connections_opened", "",
         "Connections accepted, by source.";
+    ConnectionsTakenOver: Counter "agent_connections_taken_over", "",
+        "Connections taken over from the worker that had this place before, by source.";
     ConnectionsClosed: Counter "agent_connections_closed", "",
         "Connections closed, by source and reason.";
     ConnectionsRefused: Counter "agent_connections_refused", "",

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
@@ -383,7 +383,65 @@ fn a_source_over_its_rate_is_told_so_and_loses_its_own_samples_only() {
     assert!(rest.ends_with(b"_nack|3\n"), "{}", String::from_utf8_lossy(&rest));
 }
 
-/// A worker as it is while its successor starts: same listeners, another control pipe.
+/// Half a line, half a long line, a packet's prefix, a line that is skipped, answers that nobody has
+/// read yet, a kept connection: all go on where they were.
+#[test]
+fn connections_go_on_with_the_successor_in_the_middle_of_whatever_they_were_doing() {
+    let mut worker = Worker::start_generous("handover");
+    let long = format!("hits{}", ":1.00000000".repeat(900));
+    let too_long = "y".repeat(100_000);
+    let begun = ["hits:1|c\nhits:", &format!("hits:1|c\n{long}"), &format!("hits:1|c\n{too_long}")];
+    let mut lines = begun.map(|text| {
+        let mut stream = connect(worker.tcp);
+        stream.write_all(text.as_bytes()).expect("sent");
+        stream
+    });
+    let mut packets = UnixStream::connect(&worker.unix).expect("connected");
+    packets.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    packets.write_all(&[8, 0, 0, 0]).expect("sent");
+    packets.write_all(b"hits:1|c\x08\0\0\0hits").expect("sent");
+    let mut deaf = connect(worker.tcp);
+    let asked = 40_000;
+    let answers = std::thread::spawn({
+        let mut deaf = deaf.try_clone().expect("a copy");
+        move || {
+            for n in 0..asked {
+                deaf.write_all(format!("hits:1|c\n_ack|{n}\n").as_bytes()).expect("sent");
+            }
+        }
+    });
+    let mut kept = connect(worker.http);
+    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    expect_bytes(&mut kept, b"HTTP/1.1 200");
+    answers.join().expect("sent");
+    worker.expect("hits{}", 4.0 + f64::from(asked));
+    worker.say("yield");
+    let old = worker.hand_over();
+    old.retire();
+    assert!(old.left_within(std::time::Duration::from_secs(2)));
+    for (stream, rest) in lines.iter_mut().zip(["10|c\n", "|c\n", ":1|c\nhits:10|c\n"]) {
+        stream.write_all(format!("{rest}_ack|end\n").as_bytes()).expect("sent");
+        expect_bytes(stream, b"_ack|end\n");
+    }
+    packets.write_all(b":1|c").expect("sent");
+    let mut read = BufReader::new(&mut deaf).lines();
+    for n in 0..asked {
+        assert_eq!(read.next().expect("more").expect("readable"), format!("_ack|{n}"));
+    }
+    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let both = String::from_utf8_lossy(&read_to_end(&mut kept)).into_owned();
+    assert_eq!(both.matches("HTTP/1.1 200").count(), 1, "{both}");
+    worker.expect("hits{}", 4.0 + f64::from(asked) + 10.0 + 900.0 + 10.0 + 1.0);
+    let too_long = "agent_source_samples_rejected{reason=\"line_too_long\",source=\"statsd_tcp\",\
+        worker=\"0\"}";
+    worker.expect(too_long, 1.0);
+    let moved = "agent_connections_taken_over{source=\"statsd_tcp\",worker=\"0\"}";
+    worker.expect(moved, 4.0);
+    assert_eq!(worker.drain(), 0);
+}
+
+/// A worker as it is while its successor starts: same listeners, another control pipe, and no way to
+/// hand anything over.
 #[test]
 fn a_retiring_worker_applies_what_it_has_received_and_its_successor_serves_the_queue_at_once() {
     let mut worker = Worker::start("retire", json!({}));

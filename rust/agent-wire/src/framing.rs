@@ -105,6 +105,16 @@ impl Framer {
         Frame::Partial
     }
 
+    /// A splitter that stands where another one, asked with [`Framer::is_skipping`], stood.
+    pub fn resumed(skipping: bool) -> Framer {
+        Framer { scanned: 0, skipping }
+    }
+
+    /// Inside a line that was reported as too long.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     /// Whether the stream, closed now with `rest` unconsumed, ends in half a line that nobody has
     /// counted yet.
     pub fn is_incomplete(&self, rest: &[u8]) -> bool {

@@ -26,6 +26,7 @@ impl Engine {
                     }
                     self.datagrams.clear();
                     self.begin_retirement();
+                    self.hand_over();
                 }
                 Order::Stop => self.phase = Phase::Stopped,
                 Order::State(json) => self.http.set_state(&json),

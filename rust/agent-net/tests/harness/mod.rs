@@ -63,10 +63,26 @@ struct Sockets {
     unix: UnixListener,
     unixgram: UnixDatagram,
     control: UnixStream,
+    /// Where connections go, and where they come from.
+    handover: (UnixDatagram, UnixDatagram),
 }
 
 impl Worker {
     pub fn start(name: &str, limits: serde_json::Value) -> Worker {
+        let mut worker = Worker::prepared(name, limits);
+        worker.begin();
+        worker
+    }
+
+    /// A worker that hands its connections over to its successor.
+    pub fn start_generous(name: &str) -> Worker {
+        let mut worker = Worker::prepared(name, json!({}));
+        worker.config["handover_out_fd"] = json!(worker.sockets.handover.0.as_raw_fd());
+        worker.begin();
+        worker
+    }
+
+    fn prepared(name: &str, limits: serde_json::Value) -> Worker {
         let folder =
             Path::new("/dev/shm").join(format!("agent-test-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -83,6 +99,7 @@ impl Worker {
             unix: UnixListener::bind(folder.join("stream")).expect("a socket"),
             unixgram: UnixDatagram::bind(folder.join("datagram")).expect("a socket"),
             control: theirs,
+            handover: UnixDatagram::pair().expect("a pair"),
         };
         let listener = |fd: i32, source: &str| json!({"fd": fd, "source": source});
         let config = json!({
@@ -101,7 +118,7 @@ impl Worker {
                 listener(sockets.unixgram.as_raw_fd(), "statsd_unixgram"),
             ],
         });
-        let mut worker = Worker {
+        Worker {
             http: sockets.http.local_addr().expect("bound"),
             tcp: sockets.tcp.local_addr().expect("bound"),
             udp: sockets.udp.local_addr().expect("bound"),
@@ -112,9 +129,7 @@ impl Worker {
             thread: None,
             sockets,
             config,
-        };
-        worker.begin();
-        worker
+        }
     }
 
     /// Starts a worker on the sockets: the first one, or a successor.
@@ -129,6 +144,10 @@ impl Worker {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         ours.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         self.config["control_fd"] = json!(theirs.as_raw_fd());
+        if self.config["handover_out_fd"].is_number() {
+            self.config["handover_out_fd"] = json!(-1);
+            self.config["handover_in_fd"] = json!(self.sockets.handover.1.as_raw_fd());
+        }
         let old = Old {
             lines: std::mem::replace(&mut self.lines, BufReader::new(ours)),
             thread: self.thread.take().expect("a worker"),

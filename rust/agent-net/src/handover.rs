@@ -1,0 +1,318 @@
+//! Connections go from a worker that retires to its successor, and their peers notice nothing.
+//!
+//! ```text
+//! retiring worker -> SOCK_SEQPACKET pair -> successor
+//! message: up to 128 records, and as many descriptors in the same order
+//! record:  what the slab's entry says, half a line that was read, answers that were not written
+//! ```
+//!
+//! What a peer has sent is either applied, in the record, or still in the kernel, so nothing is lost,
+//! applied twice or answered twice. The pair is made when a worker is born and its receiving end is
+//! given to the successor at its birth; the end of the stream says that the predecessor is gone.
+//!
+//! Handed over are connections of line protocols, and those of HTTP between two requests. What stays
+//! is ended as in [`crate::engine`]: a request in work, more than [`BYTES_MAX`] that wait, everything
+//! when the successor does not take a message within [`PATIENCE`].
+//!
+//! Not promised: versions. Both ends are forked from one supervisor, so numbers are in the machine's
+//! order.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use agent_wire::framing::Framer;
+
+use crate::engine::Engine;
+use crate::listen::{CloseReason, RefuseReason};
+use crate::slab::{flag, Protocol, NONE};
+use crate::system::{self, FILES_MAX};
+
+/// Bytes of one message.
+const MESSAGE_BYTES_MAX: usize = 96 << 10;
+/// Bytes that may wait in a connection that is handed over.
+const BYTES_MAX: usize = 64 << 10;
+/// Messages taken before others have their turn.
+const MESSAGES_MAX: usize = 4;
+/// The longest that a retiring worker waits for its successor to take a message.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a record without what waits.
+const HEAD_BYTES: usize = 36;
+
+/// What goes with a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record<'a> {
+    protocol: Protocol,
+    was_shed: bool,
+    all_acked: bool,
+    is_skipping: bool,
+    listener: u16,
+    seen: u32,
+    read_bytes: u32,
+    address: Option<IpAddr>,
+    /// Read and not applied.
+    input: &'a [u8],
+    /// Answers, not written.
+    output: &'a [u8],
+}
+
+const PROTOCOLS: [Protocol; 5] = [
+    Protocol::Http,
+    Protocol::LinesTcp,
+    Protocol::UnixUnknown,
+    Protocol::LinesUnix,
+    Protocol::PacketsUnix,
+];
+
+impl<'a> Record<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let flags = [self.was_shed, self.all_acked, self.is_skipping, self.address.is_some()];
+        let bits = flags.iter().enumerate().map(|(bit, &on)| u8::from(on) << bit).sum();
+        // IPv4 travels in its mapped form.
+        let address = match self.address {
+            None => Ipv6Addr::UNSPECIFIED,
+            Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
+            Some(IpAddr::V6(v6)) => v6,
+        };
+        out.extend_from_slice(&[self.protocol as u8, bits]);
+        out.extend_from_slice(&self.listener.to_ne_bytes());
+        let lens = [self.input.len() as u32, self.output.len() as u32];
+        for number in [self.seen, self.read_bytes, lens[0], lens[1]] {
+            out.extend_from_slice(&number.to_ne_bytes());
+        }
+        out.extend_from_slice(&address.octets());
+        out.extend_from_slice(self.input);
+        out.extend_from_slice(self.output);
+    }
+
+    /// Takes a record off the front of a message.
+    fn decode(message: &mut &'a [u8]) -> Option<Record<'a>> {
+        let (head, rest) = message.split_first_chunk::<HEAD_BYTES>()?;
+        let number = |at: usize| {
+            head[at..at + 4].try_into().map_or(0, |bytes: [u8; 4]| u32::from_ne_bytes(bytes))
+        };
+        let octets: [u8; 16] = head[20..36].try_into().ok()?;
+        let has = |bit: u8| head[1] & 1 << bit != 0;
+        let v6 = Ipv6Addr::from(octets);
+        let (input, rest) = rest.split_at_checked(number(12) as usize)?;
+        let (output, rest) = rest.split_at_checked(number(16) as usize)?;
+        *message = rest;
+        Some(Record {
+            protocol: *PROTOCOLS.iter().find(|protocol| **protocol as u8 == head[0])?,
+            was_shed: has(0),
+            all_acked: has(1),
+            is_skipping: has(2),
+            listener: u16::from_ne_bytes([head[2], head[3]]),
+            seen: number(4),
+            read_bytes: number(8),
+            address: has(3).then(|| v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)),
+            input,
+            output,
+        })
+    }
+}
+
+/// Connections that go with one message.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    files: Vec<RawFd>,
+    indices: Vec<u32>,
+}
+
+impl Engine {
+    /// Gives the successor every connection that can go.
+    pub(crate) fn hand_over(&mut self) {
+        let Some(socket) = self.handover_out else { return };
+        if system::set_send_timeout(socket, PATIENCE).is_err() {
+            return;
+        }
+        let mut batch = Batch::default();
+        for index in self.conns.slab.open_from(0, usize::MAX) {
+            if !self.can_go(index) {
+                continue;
+            }
+            let more = HEAD_BYTES + self.waiting(index);
+            let is_full =
+                batch.files.len() == FILES_MAX || batch.bytes.len() + more > MESSAGE_BYTES_MAX;
+            if is_full && !self.send_off(socket, &mut batch) {
+                return;
+            }
+            self.pack(index, &mut batch);
+        }
+        if !batch.files.is_empty() {
+            self.send_off(socket, &mut batch);
+        }
+    }
+
+    fn can_go(&mut self, index: u32) -> bool {
+        let conn = self.conns.at(index);
+        if conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED) {
+            return false;
+        }
+        match conn.protocol {
+            Protocol::Http => conn.side == NONE,
+            _ => self.waiting(index) <= BYTES_MAX,
+        }
+    }
+
+    fn waiting(&mut self, index: u32) -> usize {
+        self.conns.busy(index).map_or(0, |side| side.input.len() + side.unwritten().len())
+    }
+
+    fn pack(&mut self, index: u32, batch: &mut Batch) {
+        let conn = self.conns.slab.at(index).clone();
+        let side = self.conns.pool.find(conn.side);
+        let (input, output) =
+            side.map_or((&[][..], &[][..]), |side| (&side.input[..], side.unwritten()));
+        let record = Record {
+            protocol: conn.protocol,
+            was_shed: conn.has(flag::SHED),
+            all_acked: conn.has(flag::ALL_ACKED),
+            is_skipping: conn.framer.is_skipping(),
+            listener: conn.listener,
+            seen: conn.seen,
+            read_bytes: conn.read_bytes,
+            address: conn.peer().address,
+            input,
+            output,
+        };
+        record.encode(&mut batch.bytes);
+        batch.files.push(conn.fd);
+        batch.indices.push(index);
+    }
+
+    /// Sends a message, and forgets the connections that went with it. `false` when nobody takes it.
+    fn send_off(&mut self, socket: RawFd, batch: &mut Batch) -> bool {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match system::send_with_files(socket, &batch.bytes, &batch.files) {
+                Ok(_) => break,
+                // More descriptors are under way than one may have open: the successor takes some.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
+                        || error.kind() == io::ErrorKind::Interrupted =>
+                {
+                    if Instant::now() >= until {
+                        return false;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return false,
+            }
+        }
+        for index in batch.indices.drain(..) {
+            // The socket lives on: closing our copy alone would leave it in our epoll.
+            self.conns.epoll.remove(self.conns.slab.at(index).fd);
+            self.close(index, CloseReason::HandedOver);
+        }
+        batch.bytes.clear();
+        batch.files.clear();
+        true
+    }
+
+    /// Takes connections from the predecessor.
+    pub(crate) fn take_over(&mut self) {
+        let Some(socket) = self.handover_in else { return };
+        let mut message = vec![0; MESSAGE_BYTES_MAX];
+        for _ in 0..MESSAGES_MAX {
+            let mut files = Vec::with_capacity(FILES_MAX);
+            match system::receive_with_files(socket, &mut message, &mut files) {
+                Ok(count) if count > 0 => self.take_message(&message[..count], files),
+                Err(error) if system::is_again(&error) => return,
+                // The predecessor is gone.
+                Ok(_) | Err(_) => {
+                    self.conns.epoll.remove(socket);
+                    system::close(socket);
+                    self.handover_in = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_message(&mut self, mut message: &[u8], files: Vec<RawFd>) {
+        let mut files = files.into_iter();
+        while let Some(record) = Record::decode(&mut message) {
+            let Some(listening) = self.listeners.get_mut(usize::from(record.listener)) else {
+                files.next().into_iter().for_each(system::close);
+                continue;
+            };
+            match files.next() {
+                Some(fd) => self.take(&record, fd),
+                // The kernel had no descriptor left for it here, and has closed it.
+                None => listening.note_refused(self.applier.writer(), RefuseReason::FileLimit),
+            }
+        }
+        files.for_each(system::close);
+    }
+
+    fn take(&mut self, record: &Record<'_>, fd: RawFd) {
+        let peer = self.applier.admission().peer(record.address, self.conns.now_ms);
+        self.applier.admission().take_over(&peer);
+        let deadline = self.idle_deadline(record.protocol);
+        let opened = self.conns.open(fd, record.protocol, &peer, record.listener, deadline);
+        let Ok(index) = opened else {
+            self.applier.admission().closed(peer.row);
+            return self.refuse(record.listener.into(), fd, RefuseReason::NoRoom);
+        };
+        let listening = &mut self.listeners[usize::from(record.listener)];
+        listening.note_taken_over(self.applier.writer());
+        let conn = self.conns.at(index);
+        (conn.seen, conn.read_bytes) = (record.seen, record.read_bytes);
+        conn.framer = Framer::resumed(record.is_skipping);
+        conn.set(flag::SHED, record.was_shed);
+        conn.set(flag::ALL_ACKED, record.all_acked);
+        let number = &mut self.conns.slab.at(index).side;
+        if !record.input.is_empty() && !self.conns.pool.set_input(number, record.input) {
+            return self.close(index, CloseReason::BuffersFull);
+        }
+        if !record.output.is_empty() {
+            self.conns.side(index).output.extend_from_slice(record.output);
+            self.conns.set_flags(index, flag::WANTS_WRITE, true);
+        }
+        self.file(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_arrive_as_they_were_packed() {
+        let plain = Record {
+            protocol: Protocol::LinesTcp,
+            was_shed: true,
+            all_acked: false,
+            is_skipping: false,
+            listener: 2,
+            seen: 77,
+            read_bytes: u32::MAX,
+            address: Some("127.9.8.7".parse().expect("an address")),
+            input: b"half:1",
+            output: b"",
+        };
+        let records = [
+            plain.clone(),
+            Record { address: None, protocol: Protocol::PacketsUnix, ..plain.clone() },
+            Record {
+                address: Some("2001:db8::1".parse().expect("an address")),
+                protocol: Protocol::Http,
+                input: b"",
+                ..plain.clone()
+            },
+            Record { all_acked: true, is_skipping: true, output: b"_ack|1\n", ..plain },
+        ];
+        let mut message = Vec::new();
+        records.iter().for_each(|record| record.encode(&mut message));
+        let mut rest = &message[..];
+        for record in &records {
+            assert_eq!(Record::decode(&mut rest).as_ref(), Some(record));
+        }
+        assert_eq!(Record::decode(&mut rest), None);
+        let cut = &mut &message[..message.len() - 1];
+        assert_eq!(std::iter::from_fn(|| Record::decode(cut)).count(), records.len() - 1);
+    }
+}
