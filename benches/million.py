@@ -262,7 +262,7 @@ class Stage:
         command += ["--message-interval=1s", f"--target=127.0.0.1:{self.target.statsd}"]
         command += ["--open-rate=1000", "--collector=none", "--quiet", f"--json={out}"]
         command += ["--late-max=60s", "--ack-timeout=60s", "--sources=127.99.0.1"]
-        if name in ("one worker killed", "rolling restart"):
+        if name == "one worker killed":
             command.append("--reconnect")
         with ended(subprocess.Popen(command)) as witness:
             storm = self._live_through(name, work)
@@ -316,7 +316,6 @@ class Stage:
             workers = [name for name in before if name.startswith("worker-")]
             if all(now.get(name) not in (None, before[name]) for name in workers):
                 break
-        self._until_all_are_back()
 
 
 def run(connections: int, pace: Pace, out: Path) -> int:

@@ -9,8 +9,8 @@ from build import facts
 
 PROBE_S_MAX = 0.1
 BACK_S_MAX = 2.0
-# During these, connections of the witness die with their worker.
-DISRUPTIVE = ("one worker killed", "rolling restart")
+# Connections die with a killed worker, and with nothing else.
+DISRUPTIVE = ("one worker killed",)
 
 
 @dataclass
@@ -129,6 +129,8 @@ def broken(report: Report) -> list[str]:
             sentences.append(f"{missing} messages of others were lost in the storm {storm.name}")
         if storm.name not in DISRUPTIVE and sum(told["lost"].values()):
             sentences.append(f"others lost connections in the storm {storm.name}: {told['lost']}")
+        if storm.name not in DISRUPTIVE and storm.lost:
+            sentences.append(f"{storm.lost} connections were lost in the storm {storm.name}")
     return sentences
 
 
@@ -188,7 +190,7 @@ METHOD = """\
   epoll each, that read into one buffer and answer `_ack|TOKEN` lines without looking at the rest.
   Its client opens flat out, holds, then sends a 64-byte counter on each connection in turn: with an
   `_ack` line and 256 unanswered a process, and again without. The same client drives the collector,
-  so the ratios are of the servers. CPU is that of the processes, loopback's soft interrupts included.
+  so the ratios are of the servers. CPU is that of the processes, with loopback's soft interrupts.
 - *The load* is `python -m agent load connections` as a library: opened at 40,000/s, idle, then one
   message a minute on each connection, times spread evenly, every message acknowledged.
 - *Idle* is user and system time of all processes of the collector while nothing is sent.
@@ -196,6 +198,7 @@ METHOD = """\
   the whole server is the sum of PSS.
 - *Storms*: `all vanish` resets every connection at once, `all return` opens them at once, flat out.
   A probe asks for /livez and /metrics over a new connection every 0.1 s; 200 other connections send
-  a message each second. When a worker dies its own connections die with it, theirs among them.
+  a message each second. When a worker is killed its connections die with it, theirs among them; in
+  a rolling restart they go to its successor.
 - Workers and processes of the load are as many as the limit of open files asks for.
 """
