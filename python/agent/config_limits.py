@@ -266,10 +266,22 @@ class Limits(Section, frozen=True, kw_only=True):
             le=1,
         ),
     ] = 0.9
+    memory_connections_ratio_max: Annotated[
+        float,
+        doc(
+            "Share of the memory limit above which new connections are refused (a reset, or 503 "
+            "over HTTP) and /readyz says no. Below `memory_used_ratio_max`, so that those that are "
+            "there go on sending. Idle HTTP connections make room for probes.",
+            edge="1 = never refused for memory.",
+            who="hosts where the collector shares its cgroup with others.",
+            ge=0.1,
+            le=1,
+        ),
+    ] = 0.85
     memory_bytes_max: Annotated[
         int,
         doc(
-            "The memory limit that `memory_used_ratio_max` is a share of.",
+            "The memory limit that the two ratios are shares of.",
             edge="0 = the cgroup's limit, or the machine's memory where there is none.",
             who="hosts without cgroup limits.",
             ge=0,

@@ -1,7 +1,7 @@
 //! Who may send how much: every decision to accept or refuse, with its reason.
 //!
 //! ```text
-//! connection: all of the worker -> of its source address
+//! connection: all of the worker -> room in memory -> of its source address
 //! samples:    memory watermark -> bucket and window of all -> bucket and window of the source
 //! ```
 //!
@@ -51,6 +51,16 @@ pub struct Shed {
     pub reason: Reason,
     /// For `Retry-After`, at least 1.
     pub retry_after_s: u32,
+}
+
+/// What a new connection may take up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    Ordinary,
+    /// Of HTTP: some more from one address.
+    Http,
+    /// Of HTTP when there are few of it: also where there is no room for others.
+    Reserved,
 }
 
 /// Why a connection is refused.
@@ -160,6 +170,8 @@ pub struct Admission {
     source_connections_max: u32,
     connections: u32,
     memory_is_short: bool,
+    /// Connections that memory has room for, as far as known.
+    memory_credit: u32,
     rows: Vec<Row>,
     rows_max: usize,
     index: HashTable<u32>,
@@ -189,6 +201,7 @@ impl Admission {
             source_connections_max: limits.source_connections_max,
             connections: 0,
             memory_is_short: false,
+            memory_credit: u32::MAX,
             rows: vec![shared],
             rows_max: limits.sources_max.max(1) as usize + 1,
             index: HashTable::new(),
@@ -214,6 +227,15 @@ impl Admission {
 
     pub fn memory_is_short(&self) -> bool {
         self.memory_is_short
+    }
+
+    /// How many connections may be opened before somebody must look at the memory again.
+    pub fn set_memory_credit(&mut self, credit: u32) {
+        self.memory_credit = credit;
+    }
+
+    pub fn memory_credit(&self) -> u32 {
+        self.memory_credit
     }
 
     /// Source addresses known now.
@@ -326,22 +348,26 @@ impl Admission {
     }
 
     /// Whether a new connection may stay. The caller closes it again with [`Admission::closed`].
-    pub fn open(&mut self, peer: &Peer, is_http: bool) -> Result<(), Refusal> {
-        let reserve = if is_http { HTTP_RESERVE } else { 0 };
+    pub fn open(&mut self, peer: &Peer, seat: Seat) -> Result<(), Refusal> {
+        let is_reserved = seat == Seat::Reserved;
+        let reserve = if is_reserved { HTTP_RESERVE } else { 0 };
         if self.connections >= self.connections_max.saturating_add(reserve) {
             return Err(Refusal::ConnectionsMax);
         }
-        if self.memory_is_short && !is_http {
+        if self.memory_credit == 0 && !is_reserved {
             return Err(Refusal::Memory);
         }
         let row = &mut self.rows[peer.row as usize];
-        let reserve = if is_http { SOURCE_HTTP_RESERVE } else { 0 };
+        let reserve = if seat == Seat::Ordinary { 0 } else { SOURCE_HTTP_RESERVE };
         let most = self.source_connections_max.saturating_add(reserve);
         if self.source_connections_max > 0 && row.connections >= most && peer.address.is_some() {
             return Err(Refusal::SourceConnectionsMax);
         }
         row.connections += 1;
         self.connections += 1;
+        if self.memory_credit < u32::MAX {
+            self.memory_credit = self.memory_credit.saturating_sub(1);
+        }
         Ok(())
     }
 

@@ -74,27 +74,41 @@ fn connections_are_capped_per_source_and_in_total_with_a_reserve_for_http() {
     let limits = Limits { source_connections_max: 2, ..off() };
     let mut admission = Admission::new(&limits, 1, 3, 0);
     let (one, two) = (admission.peer(address(1), 0), admission.peer(address(2), 0));
-    assert_eq!(admission.open(&one, false), Ok(()));
-    assert_eq!(admission.open(&one, false), Ok(()));
-    assert_eq!(admission.open(&one, false), Err(Refusal::SourceConnectionsMax));
-    assert_eq!(admission.open(&one, true), Ok(()), "a probe from a busy address");
+    assert_eq!(admission.open(&one, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.open(&one, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.open(&one, Seat::Ordinary), Err(Refusal::SourceConnectionsMax));
+    assert_eq!(admission.open(&one, Seat::Reserved), Ok(()), "a probe from a busy address");
     admission.closed(one.row);
-    assert_eq!(admission.open(&two, false), Ok(()));
-    assert_eq!(admission.open(&two, false), Err(Refusal::ConnectionsMax));
-    assert_eq!(admission.open(&two, true), Ok(()), "a probe still gets in");
+    assert_eq!(admission.open(&two, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.open(&two, Seat::Ordinary), Err(Refusal::ConnectionsMax));
+    assert_eq!(admission.open(&two, Seat::Reserved), Ok(()), "a probe still gets in");
     assert_eq!(reason(admission.request(&two, 0)), Some(Reason::ConnectionsMax));
     admission.closed(one.row);
     assert_eq!(admission.request(&two, 0), Ok(()));
 }
 
 #[test]
-fn short_memory_refuses_samples_and_line_connections_but_not_http() {
+fn short_memory_refuses_samples() {
     let mut admission = Admission::new(&off(), 1, 10, 0);
     let peer = admission.peer(None, 0);
     admission.set_memory_is_short(true);
     assert_eq!(reason(admission.samples(&peer, 0)), Some(Reason::Memory));
-    assert_eq!(admission.open(&peer, false), Err(Refusal::Memory));
-    assert_eq!(admission.open(&peer, true), Ok(()));
+}
+
+#[test]
+fn connections_use_up_the_room_in_memory_and_probes_have_their_own() {
+    let mut admission = Admission::new(&off(), 1, 10, 0);
+    let peer = admission.peer(None, 0);
+    admission.set_memory_credit(2);
+    assert_eq!(admission.open(&peer, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.open(&peer, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.open(&peer, Seat::Ordinary), Err(Refusal::Memory));
+    assert_eq!(admission.open(&peer, Seat::Reserved), Ok(()));
+    admission.set_memory_credit(1);
+    assert_eq!(admission.open(&peer, Seat::Ordinary), Ok(()));
+    admission.set_memory_credit(u32::MAX);
+    assert_eq!(admission.open(&peer, Seat::Ordinary), Ok(()));
+    assert_eq!(admission.memory_credit(), u32::MAX, "no limit is not used up");
 }
 
 #[test]
@@ -102,7 +116,7 @@ fn the_table_is_bounded_and_rows_with_connections_stay() {
     let limits = Limits { sources_max: 8, source_samples_per_s_max: 10, ..off() };
     let mut admission = Admission::new(&limits, 1, 100, 0);
     let held = admission.peer(address(0), 0);
-    assert_eq!(admission.open(&held, false), Ok(()));
+    assert_eq!(admission.open(&held, Seat::Ordinary), Ok(()));
     admission.charge(&held, 1000);
     for n in 1..1000 {
         admission.peer(address(n), 0);
@@ -119,7 +133,7 @@ fn when_every_row_has_a_connection_the_rest_share_one() {
     let mut admission = Admission::new(&limits, 1, 100, 0);
     for n in 0..4 {
         let peer = admission.peer(address(n), 0);
-        assert_eq!(admission.open(&peer, false), Ok(()));
+        assert_eq!(admission.open(&peer, Seat::Ordinary), Ok(()));
     }
     assert_eq!(admission.peer(address(9), 0).row, SHARED_ROW);
 }

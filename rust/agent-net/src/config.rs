@@ -161,7 +161,10 @@ pub struct Limits {
     pub http_idle_timeout_s: f64,
     pub stream_idle_timeout_s: f64,
     /// Share of the memory limit above which samples are shed; 1 = never.
+    /// Above this share of the memory limit samples are refused.
     pub memory_used_ratio_max: f64,
+    /// Above this one new connections are.
+    pub memory_connections_ratio_max: f64,
     /// 0 = the cgroup's limit, or the machine's memory.
     pub memory_bytes_max: u64,
 }
@@ -201,6 +204,7 @@ impl Default for Limits {
             http_idle_timeout_s: 300.0,
             stream_idle_timeout_s: 3600.0,
             memory_used_ratio_max: 0.9,
+            memory_connections_ratio_max: 0.85,
             memory_bytes_max: 0,
         }
     }

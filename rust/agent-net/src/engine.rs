@@ -122,6 +122,10 @@ pub struct Engine {
     timeouts: Timeouts,
     memory: Memory,
     memory_bytes_max: u64,
+    memory_looked_ms: u64,
+    workers: u32,
+    /// Where the search for an idle HTTP connection goes on.
+    pub(crate) evict_from: u32,
     figures: Figures,
     phase: Phase,
     /// A successor publishes the gauges of this place, and reads its datagrams.
@@ -185,6 +189,9 @@ impl Engine {
             timeouts: Timeouts::new(config),
             memory: Memory::new(config.limits.memory_bytes_max, config.workers),
             memory_bytes_max: config.limits.memory_bytes_max,
+            memory_looked_ms: 0,
+            workers: config.workers,
+            evict_from: 0,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
             has_successor: false,

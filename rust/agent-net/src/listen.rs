@@ -11,6 +11,10 @@
 //! whole collector leaves, the listener then refuses, so that a client hears it at once; in a worker that
 //! leaves alone the queue is its successor's.
 //!
+//! Where there is no room for connections, in memory or by the cap, those of lines are reset, those of HTTP
+//! get 503. But probes and scrapes must get in: HTTP has a reserve, and when that is taken by idle
+//! connections, one of them is closed for each new one.
+//!
 //! Limits: [`ACCEPTS_MAX`] connections before others have their turn, [`LAST_ACCEPTS_MAX`] in a drain.
 
 use std::io;
@@ -18,15 +22,21 @@ use std::os::fd::OwnedFd;
 
 use agent_shm::Writer;
 
-use crate::admission::Refusal;
+use crate::admission::{Peer, Refusal, Seat, HTTP_RESERVE};
 use crate::config::{Listener, ListenerSource};
 use crate::engine::Engine;
-use crate::slab::Protocol;
+use crate::slab::{flag, Protocol, NONE};
 use crate::system::{self, Interest};
 use crate::telemetry::{labels, Own, SelfMetric};
+use crate::wheel::{tick_of, TICK_MS};
 
 /// Connections taken from one listener in one turn.
 pub const ACCEPTS_MAX: usize = 128;
+
+/// An HTTP connection that was idle for this time may be closed for a new one.
+const EVICT_IDLE_MS: u64 = 1000;
+/// Connections looked at in search of one.
+const EVICT_LOOKS_MAX: u32 = 1024;
 
 /// Connections taken from one listener when a drain begins; no backlog is longer.
 pub const LAST_ACCEPTS_MAX: usize = 65_536;
@@ -72,6 +82,8 @@ reasons! { CloseReason: "Why a connection ended; the label `reason`." {
     BuffersFull => "buffers_full",
     /// A bug here.
     Panic => "panic",
+    /// An idle one of HTTP, when there was no room for a new one.
+    Evicted => "evicted",
     /// The worker leaves, and the connection was quiet.
     Drain => "drain",
     /// The worker leaves; its successor has it now.
@@ -241,28 +253,62 @@ impl Engine {
             }
         }
         if opened > 0 {
-            let listening = &mut self.listeners[number];
-            listening.open += opened;
-            listening.opened.add(self.applier.writer(), opened);
+            self.listeners[number].opened.add(self.applier.writer(), opened);
         }
     }
 
-    fn welcome(&mut self, number: usize, fd: i32, peer: &crate::admission::Peer) -> bool {
-        let protocol = self.listeners[number].protocol;
+    fn welcome(&mut self, number: usize, fd: i32, peer: &Peer) -> bool {
+        self.make_room_known();
+        let listening = &self.listeners[number];
+        let protocol = listening.protocol;
         let is_http = protocol == Protocol::Http;
-        if let Err(refusal) = self.applier.admission().open(peer, is_http) {
+        let seat = match is_http {
+            true if listening.open < u64::from(HTTP_RESERVE) => Seat::Reserved,
+            true => Seat::Http,
+            false => Seat::Ordinary,
+        };
+        let mut admitted = self.applier.admission().open(peer, seat);
+        let is_full = matches!(admitted, Err(Refusal::ConnectionsMax | Refusal::Memory));
+        if is_full && is_http && self.evict_idle_http() {
+            admitted = self.applier.admission().open(peer, Seat::Reserved);
+        }
+        if let Err(refusal) = admitted {
             self.refuse(number, fd, refusal.into());
             return false;
         }
         let deadline = self.idle_deadline(protocol);
         match self.conns.open(fd, protocol, peer, number as u16, deadline) {
-            Ok(_) => true,
+            Ok(_) => {
+                self.listeners[number].open += 1;
+                true
+            }
             Err(fd) => {
                 self.applier.admission().closed(peer.row);
                 self.refuse(number, fd, RefuseReason::NoRoom);
                 false
             }
         }
+    }
+
+    /// Closes an HTTP connection that nobody has used for a second, if one is found soon: whoever has
+    /// many of them open shall not keep probes out.
+    fn evict_idle_http(&mut self) -> bool {
+        let long_ago = tick_of(self.conns.now_ms).saturating_sub((EVICT_IDLE_MS / TICK_MS) as u32);
+        let end = self.conns.slab.capacity() as u32;
+        for _ in 0..EVICT_LOOKS_MAX.min(end) {
+            let index = if self.evict_from < end { self.evict_from } else { 0 };
+            self.evict_from = index + 1;
+            let conn = self.conns.at(index);
+            let is_idle = conn.protocol == Protocol::Http
+                && conn.side == NONE
+                && !conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED)
+                && conn.seen < long_ago;
+            if is_idle {
+                self.close(index, CloseReason::Evicted);
+                return true;
+            }
+        }
+        false
     }
 
     #[cold]

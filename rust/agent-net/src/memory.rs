@@ -6,11 +6,15 @@
 //! limit is the cgroup's; else this worker's private memory times the number of workers, and what
 //! they share once.
 //!
-//! Read every second or more rarely: it costs a few small files. Not promised: what other processes
+//! Read every second, and sooner when as many connections were opened as there was room for: it costs
+//! a few small files. Not promised: what other processes
 //! outside the cgroup do to the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// What the kernel and we keep for an idle connection, at most.
+const CONNECTION_BYTES: f64 = 4096.0;
 
 /// Memory used and the most that may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +26,14 @@ pub struct Usage {
 impl Usage {
     pub fn ratio(&self) -> f64 {
         self.used_bytes as f64 / self.limit_bytes.max(1) as f64
+    }
+
+    /// Connections that each of `workers` may open before it looks again, so that all of them together
+    /// stay below `ratio_max`: they take at most half of the room that is left.
+    pub fn credit(&self, ratio_max: f64, workers: u32) -> u32 {
+        let most = self.limit_bytes as f64 * ratio_max;
+        let room = (most - self.used_bytes as f64).max(0.0);
+        (room / (2.0 * CONNECTION_BYTES * f64::from(workers.max(1)))) as u32
     }
 }
 
@@ -152,6 +164,15 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn workers_share_the_room_that_is_left() {
+        let usage = Usage { used_bytes: 60 << 20, limit_bytes: 100 << 20 };
+        assert_eq!(usage.credit(0.8, 1), 2560);
+        assert_eq!(usage.credit(0.8, 4), 640);
+        assert_eq!(usage.credit(0.6, 1), 0);
+        assert_eq!(usage.credit(0.5, 1), 0);
     }
 
     #[test]

@@ -7,8 +7,12 @@ use crate::control::Level;
 use crate::exchange::LINGER_MS;
 use crate::http::HttpService;
 use crate::listen::CloseReason;
+use crate::memory::Usage;
 use crate::slab::{flag, Conn, Protocol};
 use crate::wheel::{tick_after, tick_of, TICK_MS};
+
+/// Between two looks at the memory when there is no room.
+const LOOK_MS: u64 = 20;
 
 /// Times of the config, in the loop's unit.
 pub(super) struct Timeouts {
@@ -16,6 +20,7 @@ pub(super) struct Timeouts {
     stream_idle_ms: u64,
     pub(super) drain_ms: u64,
     memory_used_ratio_max: f64,
+    memory_connections_ratio_max: f64,
 }
 
 impl Timeouts {
@@ -26,6 +31,7 @@ impl Timeouts {
             stream_idle_ms: ms(config.limits.stream_idle_timeout_s),
             drain_ms: ms(config.drain_timeout_s),
             memory_used_ratio_max: config.limits.memory_used_ratio_max,
+            memory_connections_ratio_max: config.limits.memory_connections_ratio_max,
         }
     }
 
@@ -143,20 +149,60 @@ impl Engine {
         figures.sources.set(writer, sources);
     }
 
+    /// Before a batch of connections: knows how many memory has room for.
+    pub(crate) fn make_room_known(&mut self) {
+        if self.applier.admission().memory_credit() > 0 {
+            return;
+        }
+        // Used up is not full; what is full is not looked at for each who is refused.
+        if !self.http.is_out_of_memory() || self.conns.now_ms >= self.memory_looked_ms + LOOK_MS {
+            self.look_at_memory();
+        }
+    }
+
     fn look_at_memory(&mut self) {
         let Some(usage) = self.memory.usage() else { return };
-        let (ratio, most) = (usage.ratio(), self.timeouts.memory_used_ratio_max);
-        let was_short = self.applier.admission().memory_is_short();
-        // A little below the watermark it is lifted again, so that it does not flicker.
-        let is_short = most < 1.0 && ratio >= if was_short { most * 0.97 } else { most };
-        self.applier.admission().set_memory_is_short(is_short);
+        self.memory_looked_ms = self.conns.now_ms;
+        let ratio = usage.ratio();
         let writer = self.applier.writer();
         self.figures.memory_used.set(writer, ratio);
         self.figures.memory_limit.set(writer, usage.limit_bytes as f64);
+        let most = self.timeouts.memory_used_ratio_max;
+        let was_short = self.applier.admission().memory_is_short();
+        let is_short = is_above(ratio, most, was_short);
+        self.applier.admission().set_memory_is_short(is_short);
         if is_short != was_short {
             let now =
                 if is_short { "above the watermark: samples are shed" } else { "enough again" };
             self.log(Level::Warning, &format!("memory is {now} ({:.0} % used)", ratio * 100.0));
         }
+        self.look_at_room(usage);
     }
+
+    /// Whether there is room for more connections, and for how many.
+    fn look_at_room(&mut self, usage: Usage) {
+        let most = self.timeouts.memory_connections_ratio_max;
+        let was_full = self.http.is_out_of_memory();
+        let is_full = is_above(usage.ratio(), most, was_full);
+        let credit = match most < 1.0 {
+            true if is_full => 0,
+            true => usage.credit(most, self.workers).max(1),
+            false => u32::MAX,
+        };
+        self.applier.admission().set_memory_credit(credit);
+        if is_full != was_full {
+            let used = format!("{:.0} % of the memory limit is used", usage.ratio() * 100.0);
+            let told = match is_full {
+                true => format!("{used}: new connections are refused"),
+                false => format!("{used}: new connections are welcome again"),
+            };
+            self.log(Level::Warning, &told);
+            self.http.set_out_of_memory(is_full.then_some(told));
+        }
+    }
+}
+
+/// Above a watermark; once above, a little below it is still above, so that it does not flicker.
+fn is_above(ratio: f64, most: f64, was_above: bool) -> bool {
+    most < 1.0 && ratio >= if was_above { most * 0.97 } else { most }
 }

@@ -2,7 +2,8 @@
 //!
 //! *Alive* means that this event loop runs; whoever can read the answer knows it. It is never "no"
 //! because something else is down. *Ready* means that new work is welcome: the supervisor runs with
-//! all children, this worker is not draining, and the segment is shared memory.
+//! all children, this worker is not draining, memory has room for more connections, and the segment is
+//! shared memory.
 //!
 //! The supervisor's `state` line is a JSON object. Looked at here: `ready` (boolean), or without it
 //! `phase` (ready when `"running"`); `why` (string or array of strings) as the reasons of a "no";
@@ -29,6 +30,7 @@ pub struct Check {
 pub struct Health {
     draining: bool,
     private_memory: bool,
+    out_of_memory: Option<String>,
     supervisor: Option<Report>,
 }
 
@@ -74,6 +76,15 @@ impl Health {
         self.private_memory = private;
     }
 
+    /// Why no connections are taken, if none are.
+    pub fn set_out_of_memory(&mut self, why: Option<String>) {
+        self.out_of_memory = why;
+    }
+
+    pub fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory.is_some()
+    }
+
     /// Takes the supervisor's `state` line. One that cannot be read makes the worker not ready.
     pub fn set_state(&mut self, json: &str) {
         let unreadable = |error: serde_json::Error| Report {
@@ -97,6 +108,7 @@ impl Health {
         let private = "the segment is private memory of one worker";
         let private = self.private_memory.then(|| private.to_owned());
         checks.push(Check { name: "segment".into(), why: private });
+        checks.push(Check { name: "memory".into(), why: self.out_of_memory.clone() });
         match &self.supervisor {
             None => {
                 let why = Some("the supervisor has not reported yet".to_owned());

@@ -221,6 +221,15 @@ impl HttpService {
         *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) = json.into();
     }
 
+    /// `/readyz` says no for this reason, or not any more.
+    pub fn set_out_of_memory(&mut self, why: Option<String>) {
+        self.health.set_out_of_memory(why);
+    }
+
+    pub fn is_out_of_memory(&self) -> bool {
+        self.health.is_out_of_memory()
+    }
+
     /// `/readyz` says no from now on, and connections are closed after their next answer.
     pub fn set_draining(&mut self) {
         self.health.set_draining();

@@ -1,0 +1,128 @@
+"""In a control group with 128 MiB: more connections come than fit, and nobody is killed for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import urllib.error
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.lab.connections import Controller
+from agent.lab.plan import Plan
+from agent.lab.target import Collector as Asked
+from collector import DEADLINE_S, Collector, eventually
+
+Start = Callable[..., Collector]
+LIMIT_BYTES = 128 << 20
+ROOT = Path("/sys/fs/cgroup")
+
+
+class Group:
+    """A memory control group, version 1 or 2."""
+
+    def __init__(self) -> None:
+        is_v1 = (ROOT / "memory").is_dir()
+        self.folder = (ROOT / "memory" if is_v1 else ROOT) / f"agent-test-{os.getpid()}"
+        self.limit = "memory.limit_in_bytes" if is_v1 else "memory.max"
+        self.kills = "memory.oom_control" if is_v1 else "memory.events"
+        if not is_v1:
+            (ROOT / "cgroup.subtree_control").write_text("+memory")
+        self.folder.mkdir()
+        (self.folder / self.limit).write_text(str(LIMIT_BYTES))
+
+    def command(self) -> tuple[str, ...]:
+        """Starts our program inside."""
+        join = f'echo $$ >{self.folder}/cgroup.procs && exec "$@"'
+        return ("sh", "-c", join, "sh", sys.executable, "-m", "agent")
+
+    def killed(self) -> int:
+        lines = (self.folder / self.kills).read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    try:
+        made = Group()
+    except OSError as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"no memory control group can be made here: {error}"
+        )
+    yield made
+    eventually((made.folder / "cgroup.procs").read_text, lambda pids: not pids, "it left")
+    made.folder.rmdir()
+
+
+def test_connections_are_taken_as_far_as_memory_goes_and_the_rest_is_reset(
+    group: Group, start_collector: Start
+) -> None:
+    collector = start_collector(workers=6, command=group.command())
+    plan = Plan(
+        connections=90_000,
+        target=f"127.0.0.1:{collector.statsd_port}",
+        late_max_s=DEADLINE_S,
+        ack_timeout_s=DEADLINE_S,
+    )
+    controller = Controller(plan, collector=Asked(collector.url("")))
+    with controller:
+        controller.open()
+        controller.hold(2)
+        held = controller.account.now("open")
+        assert held > 20_000
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            collector.get("/readyz")
+        assert refused.value.code == 503
+        assert b"of the memory limit is used: new connections are refused" in refused.value.read()
+        assert collector.get("/livez") == "ok\n"
+        seen = collector.scrape()
+        assert seen.sum("agent_connections_open", source="statsd_tcp") == held
+        turned_away = seen.sum("agent_connections_refused_total", reason="memory")
+        assert held + turned_away == plan.connections
+        ratios = [ratio for _, ratio in seen.matching("agent_memory_used_ratio")]
+        assert len(ratios) == 6
+        assert max(ratios) < 0.9
+        # Those that are there lose nothing by it.
+        controller.hold(2, message_interval_s=2)
+        controller.finish()
+        controller.close()
+    totals = controller.result()["totals"]
+    assert totals["messages_acked"] == totals["messages_sent"] == totals["counted_by_collector"]
+    assert totals["messages_sent"] > held * 0.9
+    assert group.killed() == 0
+    eventually(lambda: ready(collector), lambda is_ready: is_ready, "connections are welcome again")
+
+
+def ready(collector: Collector) -> bool:
+    try:
+        return collector.get("/readyz") == "ok\n"
+    except urllib.error.HTTPError:
+        return False
+
+
+def test_idle_http_connections_make_room_for_probes(start_collector: Start) -> None:
+    """Somebody opens more than there may be, and asks for nothing."""
+    collector = start_collector(workers=1, env={"AGENT_METRICS_LIMITS_CONNECTIONS_MAX": "50"})
+    address = ("127.0.0.1", collector.http_port)
+    hoard = [socket.create_connection(address, DEADLINE_S) for _ in range(200)]
+    eventually(lambda: alive(collector), lambda is_alive: is_alive, "a probe is answered")
+    for _ in range(20):
+        assert collector.get("/livez") == "ok\n"
+    time.sleep(0.1)
+    seen = collector.scrape()
+    assert seen.sum("agent_connections_closed_total", reason="evicted") >= 1
+    assert seen.sum("agent_connections_open", source="http") <= 50 + 64
+    assert seen.sum("agent_connections_refused_total", source="http") > 0
+    for stream in hoard:
+        stream.close()
+
+
+def alive(collector: Collector) -> bool:
+    try:
+        return collector.get("/livez") == "ok\n"
+    except (urllib.error.HTTPError, OSError):
+        return False
