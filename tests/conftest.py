@@ -7,8 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from collector import Collector, short_dir
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Debian keeps daemons in sbin, which a user's PATH may lack.
 os.environ["PATH"] += os.pathsep + "/usr/sbin"

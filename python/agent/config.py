@@ -18,7 +18,6 @@ Not promised: that two settings make sense together; `config_check` finds the kn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -333,10 +332,13 @@ def stream_socket_path(statsd: Statsd) -> str:
 
 
 def worker_room(files_max: int) -> int:
-    """Connections to plan for in one worker, with room for what the kernel's spreading gives one
-    worker more than another.
+    """Connections to plan for in one worker.
+
+    The kernel deals connections out by chance, so one of many workers may have four standard
+    deviations more than its share (of 1,000,000 over 56 workers 3 %), and when a worker dies its
+    connections come back to all of them.
     """
-    return max(1, (files_max - WORKER_FILES_RESERVED) * 24 // 25)
+    return max(1, (files_max - WORKER_FILES_RESERVED) * 10 // 11)
 
 
 def worker_count(config: Config, cores: int, files_max: int) -> int:
@@ -347,17 +349,3 @@ def worker_count(config: Config, cores: int, files_max: int) -> int:
         return config.workers
     needed = -(-config.limits.connections_max // worker_room(files_max))
     return max(1, min(WORKERS_MAX, max(cores, needed)))
-
-
-def worker_connections_max(config: Config, workers: int, files_max: int) -> int:
-    """The share of `limits.connections_max` of one worker, within its file limit.
-
-    The kernel deals connections out to workers by chance, so a worker of several may have four
-    standard deviations more than its share: of 1,000,000 over 53 workers 3 %.
-    """
-    possible = max(1, files_max - WORKER_FILES_RESERVED)
-    if config.limits.connections_max == 0:
-        return possible
-    share = -(-config.limits.connections_max // workers)
-    by_chance = 0 if workers == 1 else 4 * math.isqrt(share)
-    return min(possible, share + by_chance)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 from agent.lab.connections import Controller
 from agent.lab.plan import Plan
 from agent.lab.target import Collector as Asked
-from collector import DEADLINE_S, Collector, eventually
+from collector import DEADLINE_S, Collector, children, eventually
 
 Start = Callable[..., Collector]
 LIMIT_BYTES = 128 << 20
@@ -126,3 +128,38 @@ def alive(collector: Collector) -> bool:
         return collector.get("/livez") == "ok\n"
     except (urllib.error.HTTPError, OSError):
         return False
+
+
+def test_the_cap_holds_for_all_workers_together_however_connections_are_dealt(
+    start_collector: Start,
+) -> None:
+    """Also when a worker dies: its clients find a place with the others at once."""
+    collector = start_collector(workers=3, env={"AGENT_METRICS_LIMITS_CONNECTIONS_MAX": "90"})
+    address = ("127.0.0.1", collector.statsd_port)
+
+    def dial(count: int) -> list[socket.socket]:
+        streams = []
+        for _ in range(count):
+            # One that is refused may be reset before we know that it was there.
+            with contextlib.suppress(ConnectionResetError):
+                streams.append(socket.create_connection(address, DEADLINE_S))
+        return streams
+
+    def held() -> float:
+        # This scrape has a connection as well.
+        return collector.scrape().sum("agent_worker_connections") - 1
+
+    streams = dial(120)
+    eventually(
+        lambda: collector.scrape().sum("agent_connections_refused_total", source="statsd_tcp"),
+        # Workers that look at the same moment may both take the last place; probes have one too.
+        lambda refused: 30 - 3 <= refused <= 30 + 3,
+        "the rest is refused",
+    )
+    assert 87 <= held() <= 95
+    os.kill(children(collector)["agent-worker-1"], signal.SIGKILL)
+    eventually(held, lambda count: count < 80, "its connections are gone")
+    streams += dial(60)
+    eventually(held, lambda count: 87 <= count <= 95, "others have taken their places")
+    for stream in streams:
+        stream.close()

@@ -8,17 +8,17 @@ from agent.config_source import load
 from agent.supervisor.child_config import Site, Sockets, aggregator_config, worker_config
 from agent.supervisor.listeners import Listener
 
-SITE = Site("/d/agent.v1.seg", "/d", workers=4, files_max=1128, schema_json="{}", version="1")
+SITE = Site("/d/agent.v1.seg", "/d", workers=4, schema_json="{}", version="1")
 
 
-def test_a_worker_gets_its_sockets_and_its_share_of_the_connections() -> None:
+def test_a_worker_gets_its_sockets_and_the_limits() -> None:
     config = load("[limits]\nconnections_max = 1000\nlabels_max = 3").config
     listener = Listener(5, "http", "127.0.0.1:1")
     told = json.loads(worker_config(config, SITE, 2, Sockets(9, 10, 11, [listener])))
     assert (told["worker"], told["workers"], told["control_fd"]) == (2, 4, 9)
     assert (told["handover_out_fd"], told["handover_in_fd"]) == (10, 11)
     assert told["listeners"] == [{"fd": 5, "source": "http", "address": "127.0.0.1:1"}]
-    assert told["limits"]["connections_max"] == 250 + 60
+    assert told["limits"]["connections_max"] == 1000
     assert told["limits"]["labels_max"] == 3
     assert told["drain_timeout_s"] < config.supervisor.drain_timeout_s
     assert (told["segment"], told["apps_dir"]) == ("/d/agent.v1.seg", "/d")

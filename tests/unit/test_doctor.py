@@ -64,29 +64,29 @@ def test_an_ordinary_server_holds_a_million_on_both_ends() -> None:
     """A few processes are enough where the file limit is that of a distribution."""
     diagnosis = examine(SERVER, MILLION)
     assert diagnosis.refusals == []
-    assert diagnosis.processes == 2 + 3
+    assert diagnosis.processes == 3 + 3
     assert not [f for f in diagnosis.findings if f.standing == "blocks"]
 
 
 def test_a_file_limit_of_20000_takes_more_processes_not_fewer_connections() -> None:
-    """As many as `serve` and `load` start: 53 workers and 55 executors."""
+    """As many as `serve` and `load` start: 56 workers and 55 executors."""
     diagnosis = examine(server(files_hard=20_000), MILLION)
     assert diagnosis.refusals == []
-    assert diagnosis.processes == 53 + 55
+    assert diagnosis.processes == 56 + 55
     limits = Limits(connections_max=1_000_000)
-    assert worker_count(Config(limits=limits), 2, 20_000) == 53
+    assert worker_count(Config(limits=limits), 2, 20_000) == 56
     plan = Plan(connections=1_000_000, target="127.0.0.1:1")
     assert executors_needed(plan, 20_000, 2) == 55
 
 
 def test_a_file_limit_of_1024_blocks_a_million() -> None:
-    """256 workers of 860 connections, and the commands that raise the limit."""
+    """256 workers of 814 connections, and the commands that raise the limit."""
     diagnosis = examine(server(files_hard=1024), MILLION)
     [refusal] = diagnosis.refusals
     assert refusal.startswith("open files: soft 1,024, hard 1,024")
-    assert "this allows 220,160 connections" in refusal
+    assert "this allows 208,384 connections" in refusal
     assert "ulimit -Hn 1048576" in refusal
-    assert diagnosis.both.connections == 860 * 256
+    assert diagnosis.both.connections == 814 * 256
     assert diagnosis.both.limited_by == "open files"
 
 
@@ -154,7 +154,7 @@ def test_a_container_of_few_processes_limits_the_workers() -> None:
     diagnosis = examine(facts, Goal(connections=100_000))
     [refusal] = diagnosis.refusals
     assert refusal.startswith("processes: 46 more (pids.max of the control group)")
-    assert diagnosis.server.connections == 30 * 860
+    assert diagnosis.server.connections == 30 * 814
 
 
 def test_what_is_slow_does_not_block() -> None:
@@ -221,7 +221,7 @@ def test_the_text_has_every_finding_and_ends_with_the_answer() -> None:
     assert "\x1b" not in told
     assert "\x1b[1;31mblocks" in text(diagnosis, colour=True)
     held = examine(SERVER, MILLION)
-    assert text(held).endswith("connections with both ends here: yes, in 5 processes.\n")
+    assert text(held).endswith("connections with both ends here: yes, in 6 processes.\n")
 
 
 def test_this_machine_can_be_read() -> None:

@@ -1,8 +1,7 @@
 """The JSON that a child gets when it is forked and with each `reload`. Pure.
 
-Purpose: one place that turns settings into what the Rust side reads (`agent_net::config`). Shares
-are computed here: `connections_max` is that of one worker; rates over all sources are divided by
-the worker itself.
+Purpose: one place that turns settings into what the Rust side reads (`agent_net::config`). Limits
+go as they are: what is shared among workers, they share out themselves.
 
 A `reload` has the same form with no listeners: sockets stay as they are.
 """
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from agent.config import Config, MappingRule, worker_connections_max
+from agent.config import Config, MappingRule
 
 from .listeners import Listener
 
@@ -25,7 +24,6 @@ class Site(msgspec.Struct, frozen=True):
     segment: str
     apps_dir: str
     workers: int
-    files_max: int
     schema_json: str
     version: str
 
@@ -40,8 +38,6 @@ class Sockets(msgspec.Struct, frozen=True):
 
 
 def worker_config(config: Config, site: Site, worker: int, sockets: Sockets) -> bytes:
-    limits = msgspec.structs.asdict(config.limits)
-    limits["connections_max"] = worker_connections_max(config, site.workers, site.files_max)
     return orjson.dumps(
         {
             **_common(config, site, sockets.control_fd),
@@ -50,7 +46,7 @@ def worker_config(config: Config, site: Site, worker: int, sockets: Sockets) -> 
             "handover_out_fd": sockets.handover_out_fd,
             "handover_in_fd": sockets.handover_in_fd,
             "listeners": [msgspec.structs.asdict(listener) for listener in sockets.listeners],
-            "limits": limits,
+            "limits": msgspec.structs.asdict(config.limits),
             "mapping": [_rule(rule) for rule in config.mapping],
             "drain_timeout_s": worker_drain_s(config),
             "schema_json": site.schema_json,
@@ -69,7 +65,7 @@ def aggregator_config(config: Config, site: Site, control_fd: int) -> bytes:
 
 def trial(config: Config) -> bytes:
     """A worker's JSON without a place to work in, for checking."""
-    site = Site("", "", workers=1, files_max=1024, schema_json="", version="")
+    site = Site("", "", workers=1, schema_json="", version="")
     return worker_config(config, site, 0, Sockets())
 
 

@@ -110,7 +110,6 @@ class Collector:
             segment=segment,
             apps_dir=folder,
             workers=workers,
-            files_max=files_max,
             schema_json=schema_json(),
             version=__version__,
         )

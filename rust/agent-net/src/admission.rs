@@ -1,7 +1,7 @@
 //! Who may send how much: every decision to accept or refuse, with its reason.
 //!
 //! ```text
-//! connection: all of the worker -> room in memory -> of its source address
+//! connection: all of the worker, all of all workers -> room in memory -> of its source address
 //! samples:    memory watermark -> bucket and window of all -> bucket and window of the source
 //! ```
 //!
@@ -66,7 +66,7 @@ pub enum Seat {
 /// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The worker has as many as it may.
+    /// The worker, or all of them together, have as many as they may.
     ConnectionsMax,
     /// The source address has as many as it may.
     SourceConnectionsMax,
@@ -166,9 +166,14 @@ pub struct Admission {
     source: Rates,
     total: Rates,
     meter: Meter,
+    /// Of this worker.
+    files_max: u32,
+    /// Of all workers together.
     connections_max: u32,
     source_connections_max: u32,
     connections: u32,
+    /// Of the other workers, as of the last look.
+    others: u32,
     memory_is_short: bool,
     /// Connections that memory has room for, as far as known.
     memory_credit: u32,
@@ -183,8 +188,9 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `connections_max` is the file limit where the config has none; `workers` divides the totals.
-    pub fn new(limits: &Limits, workers: u32, connections_max: u32, now_ms: u64) -> Admission {
+    /// `files_max` are the connections that this worker has descriptors for; `workers` divides the rates
+    /// of all sources.
+    pub fn new(limits: &Limits, workers: u32, files_max: u32, now_ms: u64) -> Admission {
         let (source, total) = rates(limits, workers);
         let shared = Row {
             address: None,
@@ -197,9 +203,11 @@ impl Admission {
             source,
             total,
             meter: Meter::full(&total, now_ms),
-            connections_max,
+            files_max,
+            connections_max: connections_max(limits),
             source_connections_max: limits.source_connections_max,
             connections: 0,
+            others: 0,
             memory_is_short: false,
             memory_credit: u32::MAX,
             rows: vec![shared],
@@ -213,11 +221,26 @@ impl Admission {
     }
 
     /// Takes over new limits; buckets keep what is in them, up to their new size.
-    pub fn reload(&mut self, limits: &Limits, workers: u32, connections_max: u32) {
+    pub fn reload(&mut self, limits: &Limits, workers: u32) {
         (self.source, self.total) = rates(limits, workers);
-        self.connections_max = connections_max;
+        self.connections_max = connections_max(limits);
         self.source_connections_max = limits.source_connections_max;
         self.rows_max = (limits.sources_max.max(1) as usize + 1).max(self.rows.len());
+    }
+
+    /// Connections of this worker.
+    pub fn connections(&self) -> u32 {
+        self.connections
+    }
+
+    /// Whether the connections of other workers matter.
+    pub fn is_capped(&self) -> bool {
+        self.connections_max < u32::MAX
+    }
+
+    /// What the other workers have now; see [`crate::seats`].
+    pub fn set_others(&mut self, connections: u32) {
+        self.others = connections;
     }
 
     /// What the watermark says now; see [`crate::memory`].
@@ -351,7 +374,10 @@ impl Admission {
     pub fn open(&mut self, peer: &Peer, seat: Seat) -> Result<(), Refusal> {
         let is_reserved = seat == Seat::Reserved;
         let reserve = if is_reserved { HTTP_RESERVE } else { 0 };
-        if self.connections >= self.connections_max.saturating_add(reserve) {
+        let all = self.connections.saturating_add(self.others);
+        if self.connections >= self.files_max.saturating_add(reserve)
+            || all >= self.connections_max.saturating_add(reserve)
+        {
             return Err(Refusal::ConnectionsMax);
         }
         if self.memory_credit == 0 && !is_reserved {
@@ -397,7 +423,8 @@ impl Admission {
 
     /// Whether a pushing request may go on to its body.
     pub fn request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
-        if self.connections > self.connections_max {
+        let all = self.connections.saturating_add(self.others);
+        if self.connections > self.files_max || all > self.connections_max {
             return Err(Shed { reason: Reason::ConnectionsMax, retry_after_s: 5 });
         }
         self.samples(peer, now_ms)
@@ -408,6 +435,13 @@ impl Admission {
     pub fn charge(&mut self, peer: &Peer, samples: u64) {
         self.meter.charge(samples);
         self.rows[peer.row as usize].meter.charge(samples);
+    }
+}
+
+fn connections_max(limits: &Limits) -> u32 {
+    match limits.connections_max {
+        0 => u32::MAX,
+        most => most,
     }
 }
 

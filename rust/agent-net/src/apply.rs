@@ -141,10 +141,10 @@ impl Applier {
     ///
     /// # Errors
     /// Mapping rules that cannot be used; then nothing has changed.
-    pub fn reload(&mut self, config: &WorkerConfig, connections_max: u32) -> Result<(), String> {
+    pub fn reload(&mut self, config: &WorkerConfig) -> Result<(), String> {
         self.parts.rules = Rules::new(config)?;
         self.parts.cache.clear();
-        self.admission.reload(&config.limits, config.workers, connections_max);
+        self.admission.reload(&config.limits, config.workers);
         Ok(())
     }
 

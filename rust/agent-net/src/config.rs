@@ -6,8 +6,7 @@
 //! A limit of 0 is off where the field says so. Defaults are those of the settings file, so that a
 //! test may leave out what it does not care about. Unknown keys are refused.
 //!
-//! Not promised: `limits` are those of this process. The supervisor has already divided
-//! `connections_max`; totals of samples are divided here by `workers`.
+//! Rates of all sources are divided here by `workers`; connections are counted over all workers.
 
 use std::fmt;
 
@@ -133,7 +132,7 @@ pub struct Limits {
     pub rate_window_s: u32,
     /// Source addresses with limits of their own; the rest shares one.
     pub sources_max: u32,
-    /// Open connections of this worker; 0 = what its file limit allows.
+    /// Open connections of all workers together; 0 = what their file limits allow.
     pub connections_max: u32,
     /// Open connections of one source address; 0 = off.
     pub source_connections_max: u32,

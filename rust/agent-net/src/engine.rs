@@ -39,6 +39,7 @@ use crate::http::HttpService;
 use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX};
 use crate::memory::Memory;
 use crate::pushes::Pushes;
+use crate::seats::Seats;
 use crate::slab::{flag, Protocol};
 use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
@@ -107,6 +108,7 @@ pub struct Engine {
     pub(crate) http: HttpService,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) spare: Spare,
+    pub(crate) seats: Seats,
     /// [`HEADROOM`] and [`READ_BYTES`].
     pub(crate) buffer: Vec<u8>,
     /// Answers of one read, before they are written.
@@ -141,13 +143,9 @@ fn is_datagram(token: u64) -> bool {
     token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < HANDOVER
 }
 
-/// Connections a worker may have: as configured, and never more than its file limit allows.
-pub fn connections_max(config: &WorkerConfig) -> u32 {
-    let files = system::file_limit().saturating_sub(FILES_RESERVED).clamp(1, 1 << 29) as u32;
-    match config.limits.connections_max {
-        0 => files,
-        most => most.min(files),
-    }
+/// Connections that a worker has descriptors for.
+pub fn files_max() -> u32 {
+    system::file_limit().saturating_sub(FILES_RESERVED).clamp(1, 1 << 29) as u32
 }
 
 /// Asks to be woken for a datagram socket.
@@ -177,6 +175,7 @@ impl Engine {
             http,
             listeners: Vec::new(),
             spare: Spare::new(),
+            seats: Seats::new(config.worker, config.workers),
             buffer: vec![0; HEADROOM + READ_BYTES],
             answers: Vec::new(),
             pushes: Pushes::new(),
@@ -420,9 +419,18 @@ impl Engine {
         );
         let (row, listener) = self.conns.close(index, with_reset);
         self.applier.admission().closed(row);
+        self.show_connections();
         let writer = self.applier.writer();
         if let Some(listening) = self.listeners.get_mut(usize::from(listener)) {
             listening.note_closed(writer, reason);
+        }
+    }
+
+    /// Tells the other workers how many connections are here, unless a successor tells them.
+    pub(crate) fn show_connections(&mut self) {
+        if !self.has_successor {
+            let connections = self.applier.admission().connections();
+            self.seats.note(self.applier.writer(), connections);
         }
     }
 

@@ -259,6 +259,7 @@ impl Engine {
         };
         let listening = &mut self.listeners[usize::from(record.listener)];
         listening.note_taken_over(self.applier.writer());
+        self.show_connections();
         let conn = self.conns.at(index);
         (conn.seen, conn.read_bytes) = (record.seen, record.read_bytes);
         conn.framer = Framer::resumed(record.is_skipping);

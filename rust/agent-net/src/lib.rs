@@ -54,6 +54,7 @@ pub mod memory;
 pub mod nap;
 pub mod pushes;
 pub mod scrape;
+pub mod seats;
 pub mod side;
 pub mod slab;
 pub mod stream;

@@ -259,6 +259,10 @@ impl Engine {
 
     fn welcome(&mut self, number: usize, fd: i32, peer: &Peer) -> bool {
         self.make_room_known();
+        if self.applier.admission().is_capped() {
+            let others = self.seats.others(self.applier.writer());
+            self.applier.admission().set_others(others);
+        }
         let listening = &self.listeners[number];
         let protocol = listening.protocol;
         let is_http = protocol == Protocol::Http;
@@ -280,6 +284,7 @@ impl Engine {
         match self.conns.open(fd, protocol, peer, number as u16, deadline) {
             Ok(_) => {
                 self.listeners[number].open += 1;
+                self.show_connections();
                 true
             }
             Err(fd) => {

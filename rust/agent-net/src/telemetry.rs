@@ -183,6 +183,8 @@ self_metrics! {
         "Receive buffer the kernel granted to a datagram socket.";
     ConnectionsOpen: Gauge "agent_connections_open", "",
         "Connections open now, by source.";
+    WorkerConnections: Gauge "agent_worker_connections", "",
+        "Connections of a worker now, of all sources; their sum is held below `limits.connections_max`.";
     ConnectionsOpened: Counter "agent_connections_opened", "",
         "Connections accepted, by source.";
     ConnectionsTakenOver: Counter "agent_connections_taken_over", "",
@@ -287,6 +289,15 @@ impl Own {
         if known != Some(Outcome::Applied) {
             self.again(writer, |series| writer.set(series, value));
         }
+    }
+
+    /// The value of a gauge, also when another process sets it.
+    pub fn get(&mut self, writer: &Writer) -> f64 {
+        let known = self.series.as_ref().and_then(|series| writer.gauge(series));
+        known.unwrap_or_else(|| {
+            self.again(writer, |series| writer.shift(series, 0.0));
+            self.series.as_ref().and_then(|series| writer.gauge(series)).unwrap_or(0.0)
+        })
     }
 
     pub fn observe(&mut self, writer: &Writer, value: f64) {

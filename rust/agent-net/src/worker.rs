@@ -14,7 +14,7 @@ use crate::admission::Admission;
 use crate::apply::Applier;
 use crate::config::{Series, WorkerConfig};
 use crate::control::{Control, Level};
-use crate::engine::{connections_max, Engine};
+use crate::engine::{files_max, Engine};
 use crate::http::HttpService;
 use crate::system;
 
@@ -83,7 +83,7 @@ pub(crate) fn complain(control_fd: i32, code: i32, why: &str) -> i32 {
 fn run(config: &WorkerConfig) -> Result<i32, (i32, String)> {
     let (segment, private) = open_segment(&config.segment, &config.series);
     let now_ms = system::monotonic_ms();
-    let admission = Admission::new(&config.limits, config.workers, connections_max(config), now_ms);
+    let admission = Admission::new(&config.limits, config.workers, files_max(), now_ms);
     let applier = Applier::new(&segment, config, admission).map_err(|why| (EXIT_CONFIG, why))?;
     let http = HttpService::new(config, &segment);
     let failed = |what: &'static str| move |error| (EXIT_SYSTEM, format!("{what}: {error}"));

@@ -5,11 +5,14 @@
 //! was changed, so the difference is booked as rejected for the reason `worker_died`. Call it after
 //! the death and before a successor of the same number starts.
 //!
+//! Its connections are gone with it: their number becomes zero.
+//!
 //! The columns of the ledger are looked up by their names, whatever else the segment holds. Only when they
 //! leave a difference are all series of the column of rejections added up, by a pass over the segment:
 //! another version may have counted there for a reason that this one has no name for.
 
 use crate::error;
+use agent_net::seats;
 use agent_net::telemetry::{self, Own, Reason, SelfMetric, SourceId};
 use agent_shm::{FamilyView, Options, Segment, Value, Writer};
 use pyo3::prelude::*;
@@ -36,6 +39,7 @@ fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> 
             settled += left;
         }
     }
+    seats::vacate(&writer, worker);
     Ok(settled)
 }
 

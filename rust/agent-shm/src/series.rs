@@ -157,6 +157,22 @@ impl Writer {
         })
     }
 
+    /// The value of a gauge that all processes share; nothing when the series was removed or is none.
+    #[inline]
+    pub fn gauge(&self, s: &Series) -> Option<f64> {
+        let mut value = None;
+        let outcome = self.guarded(s, || {
+            if s.kind == Cells::SharedGauge {
+                value = Some(f64::from_bits(self.region().word(s.cells).load(Ordering::Acquire)));
+            }
+        });
+        if outcome == Outcome::Applied {
+            value
+        } else {
+            None
+        }
+    }
+
     /// Adds `change`, of any sign, to a gauge.
     #[inline]
     pub fn shift(&self, s: &Series, change: f64) -> Outcome {

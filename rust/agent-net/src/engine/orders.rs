@@ -1,9 +1,6 @@
 //! What the supervisor orders: new settings, facts to tell, the end.
 
-use super::{
-    connections_max, Engine, Phase, Timeouts, HALF_LINE_QUIET_MS, LAST_BATCHES_MAX, QUIET_MS,
-    RETIRE_MS,
-};
+use super::{Engine, Phase, Timeouts, HALF_LINE_QUIET_MS, LAST_BATCHES_MAX, QUIET_MS, RETIRE_MS};
 use crate::config::WorkerConfig;
 use crate::control::Order;
 use crate::listen::{CloseReason, LAST_ACCEPTS_MAX};
@@ -44,7 +41,7 @@ impl Engine {
         let result = WorkerConfig::from_json(json.as_bytes())
             .map_err(|error| error.to_string())
             .and_then(|config| {
-                self.applier.reload(&config, connections_max(&config))?;
+                self.applier.reload(&config)?;
                 Ok(config)
             });
         match result {

@@ -136,6 +136,7 @@ impl Engine {
 
     /// What a place has one value of: gauges, and the kernel's counts of its sockets.
     fn publish_state(&mut self) {
+        self.show_connections();
         let sources = self.applier.admission().sources() as f64;
         let writer = self.applier.writer();
         for listening in &mut self.listeners {

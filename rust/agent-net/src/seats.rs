@@ -1,0 +1,71 @@
+//! How many connections all workers have together.
+//!
+//! Each worker shows its own number in a gauge of the collector's segment, at once; whoever may open one
+//! more adds all of them up. There is no share of a worker: the kernel deals connections out by chance,
+//! and those of a worker that died come back to the others.
+//!
+//! The supervisor sets the number of a dead worker to zero. While a worker hands its connections over,
+//! what it still has is not counted, because its successor owns the gauge.
+//!
+//! Not promised: exactness in a race. Workers that look at the same moment may all open one, so the sum
+//! may be over the limit by the number of workers.
+
+use agent_shm::Writer;
+
+use crate::telemetry::{Own, SelfMetric};
+
+/// The numbers of all workers, as one of them sees them.
+pub struct Seats {
+    all: Vec<Own>,
+    own: usize,
+}
+
+impl Seats {
+    pub fn new(worker: u32, workers: u32) -> Seats {
+        let gauge = |worker| Own::new(SelfMetric::WorkerConnections, label(worker));
+        let all = (0..workers.max(worker + 1)).map(gauge).collect();
+        Seats { all, own: worker as usize }
+    }
+
+    /// Shows how many connections this worker has.
+    pub fn note(&mut self, writer: &Writer, connections: u32) {
+        self.all[self.own].set(writer, f64::from(connections));
+    }
+
+    /// How many the others have.
+    pub fn others(&mut self, writer: &Writer) -> u32 {
+        let own = self.own;
+        let others = self.all.iter_mut().enumerate().filter(|(worker, _)| *worker != own);
+        others.map(|(_, gauge)| gauge.get(writer).max(0.0) as u32).sum()
+    }
+}
+
+/// The worker is dead: it has none.
+pub fn vacate(writer: &Writer, worker: u32) {
+    Own::new(SelfMetric::WorkerConnections, label(worker)).set(writer, 0.0);
+}
+
+fn label(worker: u32) -> String {
+    format!("worker=\"{worker}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_shm::{Options, Segment};
+
+    #[test]
+    fn every_worker_sees_the_numbers_of_the_others_and_a_dead_one_has_none() {
+        let segment = Segment::private("agent", &Options::default());
+        let writers: Vec<Writer> = (0..3).map(|_| segment.writer().expect("a slot")).collect();
+        let mut seats: Vec<Seats> = (0..3).map(|worker| Seats::new(worker, 3)).collect();
+        assert_eq!(seats[0].others(&writers[0]), 0);
+        for (worker, own) in seats.iter_mut().enumerate() {
+            own.note(&writers[worker], 10 + worker as u32);
+        }
+        assert_eq!(seats[0].others(&writers[0]), 23);
+        assert_eq!(seats[2].others(&writers[2]), 21);
+        vacate(&writers[0], 2);
+        assert_eq!(seats[0].others(&writers[0]), 11);
+    }
+}
