@@ -192,7 +192,8 @@ METHOD = """\
   `_ack` line and 256 unanswered a process, and again without. The same client drives the collector,
   so the ratios are of the servers. CPU is that of the processes, with loopback's soft interrupts.
 - *The load* is `python -m agent load connections` as a library: opened at 40,000/s, idle, then one
-  message a minute on each connection, times spread evenly, every message acknowledged.
+  message a minute on each connection, times spread evenly, every message acknowledged. Its processes
+  run with niceness 10, so that the collector keeps its share of the cores.
 - *Idle* is user and system time of all processes of the collector while nothing is sent.
 - *Memory of a connection* is the growth of private memory of all processes by the connections held;
   the whole server is the sum of PSS.
@@ -200,5 +201,6 @@ METHOD = """\
   A probe asks for /livez and /metrics over a new connection every 0.1 s; 200 other connections send
   a message each second. When a worker is killed its connections die with it, theirs among them; in
   a rolling restart they go to its successor.
+- As root the run raises `net.core.netdev_max_backlog` to 100,000 and puts it back at the end.
 - Workers and processes of the load are as many as the limit of open files asks for.
 """

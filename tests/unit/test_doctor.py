@@ -36,6 +36,7 @@ SERVER = Facts(
     ports=(32_768, 60_999),
     accept_queue_max=4096,
     syn_backlog_max=2048,
+    packet_backlog_max=100_000,
     syn_cookies=True,
     tcp_pages=(287_898, 383_867, 575_796),
     orphans_max=131_072,
@@ -162,6 +163,7 @@ def test_what_is_slow_does_not_block() -> None:
     facts = server(
         accept_queue_max=128,
         syn_backlog_max=128,
+        packet_backlog_max=1000,
         syn_cookies=False,
         shm_bytes=64 * MIB,
         shm_free_bytes=16 * MIB,
@@ -173,6 +175,7 @@ def test_what_is_slow_does_not_block() -> None:
     assert slow == {
         "net.core.somaxconn",
         "tcp_max_syn_backlog",
+        "netdev_max_backlog",
         "/dev/shm",
         "cores",
         "tcp_mem",

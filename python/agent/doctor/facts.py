@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     # TCP.
     accept_queue_max: int | None = None
     syn_backlog_max: int | None = None
+    # Per core, of the machine: not to be seen in a network namespace.
+    packet_backlog_max: int | None = None
     syn_cookies: bool | None = None
     tcp_pages: tuple[int, int, int] | None = None
     tcp_pages_used: int = 0

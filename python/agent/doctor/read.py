@@ -58,6 +58,7 @@ def read() -> Facts:
         ports_reserved=_reserved_ports(_text("/proc/sys/net/ipv4/ip_local_reserved_ports")),
         conntrack=_conntrack(),
         accept_queue_max=_number("/proc/sys/net/core/somaxconn"),
+        packet_backlog_max=_number("/proc/sys/net/core/netdev_max_backlog"),
         syn_backlog_max=_number("/proc/sys/net/ipv4/tcp_max_syn_backlog"),
         syn_cookies=None if cookies is None else cookies > 0,
         tcp_pages=_triple(_numbers("/proc/sys/net/ipv4/tcp_mem", 3)),

@@ -200,6 +200,19 @@ def _accept_queue(facts: Facts, goal: Goal) -> Finding:
     )
 
 
+def _packet_backlog(facts: Facts, goal: Goal) -> Finding:
+    """Measured: a million connections that are closed or opened at once fill 1000."""
+    value = facts.packet_backlog_max
+    is_tight = value is not None and value < 10_000 and (goal.connections or 0) >= 100_000
+    return Finding(
+        name="netdev_max_backlog",
+        value=_count(value),
+        limits="packets of loopback that wait for a core; what is over is sent again after 0.2 s",
+        standing="slows" if is_tight and goal.ends == "both" else "ok",
+        change="sysctl -w net.core.netdev_max_backlog=100000",
+    )
+
+
 def _syn_backlog(facts: Facts, _goal: Goal) -> Finding:
     value, cookies = facts.syn_backlog_max, facts.syn_cookies
     low = value is not None and value < 1024 and cookies is False
@@ -390,6 +403,7 @@ RULES: tuple[Callable[[Facts, Goal], Finding], ...] = (
     _tcp_memory,
     _accept_queue,
     _syn_backlog,
+    _packet_backlog,
     _orphans,
     _time_wait,
     _migration,

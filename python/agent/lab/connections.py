@@ -100,7 +100,8 @@ class Controller:
             self._before = self.collector.page()
         try:
             for number, share in enumerate(self.shares):
-                executor = Executor(number, share, self.executors)
+                is_nice = self.plan.is_loopback
+                executor = Executor(number, share, self.executors, is_nice=is_nice)
                 self.executors.append(executor)
                 self._selector.register(executor.report, selectors.EVENT_READ, executor)
             if not self._wait("ready", READY_TIMEOUT_S):

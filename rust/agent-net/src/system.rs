@@ -344,7 +344,7 @@ pub struct Epoll {
 }
 
 /// Events taken with one wait.
-const EVENTS: usize = 512;
+const EVENTS: usize = 128;
 const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
 impl Epoll {
