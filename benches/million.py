@@ -43,7 +43,7 @@ from agent.lab.connections import Controller, Snapshot
 from agent.lab.plan import Plan
 from agent.lab.target import Collector
 from build import require_release
-from procs import cpu_seconds, memory, tree
+from procs import cpu_seconds, memory, private_bytes, tree
 from targets import Target, agent, wait_until
 
 HERE = Path(__file__).parent
@@ -240,6 +240,8 @@ class Stage:
     def run(self) -> dict[str, Any]:
         controller = self.controller
         with controller:
+            workers = [pid for name, pid in self._children().items() if name.startswith("worker-")]
+            self.figures["worker_private"] = max(map(private_bytes, workers))
             say("opening")
             controller.open()
             # What is still being cleaned up from opening is not idleness.

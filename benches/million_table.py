@@ -9,6 +9,8 @@ from build import facts
 
 PROBE_S_MAX = 0.1
 BACK_S_MAX = 2.0
+# Of a million.
+RETURN_S_MAX = 60.0
 # Connections die with a killed worker, and with nothing else.
 DISRUPTIVE = ("one worker killed",)
 
@@ -56,7 +58,7 @@ def rows(report: Report) -> list[Row]:
     scale = report.connections / 1_000_000
     each = cost["server_user_bytes_per_connection"]
     whole = report.figures["memory_held"]["Pss"]
-    idle = report.figures["idle_cpu"]
+    idle, worker = report.figures["idle_cpu"], report.figures["worker_private"]
     table = [
         Row(
             f"connections held, one message a minute on each ({report.connections:,} asked)",
@@ -69,6 +71,12 @@ def rows(report: Report) -> list[Row]:
         beside("messages without answers, by the bare pair's", "message", report.silent),
         Row("our memory for one idle connection", "64 B", f"{each:.0f} B", each < 64.5),
         Row(
+            "private memory of a worker without connections, at most",
+            "1 MiB",
+            f"{worker / 2**20:.2f} MiB",
+            worker < 2**20,
+        ),
+        Row(
             "the whole server, kernel excluded (PSS)",
             f"{250 * scale:,.0f} MB" if scale >= 0.5 else "",
             f"{whole / 1e6:,.0f} MB",
@@ -80,6 +88,15 @@ def rows(report: Report) -> list[Row]:
     ]
     for storm in report.storms:
         table.append(storm_row(storm))
+        if storm.name == "all return":
+            table.append(
+                Row(
+                    "from nothing back to all of them",
+                    f"{RETURN_S_MAX * scale:.3g} s",
+                    f"{storm.seconds:.1f} s",
+                    storm.seconds <= max(1, RETURN_S_MAX * scale),
+                )
+            )
         if storm.name == "one worker killed":
             back = storm.back_s
             table.append(
@@ -192,8 +209,8 @@ METHOD = """\
   `_ack` line and 256 unanswered a process, and again without. The same client drives the collector,
   so the ratios are of the servers. CPU is that of the processes, with loopback's soft interrupts.
 - *The load* is `python -m agent load connections` as a library: opened at 40,000/s, idle, then one
-  message a minute on each connection, times spread evenly, every message acknowledged. Its processes
-  run with niceness 10, so that the collector keeps its share of the cores.
+  message a minute on each connection, times spread evenly, every message acknowledged. Its
+  processes run with niceness 10, so that the collector keeps its share of the cores.
 - *Idle* is user and system time of all processes of the collector while nothing is sent.
 - *Memory of a connection* is the growth of private memory of all processes by the connections held;
   the whole server is the sum of PSS.

@@ -38,6 +38,16 @@ def memory(pid: int) -> dict[str, int]:
     return totals
 
 
+def private_bytes(pid: int) -> int:
+    """What one process has to itself."""
+    total = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("Private_Clean", "Private_Dirty"):
+            total += int(rest.split()[0]) * 1024
+    return total
+
+
 def anonymous_bytes() -> int:
     """The private memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():

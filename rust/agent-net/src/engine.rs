@@ -41,7 +41,7 @@ use crate::memory::Memory;
 use crate::pushes::Pushes;
 use crate::seats::Seats;
 use crate::slab::{flag, Protocol};
-use crate::system::{self, Epoll, Interest, Ready};
+use crate::system::{self, Epoll, Interest, Ready, EVENTS};
 use crate::telemetry::{Own, SelfMetric, SourceId};
 use crate::wheel::TICK_MS;
 use timing::Timeouts;
@@ -58,6 +58,8 @@ const HALF_LINE_QUIET_MS: u64 = 1000;
 pub const QUIET_MS: u64 = 500;
 /// The longest that a worker stays that has a successor, or no supervisor.
 pub const RETIRE_MS: u64 = 3000;
+/// The turn of a worker among more workers than cores: the shortest that the kernel gives.
+const TURN: Duration = Duration::from_micros(100);
 /// Descriptors that are not for connections, as the supervisor counts them too.
 const FILES_RESERVED: u64 = 128;
 /// Batches taken from a datagram socket at the end of a drain.
@@ -117,6 +119,8 @@ pub struct Engine {
     /// To the successor, from the predecessor.
     pub(crate) handover_out: Option<RawFd>,
     pub(crate) handover_in: Option<RawFd>,
+    /// Where handing over goes on, while it does.
+    pub(crate) handover_from: Option<u32>,
     datagrams: Vec<Socket>,
     receiver: Receiver,
     control: Control,
@@ -130,6 +134,7 @@ pub struct Engine {
     pub(crate) evict_from: u32,
     figures: Figures,
     phase: Phase,
+    has_short_turns: bool,
     /// A successor publishes the gauges of this place, and reads its datagrams.
     has_successor: bool,
     wakeups: u64,
@@ -181,6 +186,7 @@ impl Engine {
             pushes: Pushes::new(),
             handover_out: (config.handover_out_fd >= 0).then_some(config.handover_out_fd),
             handover_in: (config.handover_in_fd >= 0).then_some(config.handover_in_fd),
+            handover_from: None,
             datagrams: Vec::new(),
             receiver: Receiver::default(),
             control: Control::new(config.control_fd)?,
@@ -193,6 +199,8 @@ impl Engine {
             evict_from: 0,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
+            has_short_turns: config.workers as usize > system::cores()
+                && system::ask_for_short_turns(TURN),
             has_successor: false,
             wakeups: 0,
             published_ms: 0,
@@ -258,12 +266,23 @@ impl Engine {
         self.control.log(level, message);
     }
 
+    /// Whether connections are to come to their end, here.
     pub(crate) fn is_draining(&self) -> bool {
-        self.phase != Phase::Running
+        match self.phase {
+            Phase::Running => false,
+            Phase::Retiring { .. } => self.handover_out.is_none(),
+            Phase::Draining { .. } | Phase::Stopped => true,
+        }
     }
 
-    pub(crate) fn is_retiring(&self) -> bool {
-        matches!(self.phase, Phase::Retiring { .. })
+    /// Whether a successor takes them.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        matches!(self.phase, Phase::Retiring { .. }) && self.handover_out.is_some()
+    }
+
+    /// Whether they are to do so as soon as their peer loses nothing by it.
+    pub(crate) fn is_parting(&self) -> bool {
+        matches!(self.phase, Phase::Retiring { .. }) && self.handover_out.is_none()
     }
 
     /// Runs until it is told to leave; gives the exit code.
@@ -280,7 +299,12 @@ impl Engine {
             }
             self.look_at_datagrams();
             self.go_on_pushing();
+            self.go_on_handing_over();
             self.tick();
+            if self.has_short_turns && ready.len() == EVENTS {
+                // There is more to do, and others have as much.
+                std::thread::yield_now();
+            }
             if self.is_finished() {
                 self.control.say("drained");
                 return Ok(0);
@@ -289,7 +313,7 @@ impl Engine {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.pushes.is_empty() {
+        if !self.pushes.is_empty() || self.handover_from.is_some() {
             return Duration::ZERO;
         }
         let timeout_ms = if self.conns.wheel.is_empty() && self.phase == Phase::Running {

@@ -137,6 +137,7 @@ impl Engine {
         if self.is_draining() && self.conns.at(index).side == crate::slab::NONE {
             return self.begin_close(index);
         }
+        self.may_go_now(index);
         self.file(index);
     }
 

@@ -10,9 +10,9 @@
 //! applied twice or answered twice. The pair is made when a worker is born and its receiving end is
 //! given to the successor at its birth; the end of the stream says that the predecessor is gone.
 //!
-//! Handed over are connections of line protocols, and those of HTTP between two requests. What stays
-//! is ended as in [`crate::engine`]: a request in work, more than [`BYTES_MAX`] that wait, everything
-//! when the successor does not take a message within [`PATIENCE`].
+//! Handed over are connections of line protocols, and those of HTTP between two requests; what is busy
+//! goes when it has become idle. What cannot go in time is ended as in [`crate::engine`], and so is
+//! everything when the successor does not take a message within [`PATIENCE`].
 //!
 //! Not promised: versions. Both ends are forked from one supervisor, so numbers are in the machine's
 //! order.
@@ -33,8 +33,10 @@ use crate::system::{self, FILES_MAX};
 const MESSAGE_BYTES_MAX: usize = 96 << 10;
 /// Bytes that may wait in a connection that is handed over.
 const BYTES_MAX: usize = 64 << 10;
+/// Connections handed over before others have their turn.
+const CONNECTIONS_MAX: usize = 256;
 /// Messages taken before others have their turn.
-const MESSAGES_MAX: usize = 4;
+const MESSAGES_MAX: usize = 2;
 /// The longest that a retiring worker waits for its successor to take a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a record without what waits.
@@ -122,28 +124,53 @@ struct Batch {
 }
 
 impl Engine {
-    /// Gives the successor every connection that can go.
-    pub(crate) fn hand_over(&mut self) {
-        let Some(socket) = self.handover_out else { return };
-        if system::set_send_timeout(socket, PATIENCE).is_err() {
-            return;
+    /// Gives the successor the next connections that can go, if it is the time for it.
+    pub(crate) fn go_on_handing_over(&mut self) {
+        let Some(from) = self.handover_from else { return };
+        match self.hand_over(from) {
+            Ok(next) => self.handover_from = next,
+            Err(_) => self.stop_handing_over(),
         }
+    }
+
+    /// The connection has become idle: where connections go to a successor, it goes before its next
+    /// request, which may come at any moment.
+    pub(crate) fn may_go_now(&mut self, index: u32) {
+        if self.is_handing_over() {
+            let from = self.handover_from.unwrap_or(index);
+            self.handover_from = Some(from.min(index));
+        }
+    }
+
+    /// There is nobody to take connections: they come to their end here.
+    pub(crate) fn stop_handing_over(&mut self) {
+        (self.handover_out, self.handover_from) = (None, None);
+        self.http.set_draining();
+    }
+
+    /// Hands over some connections from this index on; gives where to go on.
+    fn hand_over(&mut self, from: u32) -> io::Result<Option<u32>> {
+        let Some(socket) = self.handover_out else { return Ok(None) };
+        system::set_send_timeout(socket, PATIENCE)?;
         let mut batch = Batch::default();
-        for index in self.conns.slab.open_from(0, usize::MAX) {
+        let indices = self.conns.slab.open_from(from, CONNECTIONS_MAX);
+        let next = indices.last().map(|last| last + 1);
+        for index in indices {
             if !self.can_go(index) {
                 continue;
             }
             let more = HEAD_BYTES + self.waiting(index);
             let is_full =
                 batch.files.len() == FILES_MAX || batch.bytes.len() + more > MESSAGE_BYTES_MAX;
-            if is_full && !self.send_off(socket, &mut batch) {
-                return;
+            if is_full {
+                self.send_off(socket, &mut batch)?;
             }
             self.pack(index, &mut batch);
         }
         if !batch.files.is_empty() {
-            self.send_off(socket, &mut batch);
+            self.send_off(socket, &mut batch)?;
         }
+        Ok(next)
     }
 
     fn can_go(&mut self, index: u32) -> bool {
@@ -183,24 +210,17 @@ impl Engine {
         batch.indices.push(index);
     }
 
-    /// Sends a message, and forgets the connections that went with it. `false` when nobody takes it.
-    fn send_off(&mut self, socket: RawFd, batch: &mut Batch) -> bool {
+    /// Sends a message, and forgets the connections that went with it.
+    fn send_off(&mut self, socket: RawFd, batch: &mut Batch) -> io::Result<()> {
         let until = Instant::now() + PATIENCE;
-        loop {
-            match system::send_with_files(socket, &batch.bytes, &batch.files) {
-                Ok(_) => break,
-                // More descriptors are under way than one may have open: the successor takes some.
-                Err(error)
-                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
-                        || error.kind() == io::ErrorKind::Interrupted =>
-                {
-                    if Instant::now() >= until {
-                        return false;
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(_) => return false,
+        while let Err(error) = system::send_with_files(socket, &batch.bytes, &batch.files) {
+            // More descriptors are under way than one may have open: the successor takes some.
+            let is_crowded = error.raw_os_error() == Some(libc::ETOOMANYREFS);
+            let may_try = is_crowded || error.kind() == io::ErrorKind::Interrupted;
+            if !may_try || Instant::now() >= until {
+                return Err(error);
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
         for index in batch.indices.drain(..) {
             // The socket lives on: closing our copy alone would leave it in our epoll.
@@ -209,7 +229,7 @@ impl Engine {
         }
         batch.bytes.clear();
         batch.files.clear();
-        true
+        Ok(())
     }
 
     /// Takes connections from the predecessor.

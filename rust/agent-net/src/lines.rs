@@ -88,7 +88,7 @@ impl Engine {
         if conn.protocol == Protocol::Free {
             return;
         }
-        if conn.has(flag::ALL_ACKED) && self.is_retiring() && self.conns.unwritten(index) == 0 {
+        if conn.has(flag::ALL_ACKED) && self.is_parting() && self.conns.unwritten(index) == 0 {
             return self.cut_lines(index, CloseReason::Drain);
         }
         self.conns.settle(index);

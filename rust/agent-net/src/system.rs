@@ -51,6 +51,42 @@ pub fn unix_s() -> f64 {
     now.map_or(0.0, |since| since.as_secs_f64())
 }
 
+/// Asks the scheduler for short turns (Linux 6.12 and later): among many busy processes this one comes on
+/// often and briefly. Whether it does.
+pub fn ask_for_short_turns(turn: Duration) -> bool {
+    /// `struct sched_attr` of <linux/sched/types.h>, in its first version.
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    // SAFETY: a system call without pointers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let given = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice,
+        priority: 0,
+        runtime: turn.as_nanos() as u64,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as the struct says that it has.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &given, 0) == 0 }
+}
+
+/// Cores that this process may run on.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
 /// Descriptors this process may have open.
 pub fn file_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -344,7 +380,7 @@ pub struct Epoll {
 }
 
 /// Events taken with one wait.
-const EVENTS: usize = 128;
+pub const EVENTS: usize = 128;
 const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
 impl Epoll {

@@ -23,7 +23,10 @@ impl Engine {
                     }
                     self.datagrams.clear();
                     self.begin_retirement();
-                    self.hand_over();
+                    match self.handover_out {
+                        Some(_) => self.handover_from = Some(0),
+                        None => self.stop_handing_over(),
+                    }
                 }
                 Order::Stop => self.phase = Phase::Stopped,
                 Order::State(json) => self.http.set_state(&json),
@@ -32,6 +35,7 @@ impl Engine {
                     self.conns.epoll.remove(self.control.fd());
                     self.leave();
                     self.begin_retirement();
+                    self.stop_handing_over();
                 }
             }
         }
@@ -81,7 +85,6 @@ impl Engine {
         };
         self.phase = Phase::Retiring { until_ms };
         self.swept_ms = 0;
-        self.http.set_draining();
         // Who waits there is served by the successor; without one, see `leave`.
         for listening in &self.listeners {
             self.conns.epoll.remove(listening.fd);
@@ -109,10 +112,15 @@ impl Engine {
             Phase::Stopped => 0,
             Phase::Draining { until_ms } | Phase::Retiring { until_ms } => until_ms,
         };
-        if self.conns.slab.open() > 0 && self.conns.now_ms >= self.swept_ms + TICK_MS {
+        let is_due = self.conns.now_ms >= self.swept_ms + TICK_MS;
+        if self.conns.slab.open() > 0 && is_due {
             self.swept_ms = self.conns.now_ms;
             let is_over = self.conns.now_ms >= until_ms;
             match self.phase {
+                // What was busy may go now.
+                Phase::Retiring { .. } if self.handover_out.is_some() && !is_over => {
+                    self.handover_from.get_or_insert(0);
+                }
                 Phase::Retiring { .. } => self.part(is_over),
                 _ => self.sweep(is_over),
             }
