@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,8 @@ class Storm:
     name: str
     seconds: float
     probes: dict[str, list[float]] = field(default_factory=dict)
+    # The lateness of a timer meanwhile.
+    late_s: float = 0.0
     unanswered: int = 0
     # Connections of the load that were lost, and when the last of them was back.
     lost: int = 0
@@ -241,7 +244,7 @@ class Stage:
         controller = self.controller
         with controller:
             workers = [pid for name, pid in self._children().items() if name.startswith("worker-")]
-            self.figures["worker_private"] = max(map(private_bytes, workers))
+            self.figures["worker_private"] = statistics.median(map(private_bytes, workers))
             say("opening")
             controller.open()
             # What is still being cleaned up from opening is not idleness.
@@ -307,7 +310,8 @@ class Stage:
         seconds = time.monotonic() - began
         self.controller.hold(self.pace.calm, name="calm")
         probes, unanswered = self.probes.between(began, time.monotonic())
-        storm = Storm(name, seconds, probes, unanswered)
+        late_s = max(probes.pop("timer", [0.0]))
+        storm = Storm(name, seconds, probes, late_s, unanswered)
         storm.lost = lost(self.controller.account.counts) - lost_before
         recovery = self.controller.account.latency.get("recovery")
         storm.back_s = recovery.max_ns / 1e9 if recovery else 0.0

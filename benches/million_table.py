@@ -71,7 +71,7 @@ def rows(report: Report) -> list[Row]:
         beside("messages without answers, by the bare pair's", "message", report.silent),
         Row("our memory for one idle connection", "64 B", f"{each:.0f} B", each < 64.5),
         Row(
-            "private memory of a worker without connections, at most",
+            "private memory of a worker without connections (median)",
             "1 MiB",
             f"{worker / 2**20:.2f} MiB",
             worker < 2**20,
@@ -116,11 +116,12 @@ def storm_row(storm: Any) -> Row:
     is_quick = not storm.unanswered and max(worst.values(), default=0.0) < PROBE_S_MAX
     lost = sum(storm.witness["lost"].values())
     found = ", ".join(f"{path} {seconds * 1000:.0f} ms" for path, seconds in worst.items())
+    found += f" at worst (a timer {storm.late_s * 1000:.0f})"
     others = f"{lost} of 200 others lost" if lost else "no other lost"
     return Row(
         f"storm: {storm.name} ({storm.seconds:.1f} s)",
         f"probes {PROBE_S_MAX * 1000:.0f} ms, no other lost",
-        f"{found} at worst; {others}, {storm.witness['messages_uncertain']} unanswered",
+        f"{found}; {others}, {storm.witness['messages_uncertain']} unanswered",
         is_quick and (not lost or storm.name in DISRUPTIVE),
     )
 
@@ -216,8 +217,9 @@ METHOD = """\
   the whole server is the sum of PSS.
 - *Storms*: `all vanish` resets every connection at once, `all return` opens them at once, flat out.
   A probe asks for /livez and /metrics over a new connection every 0.1 s; 200 other connections send
-  a message each second. When a worker is killed its connections die with it, theirs among them; in
-  a rolling restart they go to its successor.
+  a message each second. A timer beside the probe shows how late the machine itself was: no answer
+  is in time while it stands still. When a worker is killed its connections die with it, theirs
+  among them; in a rolling restart they go to its successor.
 - As root the run raises `net.core.netdev_max_backlog` to 100,000 and puts it back at the end.
 - Workers and processes of the load are as many as the limit of open files asks for.
 """

@@ -4,7 +4,10 @@
 
 One line of JSON an answer: when it was asked (CLOCK_MONOTONIC), what, how long it took, the status;
 status 0 is no answer. A process of its own, so that nothing that is measured waits for it or holds
-it up; its own lateness is not in the times.
+it up.
+
+A second thread sleeps 5 ms at a time and tells when it was woken more than 10 ms late (`"path":
+"timer"`): what a machine that stands still, or the scheduler, adds to any answer.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import http.client
 import json
 import signal
 import sys
+import threading
 import time
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -20,6 +24,8 @@ from urllib.parse import urlsplit
 PATHS = ("/livez", "/metrics")
 INTERVAL_S = 0.1
 TIMEOUT_S = 30.0
+NAP_S = 0.005
+LATE_S = 0.01
 
 
 def ask(host: str, path: str) -> tuple[float, int]:
@@ -38,6 +44,16 @@ def ask(host: str, path: str) -> tuple[float, int]:
     return time.monotonic() - began, status
 
 
+def watch_timer(out: TextIO) -> None:
+    """Never returns."""
+    while True:
+        at = time.monotonic()
+        time.sleep(NAP_S)
+        late_s = time.monotonic() - at - NAP_S
+        if late_s > LATE_S:
+            out.write(json.dumps({"t": at, "path": "timer", "s": late_s, "status": 200}) + "\n")
+
+
 def main(url: str, out: TextIO) -> None:
     stopped = False
 
@@ -47,6 +63,7 @@ def main(url: str, out: TextIO) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     host = urlsplit(url).netloc
+    threading.Thread(target=watch_timer, args=(out,), daemon=True).start()
     while not stopped:
         for path in PATHS:
             at = time.monotonic()

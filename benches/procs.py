@@ -39,13 +39,12 @@ def memory(pid: int) -> dict[str, int]:
 
 
 def private_bytes(pid: int) -> int:
-    """What one process has to itself."""
-    total = 0
+    """What one process has written and has to itself; code that only it has run is no part of it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
-        if name in ("Private_Clean", "Private_Dirty"):
-            total += int(rest.split()[0]) * 1024
-    return total
+        if name == "Private_Dirty":
+            return int(rest.split()[0]) * 1024
+    raise RuntimeError("this kernel does not report Private_Dirty")
 
 
 def anonymous_bytes() -> int:

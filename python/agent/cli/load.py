@@ -111,8 +111,10 @@ def connections(**given: Any) -> int:
     """Open many connections, hold them, send on them, and check every answer."""
     from agent.lab import connections as lab
     from agent.lab.plan import PlanError
-    from agent.lab.progress import Progress, summary
+    from agent.lab.progress import Progress
     from agent.lab.target import TargetError
+    from agent.report.model import from_data
+    from agent.report.text import text
 
     try:
         _check_folders(given["json_file"], given["page"])
@@ -137,7 +139,9 @@ def connections(**given: Any) -> int:
         return EXIT_UNAVAILABLE
     progress.end()
     if not given["quiet"]:
-        click.echo(summary(told), err=given["json_file"] == "-")
+        is_err = given["json_file"] == "-"
+        colour = (sys.stderr if is_err else sys.stdout).isatty()
+        click.echo(text(from_data(told), colour=colour), nl=False, err=is_err)
     try:
         _write(told, given["json_file"], given["page"])
     except OSError as error:

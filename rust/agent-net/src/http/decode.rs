@@ -1,9 +1,9 @@
 //! One streaming wrapper for every `Content-Encoding`: gzip, deflate (zlib), zstd, identity.
 //!
 //! All codings pass the same loop and so the same limits: bytes as sent, bytes after decompression,
-//! growth (see `body.rs`). One layer only; gzip may have up to [`GZIP_MEMBERS_MAX`] members (RFC 1952),
-//! the limits hold for all of them together; other bytes after the end of the compressed stream are
-//! refused; a zstd frame may not ask for a window over 2^[`ZSTD_WINDOW_LOG_MAX`] bytes.
+//! growth (see `body.rs`). One layer only. A body may have up to [`MEMBERS_MAX`] members of gzip (RFC
+//! 1952) or frames of zstd (RFC 8878), and the limits hold for all of them together; other bytes after
+//! the end of the compressed stream are refused; a zstd frame may not ask for a window over 2^[`ZSTD_WINDOW_LOG_MAX`] bytes.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
@@ -12,10 +12,13 @@ use super::body::{BodyError, BodyLimits, RATIO_FREE_BYTES};
 
 /// 8 MiB.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Members of one gzip body: each costs a new decompressor, however short it is.
-pub const GZIP_MEMBERS_MAX: u32 = 1024;
+/// Members or frames of one body: each costs a new start of the decompressor, however short it is.
+pub const MEMBERS_MAX: u32 = 1024;
 /// How a gzip member begins.
 const GZIP_FIRST_BYTE: u8 = 0x1f;
+/// How a zstd frame begins, and one that is to be skipped.
+const ZSTD_FIRST_BYTE: u8 = 0x28;
+const ZSTD_SKIPPED_FIRST_BYTES: std::ops::RangeInclusive<u8> = 0x50..=0x5f;
 /// The output grows by at least this much at a time.
 const GROW_BYTES_MIN: usize = 16 << 10;
 
@@ -74,7 +77,7 @@ pub struct Decoder {
     plain: Vec<u8>,
     sent: usize,
     ended: bool,
-    /// Members that may still follow; 0 for what is no gzip.
+    /// Members or frames that may still follow; 0 for codings without.
     members_left: u32,
 }
 
@@ -100,7 +103,10 @@ impl Decoder {
             plain: Vec::new(),
             sent: 0,
             ended: false,
-            members_left: if coding == Coding::Gzip { GZIP_MEMBERS_MAX - 1 } else { 0 },
+            members_left: match coding {
+                Coding::Gzip | Coding::Zstd => MEMBERS_MAX - 1,
+                Coding::Deflate | Coding::Identity => 0,
+            },
         })
     }
 
@@ -153,13 +159,16 @@ impl Decoder {
         self.sent_bytes_max - self.sent
     }
 
-    /// What ended is followed by another member of gzip, or by what does not belong there.
+    /// What ended is followed by another member or frame, or by what does not belong there.
     fn next_member(&mut self, first: u8) -> Result<(), BodyError> {
-        if first != GZIP_FIRST_BYTE || !matches!(self.engine, Engine::Flate(_)) {
-            return Err(BodyError::BytesAfterEnd);
-        }
         self.members_left = self.members_left.checked_sub(1).ok_or(BodyError::BytesAfterEnd)?;
-        self.engine = Engine::Flate(Decompress::new_gzip(15));
+        match &mut self.engine {
+            Engine::Flate(gzip) if first == GZIP_FIRST_BYTE => *gzip = Decompress::new_gzip(15),
+            // After a whole frame it is ready for the next.
+            Engine::Zstd(_)
+                if first == ZSTD_FIRST_BYTE || ZSTD_SKIPPED_FIRST_BYTES.contains(&first) => {}
+            _ => return Err(BodyError::BytesAfterEnd),
+        }
         self.ended = false;
         Ok(())
     }

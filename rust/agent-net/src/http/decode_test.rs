@@ -57,33 +57,45 @@ fn every_coding_gives_the_body_back_in_pieces_of_any_size() {
 }
 
 #[test]
-fn members_of_gzip_are_one_body_however_they_are_cut() {
+fn members_and_frames_are_one_body_however_they_are_cut() {
     let parts: [&[u8]; 4] = [b"a:1|c\n", b"", &noise(50_000), b"b:2|c\n"];
-    let sent: Vec<u8> = parts.iter().flat_map(|part| coded(Coding::Gzip, part)).collect();
-    for piece in [1, 3, 1000, sent.len()] {
-        let body = decode(Coding::Gzip, &sent, piece);
-        assert_eq!(body.as_ref(), Ok(&parts.concat()), "pieces of {piece}");
+    for coding in [Coding::Gzip, Coding::Zstd] {
+        let sent: Vec<u8> = parts.iter().flat_map(|part| coded(coding, part)).collect();
+        for piece in [1, 3, 1000, sent.len()] {
+            let body = decode(coding, &sent, piece);
+            assert_eq!(body.as_ref(), Ok(&parts.concat()), "{coding:?} in pieces of {piece}");
+        }
+        let cut = &sent[..sent.len() - 1];
+        assert_eq!(decode(coding, cut, 1000), Err(BodyError::Truncated));
+        let padded = [&sent[..], b"\0\0"].concat();
+        assert_eq!(decode(coding, &padded, 1000), Err(BodyError::BytesAfterEnd));
     }
-    let cut = &sent[..sent.len() - 1];
-    assert_eq!(decode(Coding::Gzip, cut, 1000), Err(BodyError::Truncated));
-    let padded = [&sent[..], b"\0\0"].concat();
-    assert_eq!(decode(Coding::Gzip, &padded, 1000), Err(BodyError::BytesAfterEnd));
     let deflate = coded(Coding::Deflate, b"x").repeat(2);
     assert_eq!(decode(Coding::Deflate, &deflate, 1000), Err(BodyError::BytesAfterEnd));
 }
 
+/// Of a magic number of its own, a length, and bytes that mean nothing to us.
 #[test]
-fn the_limits_hold_for_all_members_of_gzip_together() {
-    let empty = coded(Coding::Gzip, b"");
-    let most = GZIP_MEMBERS_MAX as usize;
-    assert_eq!(decode(Coding::Gzip, &empty.repeat(most), 4096), Ok(Vec::new()));
-    let more = empty.repeat(most + 1);
-    assert_eq!(decode(Coding::Gzip, &more, 4096), Err(BodyError::BytesAfterEnd));
-    // None of them is too large, or grows beyond what is always allowed.
-    let bomb = coded(Coding::Gzip, &vec![0; RATIO_FREE_BYTES]).repeat(17);
-    assert_eq!(decode(Coding::Gzip, &bomb, 4096), Err(BodyError::Bomb));
-    let large = coded(Coding::Gzip, &noise(1 << 20)).repeat(4);
-    assert_eq!(decode(Coding::Gzip, &large, 65_536), Err(BodyError::TooLarge));
+fn a_zstd_frame_that_is_to_be_skipped_is() {
+    let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0xyz";
+    let sent = [&coded(Coding::Zstd, b"a:1|c\n")[..], skipped].concat();
+    assert_eq!(decode(Coding::Zstd, &sent, 5).as_deref(), Ok(&b"a:1|c\n"[..]));
+}
+
+#[test]
+fn the_limits_hold_for_all_members_and_frames_together() {
+    for coding in [Coding::Gzip, Coding::Zstd] {
+        let empty = coded(coding, b"");
+        let most = MEMBERS_MAX as usize;
+        assert_eq!(decode(coding, &empty.repeat(most), 4096), Ok(Vec::new()), "{coding:?}");
+        let more = empty.repeat(most + 1);
+        assert_eq!(decode(coding, &more, 4096), Err(BodyError::BytesAfterEnd), "{coding:?}");
+        // None of them is too large, or grows beyond what is always allowed.
+        let bomb = coded(coding, &vec![0; RATIO_FREE_BYTES]).repeat(17);
+        assert_eq!(decode(coding, &bomb, 4096), Err(BodyError::Bomb), "{coding:?}");
+        let large = coded(coding, &noise(1 << 20)).repeat(4);
+        assert_eq!(decode(coding, &large, 65_536), Err(BodyError::TooLarge), "{coding:?}");
+    }
 }
 
 #[test]
