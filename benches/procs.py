@@ -39,7 +39,7 @@ def memory(pid: int) -> dict[str, int]:
 
 
 def private_bytes(pid: int) -> int:
-    """What one process has written and has to itself; code that only it has run is no part of it."""
+    """What one process has written and has to itself; code that it alone has run is no part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == "Private_Dirty":

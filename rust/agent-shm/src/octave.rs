@@ -101,6 +101,17 @@ const GUESS: [u8; 64] = {
     guess
 };
 
+/// The mantissas of [`ROOTS`], and what none is above; padded, so that an index of seven bits is one of it.
+const BOUNDS: [u64; 128] = {
+    let mut bounds = [u64::MAX; 128];
+    let mut j = 0;
+    while j < 64 {
+        bounds[j] = ROOTS[j].to_bits() & MANTISSA;
+        j += 1;
+    }
+    bounds
+};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The magnitude is below 2^-64.
@@ -126,19 +137,21 @@ pub fn place(value: f64, schema: u8) -> Place {
     if octave > OCTAVE_MAX {
         return Place::Over { negative };
     }
-    let fine = if mantissa == 0 { 63 } else { fine_index(mantissa) };
-    let octave = (octave - OCTAVE_MIN) as usize;
-    Place::Bucket { negative, octave, index: fine >> (SCHEMA_MAX - schema) }
+    let index = if mantissa == 0 { (1 << schema) - 1 } else { index_in_octave(mantissa, schema) };
+    Place::Bucket { negative, octave: (octave - OCTAVE_MIN) as usize, index }
 }
 
-/// A cell of [`GUESS`] holds at most two bounds, so two steps without a branch are enough.
+/// A cell of [`GUESS`] holds at most one bound of a schema up to 5, and two of schema 6: as many steps are
+/// enough, and none needs a branch.
 #[inline]
-fn fine_index(mantissa: u64) -> usize {
-    let mut j = usize::from(GUESS[(mantissa >> 46) as usize]);
-    for _ in 0..2 {
-        j += usize::from(j < 63 && mantissa > ROOTS[(j + 1) & 63].to_bits() & MANTISSA);
+fn index_in_octave(mantissa: u64, schema: u8) -> usize {
+    let step = SCHEMA_MAX - schema.min(SCHEMA_MAX);
+    let mut index = usize::from(GUESS[(mantissa >> 46) as usize]) >> step;
+    index += usize::from(mantissa > BOUNDS[(index + 1) << step & 127]);
+    if step == 0 {
+        index += usize::from(mantissa > BOUNDS[(index + 1) & 127]);
     }
-    j
+    index
 }
 
 /// Bounds of a bucket: `(lower, upper]`, for negative ones `[lower, upper)`.
@@ -193,11 +206,10 @@ mod tests {
         for schema in 0..=SCHEMA_MAX {
             for octave in [0, 63, 64, 65, 127] {
                 for index in 0..1 << schema {
-                    let (_, upper) = bounds(false, octave, index, schema);
-                    assert_eq!(
-                        place(upper, schema),
-                        Place::Bucket { negative: false, octave, index }
-                    );
+                    let (lower, upper) = bounds(false, octave, index, schema);
+                    let bucket = Place::Bucket { negative: false, octave, index };
+                    assert_eq!(place(upper, schema), bucket);
+                    assert_eq!(place(f64::from_bits(lower.to_bits() + 1), schema), bucket);
                 }
             }
         }

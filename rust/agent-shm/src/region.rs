@@ -135,6 +135,16 @@ mod mapped {
             unsafe { self.base.add(offset as usize).cast().as_ref() }
         }
 
+        /// The 32 bytes at `offset`, which is a multiple of 8.
+        #[inline]
+        pub fn quad(&self, offset: u64) -> &[Word; 4] {
+            if offset % 8 != 0 || !self.holds(offset, 32) {
+                return self.outside();
+            }
+            // SAFETY: as in `word`.
+            unsafe { self.base.add(offset as usize).cast().as_ref() }
+        }
+
         /// The 16 bytes at `offset`, which is a multiple of 16.
         #[inline]
         pub fn pair(&self, offset: u64) -> &Pair {
@@ -246,6 +256,11 @@ mod model {
 
         pub fn word(&self, offset: u64) -> &Word {
             &self.words[offset as usize / 8]
+        }
+
+        pub fn quad(&self, offset: u64) -> &[Word; 4] {
+            let start = offset as usize / 8;
+            self.words[start..start + 4].try_into().expect("four words")
         }
 
         pub fn pair(&self, offset: u64) -> &Pair {

@@ -77,16 +77,15 @@ impl Ring<'_> {
     /// Writes one cell; by the slot's owner only.
     #[inline]
     fn put(&self, number: u64, follows: bool, [a, b, c]: [u64; 3]) {
-        let cell = self.cell(number);
-        let word = |offset: u64| self.region.word(cell + offset);
+        let cell = self.region.quad(self.cell(number));
         let stamp = stamp(number, follows);
-        word(0).store(stamp | WRITING, Ordering::Relaxed);
+        cell[0].store(stamp | WRITING, Ordering::Relaxed);
         // Partner: the Acquire fence in `get`. A reader that sees new contents sees this stamp too.
         fence(Ordering::Release);
-        word(8).store(a, Ordering::Relaxed);
-        word(16).store(b, Ordering::Relaxed);
-        word(24).store(c, Ordering::Relaxed);
-        word(0).store(stamp, Ordering::Release);
+        cell[1].store(a, Ordering::Relaxed);
+        cell[2].store(b, Ordering::Relaxed);
+        cell[3].store(c, Ordering::Relaxed);
+        cell[0].store(stamp, Ordering::Release);
     }
 
     #[inline]
@@ -133,16 +132,15 @@ impl Ring<'_> {
 
     /// The contents of cell `number`, or nothing when it has been overwritten or is not of that sort.
     fn get(&self, number: u64, follows: bool) -> Option<[u64; 3]> {
-        let cell = self.cell(number);
-        let word = |offset: u64| self.region.word(cell + offset);
+        let cell = self.region.quad(self.cell(number));
         let stamp = stamp(number, follows);
-        if word(0).load(Ordering::Acquire) != stamp {
+        if cell[0].load(Ordering::Acquire) != stamp {
             return None;
         }
-        let contents = [8, 16, 24].map(|offset| word(offset).load(Ordering::Relaxed));
+        let contents = [1, 2, 3].map(|word| cell[word].load(Ordering::Relaxed));
         // Partner: the Release fence in `put`.
         fence(Ordering::Acquire);
-        (word(0).load(Ordering::Relaxed) == stamp).then_some(contents)
+        (cell[0].load(Ordering::Relaxed) == stamp).then_some(contents)
     }
 }
 
