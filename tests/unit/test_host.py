@@ -55,6 +55,27 @@ def test_version_2_without_limits_in_a_container(tmp_path: Path) -> None:
     assert found.memory_used_bytes == 4096
 
 
+def test_the_limits_of_groups_above_count_too(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/pod/app\n",
+            "sys/fs/cgroup/pod/memory.max": "1000\n",
+            "sys/fs/cgroup/pod/memory.current": "900\n",
+            "sys/fs/cgroup/pod/cpu.max": "50000 100000\n",
+            "sys/fs/cgroup/pod/app/memory.max": "5000\n",
+            "sys/fs/cgroup/pod/app/memory.current": "100\n",
+            "sys/fs/cgroup/pod/app/cpu.max": "200000 100000\n",
+            "sys/fs/cgroup/pod/app/pids.max": "max\n",
+            "sys/fs/cgroup/pod/app/pids.current": "7\n",
+        },
+    )
+    found = cgroup.read(root)
+    assert (found.memory_limit_bytes, found.memory_used_bytes) == (1000, 900)
+    assert found.cpu_limit_cores == 0.5
+    assert (found.pids_limit, found.pids_used) == (None, 7)
+
+
 def test_version_1(tmp_path: Path) -> None:
     root = tree(
         tmp_path,

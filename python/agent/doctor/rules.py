@@ -7,7 +7,7 @@ The figures of a connection were measured on Linux 6.18 x86-64 with IPv4 on loop
 that list /proc/PID/fd make the kernel keep (a kilobyte a descriptor) is not in them; the kernel
 takes that back under pressure.
 
-Not promised: limits of other control groups above this one; what other programs will use next.
+Not promised: what other programs will use next.
 """
 
 from __future__ import annotations
