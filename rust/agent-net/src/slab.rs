@@ -4,7 +4,7 @@
 //! up, so an event or a token of an earlier connection finds nothing. What only a busy connection
 //! needs (half a line, output, a request) stands in [`crate::side`], and the entry holds its number.
 //!
-//! Limits: chunks of 1,024 entries, at most 2^30 entries. Chunks are kept when connections go; the
+//! Limits: chunks of 256 entries, at most 2^30 entries. Chunks are kept when connections go; the
 //! memory of a peak is used again by the next one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ use crate::admission::Peer;
 /// No entry, no side buffer, no neighbour.
 pub const NONE: u32 = u32::MAX;
 
-const CHUNK: usize = 1024;
+const CHUNK: usize = 256;
 const ENTRIES_MAX: usize = 1 << 30;
 
 /// What the bytes of a connection are.

@@ -45,6 +45,14 @@ pub fn monotonic_us() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
+/// What this thread has worked so far.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Seconds of unix time.
 pub fn unix_s() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -53,7 +61,7 @@ pub fn unix_s() -> f64 {
 
 /// Asks the scheduler for short turns (Linux 6.12 and later): among many busy processes this one comes on
 /// often and briefly. Whether it does.
-pub fn ask_for_short_turns(turn: Duration) -> bool {
+pub fn ask_for_short_turns(slice: Duration) -> bool {
     /// `struct sched_attr` of <linux/sched/types.h>, in its first version.
     #[repr(C)]
     struct Attributes {
@@ -74,7 +82,7 @@ pub fn ask_for_short_turns(turn: Duration) -> bool {
         flags: 0,
         nice,
         priority: 0,
-        runtime: turn.as_nanos() as u64,
+        runtime: slice.as_nanos() as u64,
         deadline: 0,
         period: 0,
     };
