@@ -297,8 +297,9 @@ class Stage:
             command.append("--reconnect")
         with ended(subprocess.Popen(command)) as witness:
             storm = self._live_through(name, work)
-            witness.send_signal(signal.SIGINT)
-            witness.wait(120)
+            # As Ctrl-C, which a process in the background ignores.
+            witness.terminate()
+            witness.wait(60)
         storm.witness = json.loads(out.read_text())["totals"]
         self.storms.append(storm)
 

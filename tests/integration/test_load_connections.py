@@ -250,6 +250,26 @@ def test_an_interrupt_ends_the_run_with_what_there_is(collector: Collector, tmp_
     assert "\nNot valid: " in out
 
 
+def test_term_ends_a_run_as_an_interrupt_does(collector: Collector, tmp_path: Path) -> None:
+    """Also where Ctrl-C is ignored, as in the background of a script."""
+    file = tmp_path / "result.json"
+    run_ = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "agent", "load", "connections", "--connections=200"),
+            *("--hold=60s", "--message-interval=0.1s", f"--json={file}", "--quiet"),
+            f"--target=127.0.0.1:{collector.statsd_port}",
+            f"--collector={collector.url('')}",
+        ],
+        env=clean_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    eventually(lambda: "load_messages" in collector.get("/metrics"), bool, "messages have come")
+    run_.send_signal(signal.SIGINT)
+    run_.terminate()
+    assert run_.wait(60) == 130
+    assert json.loads(file.read_text())["status"] == "interrupted"
+
+
 def test_executors_do_not_outlive_the_controller(collector: Collector) -> None:
     """However it dies, the end of its pipe ends them."""
     code = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 from typing import Any
@@ -132,6 +133,8 @@ def connections(**given: Any) -> int:
         )
     except PlanError as error:
         raise click.UsageError(str(error)) from None
+    # Whoever started it in the background cannot send Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         told = lab.run(controller, given["storm"])
     except TargetError as error:
