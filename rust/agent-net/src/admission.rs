@@ -174,6 +174,9 @@ pub struct Admission {
     connections: u32,
     /// Of the other workers, as of the last look.
     others: u32,
+    /// How many may be opened before the next one.
+    seats_credit: u32,
+    workers: u32,
     memory_is_short: bool,
     /// Connections that memory has room for, as far as known.
     memory_credit: u32,
@@ -208,6 +211,8 @@ impl Admission {
             source_connections_max: limits.source_connections_max,
             connections: 0,
             others: 0,
+            seats_credit: 0,
+            workers: workers.max(1),
             memory_is_short: false,
             memory_credit: u32::MAX,
             rows: vec![shared],
@@ -224,6 +229,7 @@ impl Admission {
     pub fn reload(&mut self, limits: &Limits, workers: u32) {
         (self.source, self.total) = rates(limits, workers);
         self.connections_max = connections_max(limits);
+        self.seats_credit = 0;
         self.source_connections_max = limits.source_connections_max;
         self.rows_max = (limits.sources_max.max(1) as usize + 1).max(self.rows.len());
     }
@@ -233,14 +239,17 @@ impl Admission {
         self.connections
     }
 
-    /// Whether the connections of other workers matter.
-    pub fn is_capped(&self) -> bool {
-        self.connections_max < u32::MAX
+    /// Whether what the other workers have must be known before a connection is opened.
+    pub fn must_ask_others(&self) -> bool {
+        self.connections_max < u32::MAX && self.seats_credit == 0
     }
 
-    /// What the other workers have now; see [`crate::seats`].
+    /// What the other workers have now; see [`crate::seats`]. As many connections as are this worker's
+    /// part of the seats that are left may be opened before it is asked again.
     pub fn set_others(&mut self, connections: u32) {
         self.others = connections;
+        let all = self.connections.saturating_add(connections);
+        self.seats_credit = self.connections_max.saturating_sub(all) / self.workers;
     }
 
     /// What the watermark says now; see [`crate::memory`].
@@ -394,6 +403,7 @@ impl Admission {
         if self.memory_credit < u32::MAX {
             self.memory_credit = self.memory_credit.saturating_sub(1);
         }
+        self.seats_credit = self.seats_credit.saturating_sub(1);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use crate::memory::Memory;
 use crate::pushes::Pushes;
 use crate::seats::Seats;
 use crate::slab::{flag, Protocol};
-use crate::system::{self, Epoll, Interest, Ready, EVENTS};
+use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
 use crate::wheel::TICK_MS;
 use timing::Timeouts;
@@ -58,10 +58,6 @@ const HALF_LINE_QUIET_MS: u64 = 1000;
 pub const QUIET_MS: u64 = 500;
 /// The longest that a worker stays that has a successor, or no supervisor.
 pub const RETIRE_MS: u64 = 3000;
-/// How long a worker among more workers than cores works before it lets others.
-const TURN: Duration = Duration::from_millis(1);
-/// What it asks of the scheduler, so that giving up a turn costs it little: the shortest there is.
-const SLICE: Duration = Duration::from_micros(100);
 /// Descriptors that are not for connections, as the supervisor counts them too.
 const FILES_RESERVED: u64 = 128;
 /// Batches taken from a datagram socket at the end of a drain.
@@ -136,9 +132,6 @@ pub struct Engine {
     pub(crate) evict_from: u32,
     figures: Figures,
     phase: Phase,
-    has_short_turns: bool,
-    /// In time of this thread.
-    turn_until: Duration,
     /// A successor publishes the gauges of this place, and reads its datagrams.
     has_successor: bool,
     wakeups: u64,
@@ -203,9 +196,6 @@ impl Engine {
             evict_from: 0,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
-            has_short_turns: config.workers as usize > system::cores()
-                && system::ask_for_short_turns(SLICE),
-            turn_until: Duration::ZERO,
             has_successor: false,
             wakeups: 0,
             published_ms: 0,
@@ -306,22 +296,10 @@ impl Engine {
             self.go_on_pushing();
             self.go_on_handing_over();
             self.tick();
-            if self.has_short_turns && ready.len() == EVENTS {
-                self.end_turn();
-            }
             if self.is_finished() {
                 self.control.say("drained");
                 return Ok(0);
             }
-        }
-    }
-
-    /// There is more to do, but others have as much: after a turn's work, lets them.
-    fn end_turn(&mut self) {
-        let worked = system::thread_time();
-        if worked >= self.turn_until {
-            std::thread::yield_now();
-            self.turn_until = worked + TURN;
         }
     }
 

@@ -259,7 +259,7 @@ impl Engine {
 
     fn welcome(&mut self, number: usize, fd: i32, peer: &Peer) -> bool {
         self.make_room_known();
-        if self.applier.admission().is_capped() {
+        if self.applier.admission().must_ask_others() {
             let others = self.seats.others(self.applier.writer());
             self.applier.admission().set_others(others);
         }

@@ -1,14 +1,15 @@
 //! How many connections all workers have together.
 //!
-//! Each worker shows its own number in a gauge of the collector's segment, at once; whoever may open one
-//! more adds all of them up. There is no share of a worker: the kernel deals connections out by chance,
+//! Each worker shows its own number in a gauge of the collector's segment, at once. Before it opens more
+//! it adds all of them up, and again when it has taken its part of what is left: seldom while there is
+//! room, each time at the end. There is no share of a worker: the kernel deals connections out by chance,
 //! and those of a worker that died come back to the others.
 //!
 //! The supervisor sets the number of a dead worker to zero. While a worker hands its connections over,
 //! what it still has is not counted, because its successor owns the gauge.
 //!
-//! Not promised: exactness in a race. Workers that look at the same moment may all open one, so the sum
-//! may be over the limit by the number of workers.
+//! Not promised: exactness in a race. Workers that look at the same moment may all take the last seat, so
+//! the sum may be over the limit by the number of workers.
 
 use agent_shm::Writer;
 

@@ -45,54 +45,10 @@ pub fn monotonic_us() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
-/// What this thread has worked so far.
-pub fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in a valid struct.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// Seconds of unix time.
 pub fn unix_s() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Asks the scheduler for short turns (Linux 6.12 and later): among many busy processes this one comes on
-/// often and briefly. Whether it does.
-pub fn ask_for_short_turns(slice: Duration) -> bool {
-    /// `struct sched_attr` of <linux/sched/types.h>, in its first version.
-    #[repr(C)]
-    struct Attributes {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime: u64,
-        deadline: u64,
-        period: u64,
-    }
-    // SAFETY: a system call without pointers.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    let given = Attributes {
-        size: size_of::<Attributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
-        flags: 0,
-        nice,
-        priority: 0,
-        runtime: slice.as_nanos() as u64,
-        deadline: 0,
-        period: 0,
-    };
-    // SAFETY: the kernel reads as many bytes as the struct says that it has.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &given, 0) == 0 }
-}
-
-/// Cores that this process may run on.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| count.get())
 }
 
 /// Descriptors this process may have open.
@@ -388,7 +344,7 @@ pub struct Epoll {
 }
 
 /// Events taken with one wait.
-pub const EVENTS: usize = 128;
+const EVENTS: usize = 256;
 const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
 impl Epoll {
