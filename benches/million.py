@@ -44,7 +44,7 @@ from agent.lab.connections import Controller, Snapshot
 from agent.lab.plan import Plan
 from agent.lab.target import Collector
 from build import require_release
-from procs import cpu_seconds, memory, private_bytes, tree
+from procs import cpu_seconds, memory, private_bytes, tcp_events, tree
 from targets import Target, agent, wait_until
 
 HERE = Path(__file__).parent
@@ -254,6 +254,7 @@ class Stage:
             self.probes = Probes(self.target, self.folder)
             with contextlib.closing(self.probes):
                 self._storms()
+        self.figures["tcp"] = tcp_events()
         self.figures["workers"] = len(self._children()) - 1
         self.figures["ledger"] = ledger(get(self.target, "/metrics").decode())
         return controller.result()

@@ -11,6 +11,8 @@ PROBE_S_MAX = 0.1
 BACK_S_MAX = 2.0
 # Of a million.
 RETURN_S_MAX = 60.0
+# Names of /proc/net/netstat: connections and packets that had to be tried again.
+KERNEL_EVENTS = ("ListenOverflows", "ListenDrops", "TCPBacklogDrop", "TCPSynRetrans", "TCPTimeouts")
 # Connections die with a killed worker, and with nothing else.
 DISRUPTIVE = ("one worker killed",)
 
@@ -195,10 +197,17 @@ def document(report: Report) -> str:
             f"Kernel memory of a connection, both ends: "
             f"{report.load['cost']['kernel_bytes_per_connection']:,.0f} B."
         ),
+        kernel(report.figures["tcp"]),
         "",
         METHOD,
     ]
     return "\n".join(lines)
+
+
+def kernel(events: dict[str, int]) -> str:
+    """What explains waits of a second and more."""
+    told = ", ".join(f"{name} {events.get(name, 0):,}" for name in KERNEL_EVENTS)
+    return f"The kernel's own counts of the whole run: {told}."
 
 
 METHOD = """\

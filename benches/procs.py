@@ -55,6 +55,13 @@ def anonymous_bytes() -> int:
     raise RuntimeError("this kernel does not report RssAnon")
 
 
+def tcp_events() -> dict[str, int]:
+    """What the kernel counts of TCP in this network namespace, by its own names."""
+    lines = Path("/proc/net/netstat").read_text().splitlines()
+    names, values = (line.split()[1:] for line in lines[:2])
+    return dict(zip(names, map(int, values), strict=True))
+
+
 def udp_socket(port: int) -> tuple[int, int]:
     """Bytes queued and datagrams dropped at the loopback UDP sockets of that port."""
     queued = dropped = 0

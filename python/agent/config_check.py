@@ -46,6 +46,9 @@ def _check_listeners(config: Config) -> Iterator[tuple[str, str]]:
                 parse_address(text)
             except ValueError as error:
                 yield path, str(error)
+    http, lines = config.http.address, config.statsd.address
+    if http and http == lines and not http.endswith(":0"):
+        yield "statsd.address", f"{lines} is the address of http already: both take TCP connections"
     statsd = config.statsd
     if not (
         config.http.address or statsd.address or statsd.socket or statsd.stream_socket != "auto"

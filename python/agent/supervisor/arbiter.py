@@ -265,9 +265,9 @@ class Arbiter:
         finally:
             signal.set_wakeup_fd(old_fd)
             for number, handler in before.items():
-                # The process is about to end: asking once more must not cut that off.
-                asks = number in (signal.SIGTERM, signal.SIGINT)
-                signal.signal(number, signal.SIG_IGN if asks else handler)
+                # The process is about to end: no signal that we know must cut that off.
+                is_ours = number != signal.SIGCHLD
+                signal.signal(number, signal.SIG_IGN if is_ours else handler)
             reader.close()
             writer.close()
 

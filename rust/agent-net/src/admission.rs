@@ -229,7 +229,7 @@ impl Admission {
     pub fn reload(&mut self, limits: &Limits, workers: u32) {
         (self.source, self.total) = rates(limits, workers);
         self.connections_max = connections_max(limits);
-        self.seats_credit = 0;
+        self.forget_others();
         self.source_connections_max = limits.source_connections_max;
         self.rows_max = (limits.sources_max.max(1) as usize + 1).max(self.rows.len());
     }
@@ -242,6 +242,11 @@ impl Admission {
     /// Whether what the other workers have must be known before a connection is opened.
     pub fn must_ask_others(&self) -> bool {
         self.connections_max < u32::MAX && self.seats_credit == 0
+    }
+
+    /// Time has passed: what the others have is not known any more.
+    pub fn forget_others(&mut self) {
+        self.seats_credit = 0;
     }
 
     /// What the other workers have now; see [`crate::seats`]. As many connections as are this worker's
@@ -384,8 +389,9 @@ impl Admission {
         let is_reserved = seat == Seat::Reserved;
         let reserve = if is_reserved { HTTP_RESERVE } else { 0 };
         let all = self.connections.saturating_add(self.others);
+        // There are few with a reserve, so it holds even where a reload made the cap too small.
         if self.connections >= self.files_max.saturating_add(reserve)
-            || all >= self.connections_max.saturating_add(reserve)
+            || (all >= self.connections_max && !is_reserved)
         {
             return Err(Refusal::ConnectionsMax);
         }

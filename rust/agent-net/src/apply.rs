@@ -122,6 +122,7 @@ impl Applier {
         admission: Admission,
     ) -> Result<Applier, String> {
         let writer = segment.writer().map_err(|error| error.to_string())?;
+        crate::telemetry::reserve(&writer);
         let account = |source: &SourceId| Account::new(*source, config.worker);
         let label = format!("worker=\"{}\"", config.worker);
         let parts = Parts {

@@ -12,7 +12,7 @@
 //! leaves alone the queue is its successor's.
 //!
 //! Where there is no room for connections, in memory or by the cap, those of lines are reset, those of HTTP
-//! get 503. But probes and scrapes must get in: HTTP has a reserve, and when that is taken by idle
+//! get 503. But probes and scrapes must get in: HTTP has a reserve, and when that is taken by silent
 //! connections, one of them is closed for each new one.
 //!
 //! Limits: [`ACCEPTS_MAX`] connections before others have their turn, [`LAST_ACCEPTS_MAX`] in a drain.
@@ -25,7 +25,7 @@ use agent_shm::Writer;
 use crate::admission::{Peer, Refusal, Seat, HTTP_RESERVE};
 use crate::config::{Listener, ListenerSource};
 use crate::engine::Engine;
-use crate::slab::{flag, Protocol, NONE};
+use crate::slab::{flag, Protocol};
 use crate::system::{self, Interest};
 use crate::telemetry::{labels, Own, SelfMetric};
 use crate::wheel::{tick_of, TICK_MS};
@@ -82,7 +82,7 @@ reasons! { CloseReason: "Why a connection ended; the label `reason`." {
     BuffersFull => "buffers_full",
     /// A bug here.
     Panic => "panic",
-    /// An idle one of HTTP, when there was no room for a new one.
+    /// A silent one of HTTP, when there was no room for a new one.
     Evicted => "evicted",
     /// The worker leaves, and the connection was quiet.
     Drain => "drain",
@@ -236,6 +236,7 @@ impl Engine {
     /// Takes what waits at a listener, up to `most`.
     pub(crate) fn accept(&mut self, number: usize, most: usize) {
         let mut opened = 0;
+        self.applier.admission().forget_others();
         for _ in 0..most {
             match system::accept(self.listeners[number].fd) {
                 Ok((fd, address)) => {
@@ -273,7 +274,7 @@ impl Engine {
         };
         let mut admitted = self.applier.admission().open(peer, seat);
         let is_full = matches!(admitted, Err(Refusal::ConnectionsMax | Refusal::Memory));
-        if is_full && is_http && self.evict_idle_http() {
+        if is_full && is_http && self.evict_silent_http() {
             admitted = self.applier.admission().open(peer, Seat::Reserved);
         }
         if let Err(refusal) = admitted {
@@ -295,20 +296,22 @@ impl Engine {
         }
     }
 
-    /// Closes an HTTP connection that nobody has used for a second, if one is found soon: whoever has
-    /// many of them open shall not keep probes out.
-    fn evict_idle_http(&mut self) -> bool {
+    /// Closes an HTTP connection whose peer has said nothing for a second, if one is found soon: whoever
+    /// has many of them open shall not keep probes out.
+    fn evict_silent_http(&mut self) -> bool {
         let long_ago = tick_of(self.conns.now_ms).saturating_sub((EVICT_IDLE_MS / TICK_MS) as u32);
         let end = self.conns.slab.capacity() as u32;
         for _ in 0..EVICT_LOOKS_MAX.min(end) {
             let index = if self.evict_from < end { self.evict_from } else { 0 };
             self.evict_from = index + 1;
             let conn = self.conns.at(index);
-            let is_idle = conn.protocol == Protocol::Http
-                && conn.side == NONE
+            let waits_for_peer = conn.protocol == Protocol::Http
                 && !conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED)
                 && conn.seen < long_ago;
-            if is_idle {
+            // Between two requests, or in the middle of one whose rest does not come.
+            let is_ours_to_move =
+                self.conns.busy(index).is_some_and(|side| side.is_pushing || side.stream.is_some());
+            if waits_for_peer && !is_ours_to_move {
                 self.close(index, CloseReason::Evicted);
                 return true;
             }

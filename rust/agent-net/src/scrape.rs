@@ -120,7 +120,7 @@ pub fn render_pieces<'g>(
     for group in pushed {
         for family in &group.families {
             let (base, kind) = Type::of_pushed(&family.name, family.kind);
-            let part = Part::Pushed { group, family };
+            let part = Part::Pushed { family };
             let taken = plan.add(base, kind, Owner::Group(&group.key), part);
             left_out.pushed.type_conflicts += u64::from(!taken);
         }
@@ -132,7 +132,7 @@ pub fn render_pieces<'g>(
 /// The samples of a family that one source has.
 enum Part<'a> {
     Cells { source: usize, family: &'a FamilyView<'a> },
-    Pushed { group: &'a Group, family: &'a crate::http::gateway::Family },
+    Pushed { family: &'a crate::http::gateway::Family },
 }
 
 /// A family of the page.
@@ -190,8 +190,8 @@ impl Page<'_> {
             for part in &family.parts {
                 let goes_on = match part {
                     Part::Cells { source, family } => self.cells(*source, family, out, flush),
-                    Part::Pushed { group, family } => {
-                        self.pushed(group, family, out);
+                    Part::Pushed { family } => {
+                        self.pushed(family, out);
                         out.len() < PIECE_BYTES || flush(out)
                     }
                 };
@@ -239,7 +239,10 @@ impl Page<'_> {
         let (encoder, quantiles) = (&self.encoder, &mut self.quantiles);
         let mut bad_labels = 0;
         let mut goes_on = true;
-        let fine = matches!(family.meta().shape, OwnedShape::Exponential { .. });
+        let fine = match family.meta().shape {
+            OwnedShape::Exponential { schema } => Some(schema),
+            _ => None,
+        };
         let mut coarse = Vec::new();
         family.for_each(&mut |series| {
             if !goes_on {
@@ -254,8 +257,8 @@ impl Page<'_> {
                 return;
             };
             let mut series = series.clone();
-            if let (true, Value::Histogram { buckets, .. }) = (fine, &mut series.value) {
-                coarsen(buckets, &mut coarse);
+            if let (Some(schema), Value::Histogram { buckets, .. }) = (fine, &mut series.value) {
+                coarsen(buckets, schema, &mut coarse);
                 *buckets = &coarse;
             }
             write_series(encoder, &series, labels, source.quantiles, quantiles, out);
@@ -267,15 +270,15 @@ impl Page<'_> {
         goes_on
     }
 
-    fn pushed(&self, group: &Group, family: &crate::http::gateway::Family, out: &mut Vec<u8>) {
+    fn pushed(&self, family: &crate::http::gateway::Family, out: &mut Vec<u8>) {
         let encoder = &self.encoder;
-        let created = Some(group.created_unix_ms);
+        // Only the pusher knows since when it counts, and some push it, as a gauge of that name.
+        let created = None;
         for (labels, value) in &family.series {
             let labels = labels.as_bytes();
             match value {
                 SeriesValue::Number(value) if family.kind == FamilyKind::Counter => {
-                    let bare = !family.name.ends_with("_total");
-                    encoder.counter(out, labels, 0, *value, created.filter(|_| !bare));
+                    encoder.counter(out, labels, 0, *value, created);
                 }
                 SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
                 SeriesValue::Histogram { buckets, sum } => {
@@ -291,16 +294,25 @@ impl Page<'_> {
 
 /// The buckets of an exponential histogram as a text page shows them: two an octave (bounds are
 /// powers of the root of two), since every bound is a series to its reader. The bounds are the same
-/// whatever was observed; more appear with new magnitudes.
-fn coarsen(fine: &[(f64, u64)], coarse: &mut Vec<(f64, u64)>) {
+/// whatever was observed; more appear with new magnitudes. A bucket with something in it has its lower
+/// bound too: a reader takes the bound before for that, and would else interpolate from zero.
+fn coarsen(fine: &[(f64, u64)], schema: u8, coarse: &mut Vec<(f64, u64)>) {
     coarse.clear();
     let mut inside = 0;
     for &(upper, count) in fine {
         inside += count;
-        if octave::is_half_octave(upper) {
-            coarse.push((upper, inside));
-            inside = 0;
+        if !octave::is_half_octave(upper) {
+            continue;
         }
+        // Around zero there is one bucket, whose lower bound is no power.
+        if inside > 0 && upper > octave::SMALLEST && upper.is_finite() {
+            let lower = if schema == 0 { upper / 2.0 } else { octave::half_octave_below(upper) };
+            if coarse.last().is_none_or(|&(before, _)| before < lower) {
+                coarse.push((lower, 0));
+            }
+        }
+        coarse.push((upper, inside));
+        inside = 0;
     }
 }
 

@@ -1,8 +1,8 @@
 //! How many connections all workers have together.
 //!
-//! Each worker shows its own number in a gauge of the collector's segment, at once. Before it opens more
-//! it adds all of them up, and again when it has taken its part of what is left: seldom while there is
-//! room, each time at the end. There is no share of a worker: the kernel deals connections out by chance,
+//! Each worker shows its own number in a gauge of the collector's segment, at once. Before a batch
+//! of new ones it adds all of them up, and again when it has taken its part of what is left: once a batch
+//! while there is room, each time at the end. There is no share of a worker: the kernel deals connections out by chance,
 //! and those of a worker that died come back to the others.
 //!
 //! The supervisor sets the number of a dead worker to zero. While a worker hands its connections over,

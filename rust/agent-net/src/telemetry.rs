@@ -242,13 +242,27 @@ impl SelfMetric {
 
     /// The metric as the segment registers it.
     pub const fn spec(self) -> MetricSpec<'static> {
-        let row = self.row();
-        let shape = match row.r#type {
+        self.row().spec()
+    }
+}
+
+impl Row {
+    const fn spec(&self) -> MetricSpec<'static> {
+        let shape = match self.r#type {
             Type::Counter => Shape::Counter,
             Type::Gauge => Shape::Gauge(GaugeMode::MostRecent),
             Type::Histogram => Shape::Exponential { schema: HISTOGRAM_SCHEMA },
         };
-        MetricSpec { name: row.name, help: row.help, unit: row.unit, shape }
+        MetricSpec { name: self.name, help: self.help, unit: self.unit, shape }
+    }
+}
+
+/// Takes the places of all self-metrics, before senders have taken the last ones: an account that has
+/// no place for a reason does not close.
+pub fn reserve(writer: &Writer) {
+    for row in TABLE {
+        // Where even that does not fit, each use tries again.
+        let _ = writer.metric(&row.spec());
     }
 }
 

@@ -5,7 +5,8 @@
 //! was changed, so the difference is booked as rejected for the reason `worker_died`. Call it after
 //! the death and before a successor of the same number starts.
 //!
-//! Its connections are gone with it: their number becomes zero.
+//! Its connections are gone with it: they are booked as closed for the same reason, and their number
+//! becomes zero.
 //!
 //! The columns of the ledger are looked up by their names, whatever else the segment holds. Only when they
 //! leave a difference are all series of the column of rejections added up, by a pass over the segment:
@@ -39,8 +40,22 @@ fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> 
             settled += left;
         }
     }
+    for source in ["http", "statsd_tcp", "statsd_unix"] {
+        let lost = connections(&writer, source, worker);
+        if lost > 0 {
+            let text = telemetry::labels(Some(("reason", REASON)), source, worker);
+            Own::new(SelfMetric::ConnectionsClosed, text).add(&writer, lost);
+        }
+    }
     seats::vacate(&writer, worker);
     Ok(settled)
+}
+
+/// Connections that a worker had when it died.
+fn connections(writer: &Writer, source: &str, worker: u32) -> u64 {
+    let of = |metric: SelfMetric| total(writer.family(metric.row().name), source, worker);
+    let came = of(SelfMetric::ConnectionsOpened) + of(SelfMetric::ConnectionsTakenOver);
+    came.saturating_sub(of(SelfMetric::ConnectionsClosed))
 }
 
 /// Samples of one source and worker that were received and not finished.
@@ -49,7 +64,7 @@ fn left(writer: &Writer, source: SourceId, worker: u32) -> u64 {
     let reasons = Reason::all().map(Reason::as_str).chain([REASON]);
     let rejected =
         reasons.map(|reason| telemetry::labels(Some(("reason", reason)), source.as_str(), worker));
-    let sum = |family| total(family, source, worker);
+    let sum = |family| total(family, source.as_str(), worker);
     let of = |metric: SelfMetric| sum(writer.family_of(metric.row().name, plain()));
     let open = of(SelfMetric::Received).saturating_sub(of(SelfMetric::Applied));
     let name = SelfMetric::Rejected.row().name;
@@ -59,18 +74,19 @@ fn left(writer: &Writer, source: SourceId, worker: u32) -> u64 {
     }
 }
 
-/// The sum of a counter over the series of one source and worker.
-fn total(family: Option<FamilyView<'_>>, source: SourceId, worker: u32) -> u64 {
+/// The sum of a counter over the series of one source and worker, and of what found no place of its own.
+fn total(family: Option<FamilyView<'_>>, source: &str, worker: u32) -> u64 {
     let Some(family) = family else { return 0 };
-    let (source, worker) =
-        (format!("source=\"{}\"", source.as_str()), format!("worker=\"{worker}\""));
+    let (source, worker) = (format!("source=\"{source}\""), format!("worker=\"{worker}\""));
     let mut total = 0;
     family.for_each(&mut |series| {
         // Values of these labels hold no commas.
         let labels = String::from_utf8_lossy(series.labels);
         let has = |wanted: &str| labels.split(',').any(|label| label == wanted);
+        // Whose it is nobody knows: better a sample that is not settled than one that is booked twice.
+        let is_overflow = has("agent_overflow=\"true\"");
         if let (true, true, Value::Counter { whole, .. }) =
-            (has(&source), has(&worker), series.value)
+            (has(&source) || is_overflow, has(&worker) || is_overflow, series.value)
         {
             total += whole;
         }

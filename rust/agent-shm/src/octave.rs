@@ -12,6 +12,8 @@ pub const SCHEMA_DEFAULT: u8 = 4;
 pub const SCHEMA_MAX: u8 = 6;
 pub const OCTAVE_MIN: i32 = -64;
 pub const OCTAVE_MAX: i32 = 63;
+/// 2^-64: what is not above it counts as zero.
+pub const SMALLEST: f64 = 1.0 / 18_446_744_073_709_551_616.0;
 
 /// 2^(j/64), correctly rounded.
 #[allow(clippy::excessive_precision, clippy::approx_constant)]
@@ -173,6 +175,16 @@ pub fn is_half_octave(bound: f64) -> bool {
     mantissa == 0 || mantissa == ROOTS[32].to_bits() & MANTISSA
 }
 
+/// The bound of schema 1 below a positive, finite one.
+pub fn half_octave_below(bound: f64) -> f64 {
+    let power = f64::from_bits(bound.to_bits() & !MANTISSA);
+    if bound.to_bits() & MANTISSA == 0 {
+        power / 2.0 * ROOTS[32]
+    } else {
+        power
+    }
+}
+
 /// Half the width of a bucket relative to its middle: the error of a quantile read from it.
 pub fn relative_error(schema: u8) -> f64 {
     let growth = f64::exp2(f64::exp2(-f64::from(schema)));
@@ -199,6 +211,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn half_octaves_follow_each_other() {
+        assert_eq!(half_octave_below(1.0), ROOTS[32] / 2.0);
+        assert_eq!(half_octave_below(ROOTS[32]), 1.0);
+        assert!(is_half_octave(half_octave_below(0.5)));
     }
 
     #[test]
