@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from collector import Collector, Samples, clean_environment, eventually, free_port
+from collector import DEADLINE_S, Collector, Samples, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.peer
 
@@ -145,20 +146,27 @@ def get_until_answered(port: int) -> bytes:
 
 
 def load_while_killing(port: int, master: int, requests: int, kills: int) -> tuple[int, int]:
-    """Requests from four threads, a random worker killed between them: (answered, killed)."""
-    ended = threading.Event()
+    """Requests from four threads, until there were that many and a random worker was killed that
+    often between them: (answered, killed).
+    """
+    ended, all_killed = threading.Event(), threading.Event()
     answered = [0] * 4
 
     def client(index: int) -> None:
-        for _ in range(requests // 4):
+        asked = 0
+        while asked < requests // 4 or not all_killed.is_set():
             answered[index] += get(port, "/order") is not None
+            asked += 1
 
     threads = [threading.Thread(target=client, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
     killed = 0
     chooser = random.Random(7)
+    deadline = time.monotonic() + 2 * DEADLINE_S
     while any(thread.is_alive() for thread in threads):
+        if killed == kills or time.monotonic() > deadline:
+            all_killed.set()
         alive = children(master)
         if killed < kills and len(alive) == 4 and sum(answered) >= killed * requests // (2 * kills):
             with contextlib.suppress(ProcessLookupError):
@@ -167,7 +175,7 @@ def load_while_killing(port: int, master: int, requests: int, kills: int) -> tup
         ended.wait(0.005)
     for thread in threads:
         thread.join()
-    assert killed == kills, "the load ended before all kills were done"
+    assert killed == kills, "gunicorn did not replace its workers in time"
     return sum(answered), killed
 
 
