@@ -154,9 +154,13 @@ def test_the_cap_holds_for_all_workers_together_however_connections_are_dealt(
         lambda refused: 30 - 3 <= refused <= 30 + 3,
         "the rest is refused",
     )
-    assert 87 <= held() <= 95
-    os.kill(children(collector)["agent-worker-1"], signal.SIGKILL)
-    eventually(held, lambda count: count < 80, "its connections are gone")
+    before = held()
+    assert 87 <= before <= 95
+    # The one that has most: the kernel deals them out by chance.
+    by_worker = collector.scrape().matching("agent_worker_connections")
+    worker = max(by_worker, key=lambda found: found[1])[0]["worker"]
+    os.kill(children(collector)[f"agent-worker-{worker}"], signal.SIGKILL)
+    eventually(held, lambda count: count < before - 10, "its connections are gone")
     streams += dial(60)
     eventually(held, lambda count: 87 <= count <= 95, "others have taken their places")
     for stream in streams:
