@@ -151,17 +151,17 @@ def test_the_cap_holds_for_all_workers_together_however_connections_are_dealt(
     eventually(
         lambda: collector.scrape().sum("agent_connections_refused_total", source="statsd_tcp"),
         # Workers that look at the same moment may both take the last place; probes have one too.
-        lambda refused: 30 - 3 <= refused <= 30 + 3,
+        lambda refused: 30 - 6 <= refused <= 30 + 6,
         "the rest is refused",
     )
     before = held()
-    assert 87 <= before <= 95
+    assert 84 <= before <= 97
     # The one that has most: the kernel deals them out by chance.
     by_worker = collector.scrape().matching("agent_worker_connections")
     worker = max(by_worker, key=lambda found: found[1])[0]["worker"]
     os.kill(children(collector)[f"agent-worker-{worker}"], signal.SIGKILL)
     eventually(held, lambda count: count < before - 10, "its connections are gone")
     streams += dial(60)
-    eventually(held, lambda count: 87 <= count <= 95, "others have taken their places")
+    eventually(held, lambda count: 84 <= count <= 97, "others have taken their places")
     for stream in streams:
         stream.close()
