@@ -84,5 +84,6 @@ def test_half_requests_keep_no_probe_out(start_collector: Start) -> None:
             return False
 
     eventually(is_alive, bool, "a probe is answered")
+    assert collector.scrape().sum("agent_connections_closed_total", reason="evicted") > 0
     for stream in hoard:
         stream.close()
