@@ -248,7 +248,7 @@ def fork_children(
     Raises ValueError when a child is neither.
     """
 
-def settle_worker(path: str | PathLike[str], worker: int) -> int:
+def settle_worker(path: str | PathLike[str], place: str) -> int:
     """After a worker's death: books what it had received and not finished as rejected. Gives how many samples."""
 
 def run_load_executor(plan: bytes) -> int:

@@ -35,16 +35,22 @@ class Sockets(msgspec.Struct, frozen=True):
     handover_out_fd: int = -1
     handover_in_fd: int = -1
     listeners: list[Listener] = []
+    # Of the desk, to each worker; of a worker, from the desk.
+    desk_out_fds: list[int] = []
+    desk_in_fd: int = -1
 
 
-def worker_config(config: Config, site: Site, worker: int, sockets: Sockets) -> bytes:
+def worker_config(config: Config, site: Site, place: str, sockets: Sockets) -> bytes:
+    """Of a worker, or of the desk: a place is a number or `desk`."""
     return orjson.dumps(
         {
             **_common(config, site, sockets.control_fd),
-            "worker": worker,
+            "worker": int(place) if place.isdecimal() else place,
             "workers": site.workers,
             "handover_out_fd": sockets.handover_out_fd,
             "handover_in_fd": sockets.handover_in_fd,
+            "desk_out_fds": sockets.desk_out_fds,
+            "desk_in_fd": sockets.desk_in_fd,
             "listeners": [msgspec.structs.asdict(listener) for listener in sockets.listeners],
             "limits": msgspec.structs.asdict(config.limits),
             "mapping": [_rule(rule) for rule in config.mapping],
@@ -66,7 +72,7 @@ def aggregator_config(config: Config, site: Site, control_fd: int) -> bytes:
 def trial(config: Config) -> bytes:
     """A worker's JSON without a place to work in, for checking."""
     site = Site("", "", workers=1, schema_json="", version="")
-    return worker_config(config, site, 0, Sockets())
+    return worker_config(config, site, "0", Sockets())
 
 
 def worker_drain_s(config: Config) -> float:

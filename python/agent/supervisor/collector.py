@@ -32,6 +32,7 @@ from agent.schema import schema_json
 from . import cgroup, child_config, plan, worker
 from .arbiter import Arbiter, Birth
 from .claim import ClaimError, claim
+from .desk import Doors
 from .host import Host
 from .listeners import ListenError, Listeners, open_listeners
 from .notify import Notifier
@@ -64,10 +65,12 @@ def serve(loaded: Loaded, reload: Callable[[], Loaded], log: Log, ready_fd: int 
         notifier.close()
         return error.code
     try:
-        state = plan.begin(collector.site.workers, collector.policy())
+        site, has_desk = collector.site, collector.listeners.http is not None
+        state = plan.begin(site.workers, collector.policy(), desk=has_desk)
         return Arbiter(state, collector, log).run()
     finally:
         collector.listeners.close()
+        collector.doors.close()
         collector.claim.release()
         notifier.close()
 
@@ -121,9 +124,10 @@ class Collector:
             self.listeners.close()
             self.claim.release()
             raise StartError(EXIT_UNAVAILABLE, f"dir: {self.site.segment}: {error}") from None
+        self.doors = Doors(workers if self.listeners.http else 0)
         # A collector that was killed as a whole leaves ledgers that nobody has settled.
-        for index in range(workers):
-            self.settle(plan.worker_name(index))
+        for name in plan.places(workers, desk=True):
+            self.settle(name)
 
     def _publish(self, registry: worker.Registry) -> Telemetry:
         # psutil is imported now, so that the children share its pages.
@@ -137,35 +141,40 @@ class Collector:
         return worker.fork_children([self._child(birth) for birth in births])
 
     def _child(self, birth: Birth) -> worker.Child:
-        index = plan.worker_index(birth.name)
-        own = [] if index is None else self.listeners.of(index)
-        kept = {listener.fd for listener in own}
         close = [*birth.close, *self.notifier.descriptors()]
-        close += [sock.fileno() for sock in self.listeners.sockets if sock.fileno() not in kept]
-        if index is None:
+        shared = [*(sock.fileno() for sock in self.listeners.sockets), *self.doors.fds()]
+        if birth.name == plan.AGGREGATOR:
             given = child_config.aggregator_config(self.config, self.site, birth.control_fd)
             # It holds nothing that could be handed over.
             close += [fd for fd in (birth.handover_out_fd, birth.handover_in_fd) if fd >= 0]
-            return ("aggregator", birth.name, given, close)
+            return ("aggregator", birth.name, given, close + shared)
+        place = plan.place(birth.name)
+        sockets = self._sockets(birth, place)
+        own = {listener.fd for listener in sockets.listeners}
+        own |= {sockets.desk_in_fd, *sockets.desk_out_fds}
+        given = child_config.worker_config(self.config, self.site, place, sockets)
+        return ("worker", birth.name, given, close + [fd for fd in shared if fd not in own])
+
+    def _sockets(self, birth: Birth, place: str) -> child_config.Sockets:
         ends = (birth.control_fd, birth.handover_out_fd, birth.handover_in_fd)
-        sockets = child_config.Sockets(*ends, own)
-        given = child_config.worker_config(self.config, self.site, index, sockets)
-        return ("worker", birth.name, given, close)
+        own = self.listeners.of(place)
+        if place == plan.DESK:
+            return child_config.Sockets(*ends, own, desk_out_fds=self.doors.out_fds())
+        return child_config.Sockets(*ends, own, desk_in_fd=self.doors.in_fd(int(place)))
 
     def settings(self, name: str, new: bool) -> bytes:
         config = self.candidate if new else self.config
-        index = plan.worker_index(name)
         # The child keeps its pipe and its sockets; -1 says that none is given.
-        if index is None:
+        if name == plan.AGGREGATOR:
             return child_config.aggregator_config(config, self.site, -1)
-        return child_config.worker_config(config, self.site, index, child_config.Sockets())
+        sockets = child_config.Sockets()
+        return child_config.worker_config(config, self.site, plan.place(name), sockets)
 
     def settle(self, name: str) -> None:
-        index = plan.worker_index(name)
-        if index is None:
+        if name == plan.AGGREGATOR:
             return
         try:
-            lost = worker.settle(self.site.segment, index)
+            lost = worker.settle(self.site.segment, plan.place(name))
         except worker.SegmentError as error:
             self.log.error("cannot settle the ledger", child=name, why=str(error))
             return
@@ -219,6 +228,7 @@ class Collector:
             self.notifier.reloading()
         elif what == "stopping":
             self.notifier.stopping()
+            self.doors.close_out()
         else:
             self._announce_ready()
 

@@ -2,8 +2,9 @@
 the end.
 
 Purpose: a worker can die and be replaced without one queued connection or datagram being lost,
-because the socket belongs to the supervisor. TCP and UDP: one SO_REUSEPORT socket per worker and
-source, so that the kernel spreads the load. Unix sockets: one of each kind, shared by all workers.
+because the socket belongs to the supervisor. StatsD over TCP and UDP: one SO_REUSEPORT socket per
+worker and source, so that the kernel spreads the load. Unix sockets: one of each kind, shared by
+all workers. HTTP: one socket, of the desk; workers get the name of the source without a socket.
 
 Order: all sockets are bound before the first TCP socket listens, so a port in use leaves nothing
 half open.
@@ -31,6 +32,8 @@ import msgspec
 from agent.config import Config, Statsd, stream_socket_path
 from agent.config_check import parse_address
 
+from .plan import DESK
+
 # Tries to find one port that is free for TCP and UDP, when port 0 was asked for.
 PORT_TRIES = 50
 RETRY_S = 0.05
@@ -49,18 +52,23 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Listeners:
-    """All sockets of the collector. `of(worker)` are those that one worker reads."""
+    """All sockets of the collector. `of(place)` are those that the desk or one worker reads."""
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
         self.paths: list[tuple[str, int]] = []  # Unix sockets to remove, with their inode.
         self.per_worker: list[list[Listener]] = []
         self.shared: list[Listener] = []
+        self.http: Listener | None = None
         self.addresses: dict[str, str] = {}
         self.receive_buffer_bytes = 0
 
-    def of(self, worker: int) -> list[Listener]:
-        return self.per_worker[worker] + self.shared
+    def of(self, place: str) -> list[Listener]:
+        """What a worker, by its number, or the `desk` is given."""
+        if place == DESK:
+            return [self.http] if self.http else []
+        passed_on = [msgspec.structs.replace(self.http, fd=-1)] if self.http else []
+        return passed_on + self.per_worker[int(place)] + self.shared
 
     def close(self) -> None:
         """Closes the supervisor's copies and removes the paths that are still ours."""
@@ -95,13 +103,13 @@ def _open_all(config: Config, workers: int) -> Listeners:
     made.per_worker = [[] for _ in range(workers)]
     try:
         if config.http.address:
-            _open_http(made, config, workers)
+            _open_http(made, config)
         if config.statsd.address:
             _open_statsd(made, config.statsd, workers)
         _open_unix(made, config.statsd)
         for sock in made.sockets:
             if sock.type == socket.SOCK_STREAM:
-                of_http = sock.family != socket.AF_UNIX and _is_http(made, sock)
+                of_http = made.http and made.http.fd == sock.fileno()
                 sock.listen(config.http.backlog_max if of_http else config.statsd.backlog_max)
     except BaseException:
         made.close()
@@ -109,16 +117,14 @@ def _open_all(config: Config, workers: int) -> Listeners:
     return made
 
 
-def _is_http(made: Listeners, sock: socket.socket) -> bool:
-    return any(x.fd == sock.fileno() and x.source == "http" for w in made.per_worker for x in w)
-
-
-def _open_http(made: Listeners, config: Config, workers: int) -> None:
+def _open_http(made: Listeners, config: Config) -> None:
     host, port = parse_address(config.http.address)
     family, where = _resolve(host, port, "http.address")
     with _explained("http.address", config.http.address):
-        port = _bind_group(made, "http", family, socket.SOCK_STREAM, where, workers)
-    made.addresses["http"] = _shown(host, port)
+        sock = _bind(made, family, socket.SOCK_STREAM, where, shared=False)
+    made.addresses["http"] = _shown(host, sock.getsockname()[1])
+    bound_host, bound_port = sock.getsockname()[:2]
+    made.http = Listener(sock.fileno(), "http", _shown(str(bound_host), bound_port))
 
 
 def _open_statsd(made: Listeners, statsd: Statsd, workers: int) -> None:
@@ -190,17 +196,31 @@ def _bind_group(
     """One SO_REUSEPORT socket for each worker on one port; returns the port."""
     _probe(family, kind, where)
     for worker in range(workers):
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        made.sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _v6_only(sock, family, where)
-        sock.bind(where)
+        sock = _bind(made, family, kind, where, shared=True)
         where = (where[0], sock.getsockname()[1], *where[2:])
         shown = _shown(str(where[0]), sock.getsockname()[1])
         made.per_worker[worker].append(Listener(sock.fileno(), source, shown))
     return int(str(where[1]))
+
+
+def _bind(
+    made: Listeners,
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    where: tuple[object, ...],
+    *,
+    shared: bool,
+) -> socket.socket:
+    """A socket on that address; where it is shared, others may be bound to the same."""
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    made.sockets.append(sock)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if kind == socket.SOCK_STREAM:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _v6_only(sock, family, where)
+    sock.bind(where)
+    return sock
 
 
 def _probe(

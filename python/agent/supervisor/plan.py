@@ -70,6 +70,7 @@ from .messages import (
 )
 
 AGGREGATOR = "aggregator"
+DESK = "desk"
 
 # A child that was ready for this long did not die of its start.
 STABLE_S = 2.0
@@ -101,7 +102,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Child(msgspec.Struct, frozen=True):
-    """One place for a process: a worker by its number, or the aggregator."""
+    """One place for a process: a worker by its number, the desk, or the aggregator."""
 
     name: str
     phase: ChildPhase = "waiting"
@@ -152,19 +153,25 @@ class State(msgspec.Struct, frozen=True):
     forced: bool = False  # A child had to be killed while draining.
 
 
-def begin(workers: int, policy: Policy) -> State:
+def begin(workers: int, policy: Policy, *, desk: bool = False) -> State:
     """The state before anything was started."""
-    names = [AGGREGATOR, *(worker_name(index) for index in range(workers))]
+    names = [AGGREGATOR, *places(workers, desk=desk)]
     return State(policy, tuple(Child(name) for name in names))
+
+
+def places(workers: int, *, desk: bool) -> list[str]:
+    """The children that serve: workers and, where there is HTTP, the desk."""
+    names = [worker_name(index) for index in range(workers)]
+    return [*names, DESK] if desk else names
 
 
 def worker_name(index: int) -> str:
     return f"worker-{index}"
 
 
-def worker_index(name: str) -> int | None:
-    """The number of a worker, also of one that has a successor; None for the aggregator."""
-    return None if name == AGGREGATOR else int(name.removeprefix("worker-").partition(":")[0])
+def place(name: str) -> str:
+    """`aggregator`, `desk`, or the number of a worker; also of one that has a successor."""
+    return name.removeprefix("worker-").partition(":")[0]
 
 
 def restart_delay_s(failures: int, delay_s_max: float) -> float:
@@ -294,7 +301,7 @@ class _Plan:
             self.state, to_renew=tuple(other for other in self.state.to_renew if other != name)
         )
         # Two processes write one ledger while a worker is renewed: the last of them settles it.
-        if worker_index(name) is not None and not self.leavers_of(name):
+        if name != AGGREGATOR and not self.leavers_of(name):
             self.actions.append(Settle(name))
         if self.state.phase == "starting" and code == EXIT_CONFIG:
             self.log("error", f"{name} cannot use the settings", pid=child.pid)

@@ -34,7 +34,8 @@ class Telemetry:
             gauge("agent_workers", "Workers that should run."): workers,
         }
         self.ready_workers = ready.labels("worker")
-        self.ready_aggregator = ready.labels("aggregator")
+        self.ready_desk = ready.labels(plan.DESK)
+        self.ready_aggregator = ready.labels(plan.AGGREGATOR)
         self.reload_ok = gauge(
             "agent_config_last_reload_successful",
             "1 when the settings in force are those of the last reload.",
@@ -88,10 +89,11 @@ class Telemetry:
 
     def state(self, state: plan.State, logs_dropped: int) -> None:
         """The children as the plan sees them; called about every second."""
-        ready = [child for child in state.children if child.phase == "ready"]
-        workers = sum(child.name != plan.AGGREGATOR for child in ready)
-        self.values[self.ready_workers] = workers
-        self.values[self.ready_aggregator] = len(ready) - workers
+        ready = [child.name for child in state.children if child.phase == "ready"]
+        desk, aggregator = ready.count(plan.DESK), ready.count(plan.AGGREGATOR)
+        self.values[self.ready_desk] = desk
+        self.values[self.ready_aggregator] = aggregator
+        self.values[self.ready_workers] = len(ready) - desk - aggregator
         self.values[self.logs_dropped] = logs_dropped
         for child in state.children:
             self.counters.add(self.exits.labels(child.name))

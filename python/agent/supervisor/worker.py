@@ -55,9 +55,11 @@ def inspect(path: str) -> dict[str, Any]:
     return _native.inspect(path, series_shown_max=0)
 
 
-def settle(path: str, worker: int) -> int:
-    """Books what a dead worker received and never applied as rejected; returns how much it was."""
-    return _native.settle_worker(path, worker)
+def settle(path: str, place: str) -> int:
+    """Books what a dead worker, or the desk, received and never applied as rejected; returns how
+    much it was.
+    """
+    return _native.settle_worker(path, place)
 
 
 def writers(path: str) -> str:

@@ -419,6 +419,20 @@ impl Admission {
         self.connections += 1;
     }
 
+    /// A connection that the desk let in and passes on: only what the desk cannot know is checked.
+    pub fn take_from_desk(&mut self, peer: &Peer) -> Result<(), Refusal> {
+        if self.connections >= self.files_max.saturating_add(HTTP_RESERVE) {
+            return Err(Refusal::ConnectionsMax);
+        }
+        let most = self.source_connections_max.saturating_add(SOURCE_HTTP_RESERVE);
+        let row = &self.rows[peer.row as usize];
+        if self.source_connections_max > 0 && row.connections >= most && peer.address.is_some() {
+            return Err(Refusal::SourceConnectionsMax);
+        }
+        self.take_over(peer);
+        Ok(())
+    }
+
     /// Gives back what [`Admission::open`] took.
     pub fn closed(&mut self, row: u32) {
         let row = &mut self.rows[row as usize];

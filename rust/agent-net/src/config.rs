@@ -13,6 +13,8 @@ use std::fmt;
 use agent_wire::mapping::MappingRule;
 use serde::Deserialize;
 
+use crate::place::Place;
+
 /// What a listener's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,7 +26,8 @@ pub enum ListenerSource {
     StatsdUnix,
 }
 
-/// One socket that the supervisor bound; the worker reads or accepts from it and never closes it.
+/// One socket that the supervisor bound; the worker reads or accepts from it and never closes it. -1
+/// where the desk accepts: connections of this source come from there.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
@@ -48,8 +51,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// Number of this worker, from 0; the label `worker`.
-    pub worker: u32,
+    /// The place of this process; the label `worker`.
+    pub worker: Place,
     /// Number of workers, the divisor of totals.
     #[serde(default = "one")]
     pub workers: u32,
@@ -66,6 +69,12 @@ pub struct WorkerConfig {
     pub handover_out_fd: i32,
     #[serde(default = "no_fd")]
     pub handover_in_fd: i32,
+    /// Of the desk: to each worker, for connections that push; see [`crate::desk`].
+    #[serde(default)]
+    pub desk_out_fds: Vec<i32>,
+    /// Of a worker: where those come from.
+    #[serde(default = "no_fd")]
+    pub desk_in_fd: i32,
     /// Empty in a `reload`: listeners stay as they are.
     #[serde(default)]
     pub listeners: Vec<Listener>,

@@ -25,6 +25,7 @@ use agent_wire::Reject;
 
 use crate::apply::{Apply, Line};
 use crate::nap::Nap;
+use crate::place::Place;
 use crate::system;
 use crate::telemetry::{labels, Own, Reason, SelfMetric, SourceId};
 
@@ -243,7 +244,7 @@ pub struct Socket {
 
 impl Socket {
     /// Takes over a bound socket: joins datagrams, and goes on where the last worker stopped.
-    pub fn adopt(fd: RawFd, source: SourceId, worker: u32, segment: &Segment) -> Socket {
+    pub fn adopt(fd: RawFd, source: SourceId, worker: Place, segment: &Segment) -> Socket {
         // Not on unix sockets and old kernels; then every message is one datagram.
         let _ = system::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, &1i32);
         let text = labels(None, source.as_str(), worker);

@@ -47,7 +47,7 @@ type Totals = std::collections::BTreeMap<String, f64>;
 fn lines_of_many_datagrams_are_all_applied_joined_or_not() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let segment = Segment::private("agent", &Options::default());
-    let _ = Socket::adopt(socket.as_raw_fd(), SourceId::StatsdUdp, 0, &segment);
+    let _ = Socket::adopt(socket.as_raw_fd(), SourceId::StatsdUdp, Place::Worker(0), &segment);
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
     sender.connect(socket.local_addr().expect("bound")).expect("connected");
     // One send, 40 datagrams: the kernel hands them over joined.
@@ -100,7 +100,7 @@ fn kernel_drops_are_published_once_also_by_a_successor() {
     let segment = Segment::private("agent", &Options::default());
     let writer = segment.writer().expect("a slot");
     let key = "agent_kernel_drops{source=\"statsd_udp\",worker=\"0\"}";
-    let mut first = Socket::adopt(fd, SourceId::StatsdUdp, 0, &segment);
+    let mut first = Socket::adopt(fd, SourceId::StatsdUdp, Place::Worker(0), &segment);
     for _ in 0..100 {
         sender.send(&[b'x'; 1000]).expect("sent");
     }
@@ -112,12 +112,13 @@ fn kernel_drops_are_published_once_also_by_a_successor() {
     for _ in 0..50 {
         sender.send(&[b'x'; 1000]).expect("sent");
     }
-    let mut second = Socket::adopt(fd, SourceId::StatsdUdp, 0, &segment);
+    let mut second = Socket::adopt(fd, SourceId::StatsdUdp, Place::Worker(0), &segment);
     second.publish(&writer);
     let dropped = f64::from(system::kernel_drops(fd).expect("counted"));
     assert_eq!(totals(&segment)[key], dropped);
     // Another socket begins at zero.
     let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    Socket::adopt(other.as_raw_fd(), SourceId::StatsdUdp, 0, &segment).publish(&writer);
+    Socket::adopt(other.as_raw_fd(), SourceId::StatsdUdp, Place::Worker(0), &segment)
+        .publish(&writer);
     assert_eq!(totals(&segment)[key], dropped);
 }

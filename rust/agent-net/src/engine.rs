@@ -35,9 +35,11 @@ use crate::config::{ListenerSource, WorkerConfig};
 use crate::conns::{Conns, Sent, SPECIAL_BIT, STREAM_BIT};
 use crate::control::{Control, Level};
 use crate::datagram::{self, Receiver, Socket};
+use crate::desk::Desk;
 use crate::http::HttpService;
 use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX};
 use crate::memory::Memory;
+use crate::place::Place;
 use crate::pushes::Pushes;
 use crate::seats::Seats;
 use crate::slab::{flag, Protocol};
@@ -66,6 +68,7 @@ const LAST_BATCHES_MAX: usize = 1024;
 const CONTROL: u64 = SPECIAL_BIT | 0xffff;
 const SIGNAL: u64 = SPECIAL_BIT | 0xfffe;
 const HANDOVER: u64 = SPECIAL_BIT | 0xfffd;
+const DESK: u64 = SPECIAL_BIT | 0xfffc;
 const DATAGRAM: u64 = SPECIAL_BIT | 0x8000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +91,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn new(worker: u32) -> Figures {
+    fn new(worker: Place) -> Figures {
         let own = |metric| Own::new(metric, format!("worker=\"{worker}\""));
         Figures {
             panics: own(SelfMetric::Panics),
@@ -119,6 +122,10 @@ pub struct Engine {
     pub(crate) handover_in: Option<RawFd>,
     /// Where handing over goes on, while it does.
     pub(crate) handover_from: Option<u32>,
+    /// Of the desk.
+    pub(crate) desk: Option<Desk>,
+    /// Of a worker: from the desk.
+    pub(crate) desk_in: Option<RawFd>,
     datagrams: Vec<Socket>,
     receiver: Receiver,
     control: Control,
@@ -132,6 +139,8 @@ pub struct Engine {
     pub(crate) evict_from: u32,
     figures: Figures,
     phase: Phase,
+    /// The whole collector leaves: until the desk has gone, more may come from there.
+    pub(crate) awaits_desk: bool,
     /// A successor publishes the gauges of this place, and reads its datagrams.
     has_successor: bool,
     wakeups: u64,
@@ -142,7 +151,7 @@ pub struct Engine {
 
 fn is_datagram(token: u64) -> bool {
     // The special tokens above have this bit as well.
-    token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < HANDOVER
+    token & STREAM_BIT == 0 && token & DATAGRAM == DATAGRAM && token < DESK
 }
 
 /// Connections that a worker has descriptors for.
@@ -184,6 +193,8 @@ impl Engine {
             handover_out: (config.handover_out_fd >= 0).then_some(config.handover_out_fd),
             handover_in: (config.handover_in_fd >= 0).then_some(config.handover_in_fd),
             handover_from: None,
+            desk: Desk::new(&config.desk_out_fds),
+            desk_in: (config.desk_in_fd >= 0).then_some(config.desk_in_fd),
             datagrams: Vec::new(),
             receiver: Receiver::default(),
             control: Control::new(config.control_fd)?,
@@ -196,6 +207,7 @@ impl Engine {
             evict_from: 0,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
+            awaits_desk: false,
             has_successor: false,
             wakeups: 0,
             published_ms: 0,
@@ -214,6 +226,9 @@ impl Engine {
         if let Some(handover) = self.handover_in {
             epoll.add(handover, HANDOVER, Interest::Read)?;
         }
+        if let Some(desk) = self.desk_in {
+            epoll.add(desk, DESK, Interest::Read)?;
+        }
         if let Some(signal) = &self.signal {
             epoll.add(signal.as_raw_fd(), SIGNAL, Interest::Read)?;
         }
@@ -221,7 +236,9 @@ impl Engine {
             let number = self.listeners.len() as u16;
             if let Some(listening) = Listening::adopt(listener, config.worker, number)? {
                 let token = SPECIAL_BIT | u64::from(number);
-                epoll.add(listener.fd, token, listening.interest())?;
+                if listener.fd >= 0 {
+                    epoll.add(listener.fd, token, listening.interest())?;
+                }
                 self.listeners.push(listening);
                 continue;
             }
@@ -326,6 +343,7 @@ impl Engine {
                 self.begin_drain();
             }
             HANDOVER => self.take_over(),
+            DESK => self.take_from_desk(),
             token if token & STREAM_BIT != 0 => {
                 if let Some(index) = self.conns.slab.find(token & !STREAM_BIT) {
                     self.pump(index);

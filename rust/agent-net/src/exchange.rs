@@ -1,7 +1,8 @@
 //! An HTTP connection: bytes to [`HttpService`], its answers to the socket.
 //!
 //! ```text
-//! read -> on_bytes -> Read:           wait for more
+//! read -> (at the desk: to a worker, if it pushes)
+//!      -> on_bytes -> Read:           wait for more
 //!                     Write:          write, then go on with pipelined bytes
 //!                     Stream:         write, then chunk after chunk from a render thread
 //!                     Apply:          write, then slice after slice of the body (`pushes.rs`)
@@ -14,7 +15,8 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::conns::{Sent, STREAM_BIT};
-use crate::engine::{Engine, HEADROOM};
+use crate::desk;
+use crate::engine::{Engine, HEADROOM, READ_BYTES};
 use crate::http::{HttpService, HttpState, Next, Stream, Taken};
 use crate::listen::CloseReason;
 use crate::slab::flag;
@@ -29,15 +31,17 @@ const CHUNKS_MAX: usize = 16;
 impl Engine {
     pub(crate) fn read_http(&mut self, index: u32) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        match system::receive(self.conns.at(index).fd, &mut buffer[HEADROOM..]) {
+        let most = if self.desk.is_some() { desk::READ_BYTES } else { READ_BYTES };
+        match system::receive(self.conns.at(index).fd, &mut buffer[HEADROOM..HEADROOM + most]) {
             Ok(0) => self.close(index, CloseReason::Eof),
             Ok(count) => {
                 self.conns.touch(index);
                 let conn = self.conns.at(index);
                 conn.read_bytes = conn.read_bytes.wrapping_add(count as u32);
+                let input = &buffer[HEADROOM..HEADROOM + count];
                 // After our last answer the rest is read and forgotten.
-                if !conn.has(flag::CLOSING) {
-                    self.drive(index, &buffer[HEADROOM..HEADROOM + count]);
+                if !conn.has(flag::CLOSING) && !self.passes_on(index, input) {
+                    self.drive(index, input);
                 }
             }
             Err(error) if system::is_again(&error) => {}
@@ -47,7 +51,7 @@ impl Engine {
     }
 
     /// Hands bytes to the service until they are done with or an answer must be waited for.
-    fn drive(&mut self, index: u32, data: &[u8]) {
+    pub(crate) fn drive(&mut self, index: u32, data: &[u8]) {
         let mut state = self.conns.busy(index).and_then(|side| side.http.take());
         let peer = self.conns.at(index).peer();
         let now_ms = self.conns.now_ms;

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use agent_wire::framing::Framer;
 
 use crate::engine::Engine;
-use crate::listen::{CloseReason, RefuseReason};
-use crate::slab::{flag, Protocol, NONE};
+use crate::listen::{CloseReason, Listening, RefuseReason};
+use crate::slab::{flag, Conn, Protocol, NONE};
 use crate::system::{self, FILES_MAX};
 
 /// Bytes of one message.
@@ -37,6 +37,8 @@ const BYTES_MAX: usize = 64 << 10;
 const CONNECTIONS_MAX: usize = 256;
 /// Messages taken before others have their turn.
 const MESSAGES_MAX: usize = 2;
+/// The same of the desk, whose messages have one connection each.
+const DESK_MESSAGES_MAX: usize = 64;
 /// The longest that a retiring worker waits for its successor to take a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a record without what waits.
@@ -68,6 +70,21 @@ const PROTOCOLS: [Protocol; 5] = [
 ];
 
 impl<'a> Record<'a> {
+    fn of(conn: &Conn, input: &'a [u8], output: &'a [u8]) -> Record<'a> {
+        Record {
+            protocol: conn.protocol,
+            was_shed: conn.has(flag::SHED),
+            all_acked: conn.has(flag::ALL_ACKED),
+            is_skipping: conn.framer.is_skipping(),
+            listener: conn.listener,
+            seen: conn.seen,
+            read_bytes: conn.read_bytes,
+            address: conn.peer().address,
+            input,
+            output,
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         let flags = [self.was_shed, self.all_acked, self.is_skipping, self.address.is_some()];
         let bits = flags.iter().enumerate().map(|(bit, &on)| u8::from(on) << bit).sum();
@@ -113,6 +130,22 @@ impl<'a> Record<'a> {
             output,
         })
     }
+}
+
+/// The message with which the desk passes a connection on.
+pub(crate) fn message(conn: &Conn, input: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + input.len());
+    Record::of(conn, input, &[]).encode(&mut bytes);
+    bytes
+}
+
+/// Who gives a connection away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Giver {
+    /// Its listeners are ours, in the same order.
+    Predecessor,
+    /// All it gives is of HTTP.
+    Desk,
 }
 
 /// Connections that go with one message.
@@ -173,7 +206,7 @@ impl Engine {
         Ok(next)
     }
 
-    fn can_go(&mut self, index: u32) -> bool {
+    pub(crate) fn can_go(&mut self, index: u32) -> bool {
         let conn = self.conns.at(index);
         if conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED) {
             return false;
@@ -193,19 +226,7 @@ impl Engine {
         let side = self.conns.pool.find(conn.side);
         let (input, output) =
             side.map_or((&[][..], &[][..]), |side| (&side.input[..], side.unwritten()));
-        let record = Record {
-            protocol: conn.protocol,
-            was_shed: conn.has(flag::SHED),
-            all_acked: conn.has(flag::ALL_ACKED),
-            is_skipping: conn.framer.is_skipping(),
-            listener: conn.listener,
-            seen: conn.seen,
-            read_bytes: conn.read_bytes,
-            address: conn.peer().address,
-            input,
-            output,
-        };
-        record.encode(&mut batch.bytes);
+        Record::of(&conn, input, output).encode(&mut batch.bytes);
         batch.files.push(conn.fd);
         batch.indices.push(index);
     }
@@ -235,32 +256,66 @@ impl Engine {
     /// Takes connections from the predecessor.
     pub(crate) fn take_over(&mut self) {
         let Some(socket) = self.handover_in else { return };
-        let mut message = vec![0; MESSAGE_BYTES_MAX];
-        for _ in 0..MESSAGES_MAX {
-            let mut files = Vec::with_capacity(FILES_MAX);
-            match system::receive_with_files(socket, &mut message, &mut files) {
-                Ok(count) if count > 0 => self.take_message(&message[..count], files),
-                Err(error) if system::is_again(&error) => return,
-                // The predecessor is gone.
-                Ok(_) | Err(_) => {
-                    self.conns.epoll.remove(socket);
-                    system::close(socket);
-                    self.handover_in = None;
-                    return;
-                }
-            }
+        if !self.take_messages(socket, Giver::Predecessor, MESSAGES_MAX) {
+            self.conns.epoll.remove(socket);
+            system::close(socket);
+            self.handover_in = None;
         }
     }
 
-    fn take_message(&mut self, mut message: &[u8], files: Vec<RawFd>) {
+    /// Takes connections that push from the desk.
+    pub(crate) fn take_from_desk(&mut self) {
+        let Some(socket) = self.desk_in else { return };
+        // What the desk let in beyond the cap may not push.
+        let others = self.seats.others(self.applier.writer());
+        self.applier.admission().set_others(others);
+        if !self.take_messages(socket, Giver::Desk, DESK_MESSAGES_MAX) {
+            self.leave_desk();
+        }
+    }
+
+    /// Takes nothing from the desk any more.
+    pub(crate) fn leave_desk(&mut self) {
+        if let Some(socket) = self.desk_in.take() {
+            self.conns.epoll.remove(socket);
+            system::close(socket);
+        }
+    }
+
+    /// Takes up to `most` messages; whether there may be more, now or later.
+    fn take_messages(&mut self, socket: RawFd, giver: Giver, most: usize) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut is_open = true;
+        for _ in 0..most {
+            let mut files = Vec::with_capacity(FILES_MAX);
+            match system::receive_with_files(socket, &mut buffer, &mut files) {
+                Ok(count) if count > 0 => self.take_message(&buffer[..count], files, giver),
+                Err(error) if system::is_again(&error) => break,
+                // The other end is gone.
+                Ok(_) | Err(_) => {
+                    is_open = false;
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+        is_open
+    }
+
+    fn take_message(&mut self, mut message: &[u8], files: Vec<RawFd>, giver: Giver) {
         let mut files = files.into_iter();
-        while let Some(record) = Record::decode(&mut message) {
+        while let Some(mut record) = Record::decode(&mut message) {
+            if giver == Giver::Desk {
+                let is_http = |listening: &Listening| listening.protocol == Protocol::Http;
+                let number = self.listeners.iter().position(is_http);
+                record.listener = number.map_or(u16::MAX, |number| number as u16);
+            }
             let Some(listening) = self.listeners.get_mut(usize::from(record.listener)) else {
                 files.next().into_iter().for_each(system::close);
                 continue;
             };
             match files.next() {
-                Some(fd) => self.take(&record, fd),
+                Some(fd) => self.take(&record, fd, giver),
                 // The kernel had no descriptor left for it here, and has closed it.
                 None => listening.note_refused(self.applier.writer(), RefuseReason::FileLimit),
             }
@@ -268,9 +323,17 @@ impl Engine {
         files.for_each(system::close);
     }
 
-    fn take(&mut self, record: &Record<'_>, fd: RawFd) {
-        let peer = self.applier.admission().peer(record.address, self.conns.now_ms);
-        self.applier.admission().take_over(&peer);
+    fn take(&mut self, record: &Record<'_>, fd: RawFd, giver: Giver) {
+        let admission = self.applier.admission();
+        let peer = admission.peer(record.address, self.conns.now_ms);
+        match giver {
+            Giver::Predecessor => admission.take_over(&peer),
+            Giver::Desk => {
+                if let Err(refusal) = admission.take_from_desk(&peer) {
+                    return self.refuse(record.listener.into(), fd, refusal.into());
+                }
+            }
+        }
         let deadline = self.idle_deadline(record.protocol);
         let opened = self.conns.open(fd, record.protocol, &peer, record.listener, deadline);
         let Ok(index) = opened else {
@@ -285,6 +348,12 @@ impl Engine {
         conn.framer = Framer::resumed(record.is_skipping);
         conn.set(flag::SHED, record.was_shed);
         conn.set(flag::ALL_ACKED, record.all_acked);
+        if giver == Giver::Desk {
+            if !record.input.is_empty() {
+                self.drive(index, record.input);
+            }
+            return;
+        }
         let number = &mut self.conns.slab.at(index).side;
         if !record.input.is_empty() && !self.conns.pool.set_input(number, record.input) {
             return self.close(index, CloseReason::BuffersFull);

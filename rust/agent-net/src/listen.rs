@@ -25,6 +25,7 @@ use agent_shm::Writer;
 use crate::admission::{Peer, Refusal, Seat, HTTP_RESERVE};
 use crate::config::{Listener, ListenerSource};
 use crate::engine::Engine;
+use crate::place::Place;
 use crate::slab::{flag, Protocol};
 use crate::system::{self, Interest};
 use crate::telemetry::{labels, Own, SelfMetric};
@@ -86,7 +87,7 @@ reasons! { CloseReason: "Why a connection ended; the label `reason`." {
     Evicted => "evicted",
     /// The worker leaves, and the connection was quiet.
     Drain => "drain",
-    /// The worker leaves; its successor has it now.
+    /// Another process has it now: a successor, or a worker to which the desk passed it on.
     HandedOver => "handed_over",
     /// The worker leaves, and could wait no longer.
     DrainTimeout => "drain_timeout",
@@ -114,12 +115,13 @@ impl From<Refusal> for RefuseReason {
 
 /// A listener of streams, and the account of its connections.
 pub struct Listening {
+    /// -1 where the desk accepts.
     pub fd: i32,
     pub protocol: Protocol,
     /// Its place among the listeners of the worker.
     pub number: u16,
     name: &'static str,
-    worker: u32,
+    worker: Place,
     /// A unix socket: all workers have it.
     pub is_shared: bool,
     /// Rests until the next tick.
@@ -134,14 +136,16 @@ pub struct Listening {
 
 impl Listening {
     /// Adopts a listener of streams; nothing for datagrams.
-    pub fn adopt(listener: &Listener, worker: u32, number: u16) -> io::Result<Option<Listening>> {
+    pub fn adopt(listener: &Listener, worker: Place, number: u16) -> io::Result<Option<Listening>> {
         let (protocol, name, is_shared) = match listener.source {
             ListenerSource::Http => (Protocol::Http, "http", false),
             ListenerSource::StatsdTcp => (Protocol::LinesTcp, "statsd_tcp", false),
             ListenerSource::StatsdUnix => (Protocol::UnixUnknown, "statsd_unix", true),
             ListenerSource::StatsdUdp | ListenerSource::StatsdUnixgram => return Ok(None),
         };
-        system::set_nonblocking(listener.fd)?;
+        if listener.fd >= 0 {
+            system::set_nonblocking(listener.fd)?;
+        }
         if protocol == Protocol::Http {
             // Connections inherit it: an answer in two pieces does not wait for the peer's.
             let _ = system::set_option(listener.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
@@ -235,6 +239,9 @@ impl Default for Spare {
 impl Engine {
     /// Takes what waits at a listener, up to `most`.
     pub(crate) fn accept(&mut self, number: usize, most: usize) {
+        if self.listeners[number].fd < 0 {
+            return;
+        }
         let mut opened = 0;
         self.applier.admission().forget_others();
         for _ in 0..most {
@@ -255,6 +262,7 @@ impl Engine {
         }
         if opened > 0 {
             self.listeners[number].opened.add(self.applier.writer(), opened);
+            self.thin_out();
         }
     }
 

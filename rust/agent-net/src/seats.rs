@@ -13,6 +13,7 @@
 
 use agent_shm::Writer;
 
+use crate::place::Place;
 use crate::telemetry::{Own, SelfMetric};
 
 /// The numbers of all workers, as one of them sees them.
@@ -22,15 +23,25 @@ pub struct Seats {
 }
 
 impl Seats {
-    pub fn new(worker: u32, workers: u32) -> Seats {
-        let gauge = |worker| Own::new(SelfMetric::WorkerConnections, label(worker));
-        let all = (0..workers.max(worker + 1)).map(gauge).collect();
-        Seats { all, own: worker as usize }
+    pub fn new(place: Place, workers: u32) -> Seats {
+        let gauge = |place| Own::new(SelfMetric::WorkerConnections, label(place));
+        let workers = match place {
+            Place::Worker(number) => workers.max(number + 1),
+            Place::Desk => workers,
+        };
+        let places = (0..workers).map(Place::Worker).chain([Place::Desk]);
+        Seats { all: places.map(gauge).collect(), own: place.index(workers as usize) }
     }
 
     /// Shows how many connections this worker has.
     pub fn note(&mut self, writer: &Writer, connections: u32) {
         self.all[self.own].set(writer, f64::from(connections));
+    }
+
+    /// How many the process of this place has.
+    pub fn of(&mut self, writer: &Writer, place: Place) -> u32 {
+        let index = place.index(self.all.len() - 1);
+        self.all[index].get(writer).max(0.0) as u32
     }
 
     /// How many the others have.
@@ -41,13 +52,13 @@ impl Seats {
     }
 }
 
-/// The worker is dead: it has none.
-pub fn vacate(writer: &Writer, worker: u32) {
-    Own::new(SelfMetric::WorkerConnections, label(worker)).set(writer, 0.0);
+/// The process of this place is dead: it has none.
+pub fn vacate(writer: &Writer, place: Place) {
+    Own::new(SelfMetric::WorkerConnections, label(place)).set(writer, 0.0);
 }
 
-fn label(worker: u32) -> String {
-    format!("worker=\"{worker}\"")
+fn label(place: Place) -> String {
+    format!("worker=\"{place}\"")
 }
 
 #[cfg(test)]
@@ -59,14 +70,15 @@ mod tests {
     fn every_worker_sees_the_numbers_of_the_others_and_a_dead_one_has_none() {
         let segment = Segment::private("agent", &Options::default());
         let writers: Vec<Writer> = (0..3).map(|_| segment.writer().expect("a slot")).collect();
-        let mut seats: Vec<Seats> = (0..3).map(|worker| Seats::new(worker, 3)).collect();
+        let mut seats: Vec<Seats> =
+            (0..3).map(|worker| Seats::new(Place::Worker(worker), 3)).collect();
         assert_eq!(seats[0].others(&writers[0]), 0);
         for (worker, own) in seats.iter_mut().enumerate() {
             own.note(&writers[worker], 10 + worker as u32);
         }
         assert_eq!(seats[0].others(&writers[0]), 23);
         assert_eq!(seats[2].others(&writers[2]), 21);
-        vacate(&writers[0], 2);
+        vacate(&writers[0], Place::Worker(2));
         assert_eq!(seats[0].others(&writers[0]), 11);
     }
 }

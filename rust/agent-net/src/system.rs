@@ -196,6 +196,33 @@ pub fn receive_with_files(
     Ok(count)
 }
 
+/// Asks the scheduler to let this thread, and those that it starts, in soon: with turns of 0.1 ms (Linux
+/// 6.12 and later) and, where that is permitted, ahead of others in niceness. What is refused is not
+/// needed.
+pub fn hurry() {
+    const TURN_NS: u64 = 100_000;
+    const NICER_BY: i32 = 10;
+    const NICE_MIN: i32 = -20;
+    // SAFETY: a query; -1 is a niceness too.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    for nice in [(nice - NICER_BY).max(NICE_MIN), nice] {
+        let wanted = libc::sched_attr {
+            size: size_of::<libc::sched_attr>() as u32,
+            sched_policy: libc::SCHED_OTHER as u32,
+            sched_flags: 0,
+            sched_nice: nice,
+            sched_priority: 0,
+            sched_runtime: TURN_NS,
+            sched_deadline: 0,
+            sched_period: 0,
+        };
+        // SAFETY: the kernel reads a struct of the size that stands in it.
+        if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &wanted, 0) } == 0 {
+            return;
+        }
+    }
+}
+
 /// The longest that a blocking send on the socket waits.
 pub fn set_send_timeout(socket: RawFd, most: Duration) -> io::Result<()> {
     let time = libc::timeval {

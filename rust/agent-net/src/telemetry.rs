@@ -12,6 +12,8 @@
 use agent_shm::{GaugeMode, MetricSpec, Outcome, Series, Shape, Writer};
 use agent_wire::Reject;
 
+use crate::place::Place;
+
 /// Buckets an octave (2^3) of every histogram made from samples: relative error 4.4 %.
 pub const HISTOGRAM_SCHEMA: u8 = 3;
 
@@ -338,7 +340,7 @@ impl Own {
 /// The account of one source.
 pub struct Account {
     source: SourceId,
-    worker: u32,
+    worker: Place,
     received: Own,
     applied: Own,
     bytes: Own,
@@ -354,7 +356,7 @@ pub struct Account {
 }
 
 /// Canonical label text of a source and a worker, with more pairs between them in order.
-pub fn labels(reason: Option<(&str, &str)>, source: &str, worker: u32) -> String {
+pub fn labels(reason: Option<(&str, &str)>, source: &str, worker: Place) -> String {
     match reason {
         Some((name, value)) if name < "source" => {
             format!("{name}=\"{value}\",source=\"{source}\",worker=\"{worker}\"")
@@ -367,7 +369,7 @@ pub fn labels(reason: Option<(&str, &str)>, source: &str, worker: u32) -> String
 }
 
 impl Account {
-    pub fn new(source: SourceId, worker: u32) -> Account {
+    pub fn new(source: SourceId, worker: Place) -> Account {
         let own = |metric| Own::new(metric, labels(None, source.as_str(), worker));
         let ack = |outcome| {
             let text = labels(Some(("outcome", outcome)), source.as_str(), worker);

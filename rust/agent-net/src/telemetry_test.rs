@@ -52,7 +52,7 @@ fn every_reason_has_its_own_index_and_word() {
 fn an_account_closes_also_after_a_panic() {
     let segment = Segment::private("agent", &Options::default());
     let writer = segment.writer().expect("a slot");
-    let mut account = Account::new(SourceId::Push, 3);
+    let mut account = Account::new(SourceId::Push, Place::Worker(3));
     account.received(&writer, 10);
     account.applied(&writer, 6);
     account.rejected(&writer, Reason::TypeConflict, 1);
@@ -84,7 +84,7 @@ fn a_removed_series_of_ours_comes_back() {
 fn a_column_that_is_touched_never_expires_while_others_do() {
     let segment = Segment::private("agent", &Options::default());
     let writer = segment.writer().expect("a slot");
-    let mut account = Account::new(SourceId::Push, 0);
+    let mut account = Account::new(SourceId::Push, Place::Worker(0));
     account.received(&writer, 7);
     account.rejected(&writer, Reason::TypeConflict, 7);
     Own::new(SelfMetric::Panics, String::new()).add(&writer, 1);

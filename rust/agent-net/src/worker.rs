@@ -16,6 +16,7 @@ use crate::config::{Series, WorkerConfig};
 use crate::control::{Control, Level};
 use crate::engine::{files_max, Engine};
 use crate::http::HttpService;
+use crate::place::Place;
 use crate::system;
 
 /// All is done.
@@ -81,6 +82,9 @@ pub(crate) fn complain(control_fd: i32, code: i32, why: &str) -> i32 {
 }
 
 fn run(config: &WorkerConfig) -> Result<i32, (i32, String)> {
+    if config.worker == Place::Desk {
+        system::hurry();
+    }
     let (segment, private) = open_segment(&config.segment, &config.series);
     let now_ms = system::monotonic_ms();
     let admission = Admission::new(&config.limits, config.workers, files_max(), now_ms);

@@ -13,21 +13,28 @@
 //! another version may have counted there for a reason that this one has no name for.
 
 use crate::error;
+use agent_net::place::Place;
 use agent_net::seats;
 use agent_net::telemetry::{self, Own, Reason, SelfMetric, SourceId};
 use agent_shm::{FamilyView, Options, Segment, Value, Writer};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
 const REASON: &str = "worker_died";
 
-/// Books what a dead worker had received and not finished as rejected. Gives how many samples.
+/// Books what a dead worker had received and not finished as rejected. Gives how many samples. A place is
+/// the number of a worker, or `desk`.
+///
+/// # Errors
+/// ValueError for another place, SegmentError with the reason.
 #[pyfunction]
-pub fn settle_worker(py: Python<'_>, path: PathBuf, worker: u32) -> PyResult<u64> {
+pub fn settle_worker(py: Python<'_>, path: PathBuf, place: &str) -> PyResult<u64> {
+    let worker = place.parse().map_err(PyValueError::new_err::<String>)?;
     py.detach(|| settle(&path, worker)).map_err(|error| error::segment(&error))
 }
 
-fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> {
+fn settle(path: &std::path::Path, worker: Place) -> Result<u64, agent_shm::Error> {
     let segment =
         Segment::open_or_create(path, agent_net::worker::COLLECTOR, &Options::collector())?;
     let writer = segment.writer()?;
@@ -52,14 +59,14 @@ fn settle(path: &std::path::Path, worker: u32) -> Result<u64, agent_shm::Error> 
 }
 
 /// Connections that a worker had when it died.
-fn connections(writer: &Writer, source: &str, worker: u32) -> u64 {
+fn connections(writer: &Writer, source: &str, worker: Place) -> u64 {
     let of = |metric: SelfMetric| total(writer.family(metric.row().name), source, worker);
     let came = of(SelfMetric::ConnectionsOpened) + of(SelfMetric::ConnectionsTakenOver);
     came.saturating_sub(of(SelfMetric::ConnectionsClosed))
 }
 
 /// Samples of one source and worker that were received and not finished.
-fn left(writer: &Writer, source: SourceId, worker: u32) -> u64 {
+fn left(writer: &Writer, source: SourceId, worker: Place) -> u64 {
     let plain = || std::iter::once(telemetry::labels(None, source.as_str(), worker));
     let reasons = Reason::all().map(Reason::as_str).chain([REASON]);
     let rejected =
@@ -75,7 +82,7 @@ fn left(writer: &Writer, source: SourceId, worker: u32) -> u64 {
 }
 
 /// The sum of a counter over the series of one source and worker, and of what found no place of its own.
-fn total(family: Option<FamilyView<'_>>, source: &str, worker: u32) -> u64 {
+fn total(family: Option<FamilyView<'_>>, source: &str, worker: Place) -> u64 {
     let Some(family) = family else { return 0 };
     let (source, worker) = (format!("source=\"{source}\""), format!("worker=\"{worker}\""));
     let mut total = 0;

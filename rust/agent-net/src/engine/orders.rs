@@ -68,6 +68,9 @@ impl Engine {
         }
         let until_ms = self.conns.now_ms + self.timeouts.drain_ms;
         self.phase = Phase::Draining { until_ms };
+        if let Some(desk) = &mut self.desk {
+            desk.close_doors();
+        }
         self.http.set_draining();
         for number in 0..self.listeners.len() {
             self.accept(number, LAST_ACCEPTS_MAX);
@@ -89,11 +92,13 @@ impl Engine {
         for listening in &self.listeners {
             self.conns.epoll.remove(listening.fd);
         }
+        self.leave_desk();
     }
 
     /// The whole collector leaves: nobody will accept what comes now.
     fn leave(&mut self) {
         self.begin_drain();
+        self.awaits_desk = self.desk_in.is_some();
         for number in 0..self.listeners.len() {
             // Again, as late as can be: a worker that was draining on its own has a new queue.
             self.accept(number, LAST_ACCEPTS_MAX);
@@ -127,6 +132,9 @@ impl Engine {
         }
         if self.conns.now_ms >= until_ms {
             self.pushes.clear();
+        }
+        if self.awaits_desk && self.desk_in.is_some() && self.conns.now_ms < until_ms {
+            return false;
         }
         if self.conns.slab.open() > 0 || !self.pushes.is_empty() {
             return false;

@@ -67,6 +67,7 @@ use crate::admission::{Peer, Shed};
 use crate::apply::{Apply, NormalSample};
 use crate::apps::Apps;
 use crate::config::WorkerConfig;
+use crate::place::Place;
 use crate::telemetry::{Reason, SourceId};
 
 use body::{BodyLimits, Budget};
@@ -158,7 +159,7 @@ struct Shared {
     /// The supervisor's last `state` line, for the status page.
     state: Mutex<Arc<str>>,
     version: String,
-    worker: u32,
+    worker: Place,
 }
 
 /// The HTTP engine of one worker.

@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_shm::{MetricSpec, Outcome, Shape, Writer};
 
+use crate::place::Place;
 use crate::telemetry::{labels, SelfMetric, SourceId};
 
 /// One metric of the table above.
@@ -106,7 +107,7 @@ impl Stats {
     }
 
     /// The account of a push to the gateway: `rejected` has the reason when it was refused.
-    pub fn settle_gateway(&self, worker: u32, samples: u64, rejected: Option<&str>) {
+    pub fn settle_gateway(&self, worker: Place, samples: u64, rejected: Option<&str>) {
         let source = SourceId::Pushgateway.as_str();
         let plain = labels(None, source, worker);
         self.add(Count::Received, &plain, samples);

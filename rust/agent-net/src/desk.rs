@@ -1,0 +1,143 @@
+//! The desk: the one process that accepts HTTP connections. It answers probes and scrapes itself and
+//! passes on to a worker who pushes.
+//!
+//! ```text
+//! HTTP listener -> desk: GET, HEAD        answered here
+//!                        POST, PUT ... --+
+//!                        very many ------+-> SOCK_SEQPACKET pair of a worker -> answered there
+//! ```
+//!
+//! A worker under load is one of many processes that want a core, and its next turn may be 100 ms away.
+//! The desk has next to nothing to do, so its turn comes at once, and it asks the scheduler for that too
+//! ([`system::hurry`]).
+//!
+//! Passed on are, with what was read of a request and before any of it was used ([`crate::handover`] has
+//! the record):
+//! - connections on which a request begins that is none of reading;
+//! - kept ones that ask after [`REQUESTS_MAX`] requests in a tick: several workers answer more of them
+//!   than one desk, and who asks that often is no probe;
+//! - silent ones, once half of the descriptors are taken.
+//!
+//! Workers have their turns in order, but for those that are full. When none takes a connection, it
+//! stays: the desk is a worker with fewer listeners.
+//!
+//! A pair is made for each worker's place and lives as long as the collector: what waits in it when a
+//! worker dies is its successor's. When the whole collector leaves, the desk passes nothing on, and a
+//! worker stays until the desk has closed its end of the pair.
+//!
+//! Not promised: that probes are answered soon when silent HTTP connections come faster than half the
+//! descriptors in a tick; then the newest are passed on as well, probes among them.
+
+use std::os::fd::RawFd;
+
+use crate::engine::{files_max, Engine};
+use crate::listen::{CloseReason, ACCEPTS_MAX};
+use crate::place::Place;
+use crate::slab::NONE;
+use crate::system;
+use crate::wheel::tick_of;
+
+/// Requests answered in one tick before kept connections are passed on.
+const REQUESTS_MAX: u32 = 1000;
+/// Bytes that the desk reads at once: they must fit into a message.
+pub const READ_BYTES: usize = 16 << 10;
+
+/// What the desk has and a worker has not.
+pub(crate) struct Desk {
+    /// To the workers, in their order.
+    doors: Vec<RawFd>,
+    /// Whose turn it is.
+    next: usize,
+    /// Requests begun in this tick.
+    requests: u32,
+    tick: u32,
+    /// Connections that this process, and each worker, has descriptors for.
+    room: u32,
+    /// Where the search for silent connections goes on.
+    search_from: u32,
+}
+
+impl Desk {
+    /// Nothing where there are no doors.
+    pub fn new(doors: &[RawFd]) -> Option<Desk> {
+        (!doors.is_empty()).then(|| Desk {
+            doors: doors.to_vec(),
+            next: 0,
+            requests: 0,
+            tick: 0,
+            room: files_max(),
+            search_from: 0,
+        })
+    }
+
+    /// Counts a request; whether there have been many in this tick.
+    fn is_busy(&mut self, tick: u32) -> bool {
+        if self.tick != tick {
+            (self.tick, self.requests) = (tick, 0);
+        }
+        self.requests += 1;
+        self.requests > REQUESTS_MAX
+    }
+
+    /// The whole collector leaves: what comes now is answered here.
+    pub fn close_doors(&mut self) {
+        self.doors.drain(..).for_each(system::close);
+    }
+}
+
+impl Engine {
+    /// `input` was read: whether the connection went to a worker with it.
+    pub(crate) fn passes_on(&mut self, index: u32, input: &[u8]) -> bool {
+        let tick = tick_of(self.conns.now_ms);
+        let Some(desk) = &mut self.desk else { return false };
+        let conn = self.conns.slab.at(index);
+        if conn.side != NONE {
+            return false; // In the middle of a request.
+        }
+        let is_kept = conn.read_bytes as usize > input.len();
+        let is_one_too_many = desk.is_busy(tick) && is_kept;
+        let pushes = matches!(input.first(), Some(b'P' | b'D'));
+        (pushes || is_one_too_many) && self.pass_on(index, input)
+    }
+
+    /// After a batch of new connections: makes room where half of it is taken.
+    pub(crate) fn thin_out(&mut self) {
+        let now = tick_of(self.conns.now_ms);
+        let Some(desk) = &mut self.desk else { return };
+        let open = self.conns.slab.open() as u32;
+        if open < desk.room / 2 {
+            return;
+        }
+        let is_tight = open > desk.room / 4 * 3;
+        let found = self.conns.slab.open_from(desk.search_from, 2 * ACCEPTS_MAX);
+        desk.search_from = found.last().map_or(0, |last| last + 1);
+        for index in found {
+            if self.can_go(index) && (is_tight || self.conns.at(index).seen < now) {
+                self.pass_on(index, &[]);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, index: u32, input: &[u8]) -> bool {
+        let Some(desk) = &mut self.desk else { return false };
+        let conn = self.conns.slab.at(index);
+        let fd = conn.fd;
+        let message = crate::handover::message(conn, input);
+        for _ in 0..desk.doors.len() {
+            let number = desk.next;
+            desk.next = (number + 1) % desk.doors.len();
+            let there = self.seats.of(self.applier.writer(), Place::Worker(number as u32));
+            if there >= desk.room {
+                continue;
+            }
+            // A door that is stuck is passed by; its socket does not wait.
+            if system::send_with_files(desk.doors[number], &message, &[fd]).is_ok() {
+                // The socket lives on: closing our copy alone would leave it in our epoll.
+                self.conns.epoll.remove(fd);
+                self.close(index, CloseReason::HandedOver);
+                return true;
+            }
+        }
+        false
+    }
+}
