@@ -243,8 +243,9 @@ class Stage:
     def run(self) -> dict[str, Any]:
         controller = self.controller
         with controller:
-            workers = [pid for name, pid in self._children().items() if name.startswith("worker-")]
-            self.figures["worker_private"] = statistics.median(map(private_bytes, workers))
+            workers = self._workers()
+            self.figures["worker_private"] = statistics.median(map(private_bytes, workers.values()))
+            self.figures["workers"] = len(workers)
             say("opening")
             controller.open()
             # What is still being cleaned up from opening is not idleness.
@@ -255,7 +256,6 @@ class Stage:
             with contextlib.closing(self.probes):
                 self._storms()
         self.figures["tcp"] = tcp_events()
-        self.figures["workers"] = len(self._children()) - 1
         self.figures["ledger"] = ledger(get(self.target, "/metrics").decode())
         return controller.result()
 
@@ -328,6 +328,10 @@ class Stage:
         children = json.loads(get(self.target, "/v1/status"))["supervisor"]["children"]
         return {child["name"]: child["pid"] for child in children}
 
+    def _workers(self) -> dict[str, int]:
+        children = self._children()
+        return {name: pid for name, pid in children.items() if name.startswith("worker-")}
+
     def _until_all_are_back(self) -> None:
         until = time.monotonic() + STORM_DEADLINE_S
         while time.monotonic() < until:
@@ -341,14 +345,13 @@ class Stage:
         self._until_all_are_back()
 
     def _roll(self) -> None:
-        before = self._children()
+        before = self._workers()
         os.kill(self.target.pid, signal.SIGUSR2)
         until = time.monotonic() + STORM_DEADLINE_S
         while time.monotonic() < until:
             self.controller.hold(1, name="roll")
-            now = self._children()
-            workers = [name for name in before if name.startswith("worker-")]
-            if all(now.get(name) not in (None, before[name]) for name in workers):
+            now = self._workers()
+            if all(now.get(name) not in (None, pid) for name, pid in before.items()):
                 break
 
 

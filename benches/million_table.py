@@ -225,10 +225,11 @@ METHOD = """\
 - *Memory of a connection* is the growth of private memory of all processes by the connections held;
   the whole server is the sum of PSS.
 - *Storms*: `all vanish` resets every connection at once, `all return` opens them at once, flat out.
-  A probe asks for /livez and /metrics over a new connection every 0.1 s; 200 other connections send
-  a message each second. A timer beside the probe shows how late the machine itself was: no answer
-  is in time while it stands still. When a worker is killed its connections die with it, theirs
-  among them; in a rolling restart they go to its successor.
+  A probe asks for /livez and /metrics over a new connection every 0.1 s, with niceness -20 because
+  it stands for a client elsewhere; 200 other connections send a message each second. A timer beside
+  the probe shows how late the machine itself was: no answer is in time while it stands still. When
+  a worker is killed its connections die with it, theirs among them; in a rolling restart they go to
+  its successor.
 - As root the run raises `net.core.netdev_max_backlog` to 100,000 and puts it back at the end.
 - Workers and processes of the load are as many as the limit of open files asks for.
 """

@@ -4,8 +4,8 @@
 
 One line of JSON an answer: when it was asked (CLOCK_MONOTONIC), what, how long it took, the status;
 status 0 is no answer. A process of its own, so that nothing that is measured waits for it or holds
-it up; ahead of all others where that is permitted, because a probe usually comes from a machine that
-has cores of its own: what is measured is the collector's time.
+it up; ahead of all others where that is permitted, because a probe usually comes from a machine
+that has cores of its own: what is measured is the collector's time.
 
 A second thread sleeps 5 ms at a time and tells when it was woken more than 10 ms late (`"path":
 "timer"`): what a machine that stands still, or the scheduler, adds to any answer.

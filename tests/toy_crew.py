@@ -98,13 +98,13 @@ class Toy:
         if "unusable" in self.now:
             return 78
         control = socket.socket(fileno=os.dup(control_fd))
-        index = plan.worker_index(name)
-        own = [] if index is None else self.listeners.of(index)
+        own = [] if name == plan.AGGREGATOR else self.listeners.of(plan.place(name))
         by_fd = {sock.fileno(): sock for sock in self.listeners.sockets}
         selector = selectors.DefaultSelector()
         selector.register(control, selectors.EVENT_READ)
         for listener in own:
-            selector.register(by_fd[listener.fd], selectors.EVENT_READ)
+            if listener.source == "statsd_tcp":
+                selector.register(by_fd[listener.fd], selectors.EVENT_READ)
         control.sendall(b"ready\n")
         buffer = b""
         settings, state = self.now, "none"
@@ -153,7 +153,7 @@ class Toy:
 def main() -> int:
     workers, settings_file = int(sys.argv[1]), Path(sys.argv[2])
     policy = {k: float(v) for k, _, v in (word.partition("=") for word in sys.argv[3:])}
-    config = Config(http=Http(address="127.0.0.1:0"), statsd=Statsd(address=""))
+    config = Config(http=Http(address=""), statsd=Statsd(address="127.0.0.1:0"))
     toy = Toy(open_listeners(config, workers), settings_file, plan.Policy(**policy))
     return Arbiter(plan.begin(workers, toy.given), toy, Log(form="json", level="debug")).run()
 

@@ -20,7 +20,7 @@ from agent.lab.plan import Plan
 from agent.lab.target import Collector as Asked
 from agent.report.html import html
 from agent.report.model import read as read_result
-from collector import Collector, clean_environment, eventually, free_port
+from collector import Collector, children, clean_environment, eventually, free_port
 
 # A loaded machine makes the generator late; how late is not what these tests are about.
 PATIENT = 30.0
@@ -134,12 +134,11 @@ def test_connections_of_a_killed_worker_come_back(
 ) -> None:
     """With reconnect they return by themselves, and the time that took is in the result."""
     collector = start_collector(workers=2)
-    told_worker = json.loads(collector.get("/v1/status"))["pid"]
     with Controller(plan_for(collector, reconnect=True), collector=asked(collector)) as controller:
         controller.open()
         # The kernel opens connections; those that were not accepted yet survive a worker.
         collector.wait_for(500, "agent_connections_opened_total", source="statsd_tcp")
-        os.kill(told_worker, signal.SIGKILL)
+        os.kill(children(collector)["agent-worker-1"], signal.SIGKILL)
         eventually(
             lambda: (controller.hold(0.2), controller.account.counts["reconnected"])[1],
             lambda count: count > 100,

@@ -34,8 +34,8 @@ def test_what_was_in_work_is_rejected_once(registry: agent.Registry) -> None:
     account(registry, "rejected").labels("source_rate", "push", 1).inc(1)
     path = registry.path
     assert path is not None
-    assert settle_worker(path, 1) == 6
-    assert settle_worker(path, 1) == 0
+    assert settle_worker(path, "1") == 6
+    assert settle_worker(path, "1") == 0
     page = samples(registry.render())
     booked = {
         (dict(labels)["reason"], dict(labels)["worker"]): value
@@ -45,9 +45,16 @@ def test_what_was_in_work_is_rejected_once(registry: agent.Registry) -> None:
     assert booked == {("of_tomorrow", "1"): 3, ("source_rate", "1"): 1, ("worker_died", "1"): 6}
 
 
+def test_a_place_that_there_is_not_is_an_error(segments: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"\"tail\" is neither the number of a worker nor \"desk\""
+    ):
+        settle_worker(f"{segments}/agent.v1.seg", "tail")
+
+
 def test_a_path_without_a_segment_is_an_error(segments: str) -> None:
     """The supervisor is told, not shown a zero."""
     with open(f"{segments}/agent.v1.seg", "w") as file:
         file.write("no segment" * 1000)
     with pytest.raises(agent.SegmentError, match="agent"):
-        settle_worker(f"{segments}/agent.v1.seg", 0)
+        settle_worker(f"{segments}/agent.v1.seg", "0")

@@ -35,7 +35,7 @@ class Running:
         )
         self.seen: list[dict[str, Any]] = []
         ready = self.wait_for(did="announce", what="ready")
-        host, port = ready["addresses"]["http"].split(":")
+        host, port = ready["addresses"]["statsd"].split(":")
         self.address = (host, int(port))
 
     def wait_for(self, **wanted: object) -> dict[str, Any]:
@@ -264,9 +264,9 @@ def test_a_worker_holds_no_descriptor_of_its_siblings(start) -> None:
     toy = start(workers=3)
     first = toy.pids().pop()
     toy_fds = Path(f"/proc/{toy.process.pid}/fd")
-    # Sockets of the supervisor: 3 listeners, 4 pipes and 4 legacies (one a child), 2 ends of the
+    # Sockets of the supervisor: 6 listeners, 4 pipes and 4 legacies (one a child), 2 ends of the
     # wake-up.
-    assert sum(os.readlink(fd).startswith("socket:") for fd in toy_fds.iterdir()) == 13
+    assert sum(os.readlink(fd).startswith("socket:") for fd in toy_fds.iterdir()) == 16
 
     def sockets() -> set[str]:
         names = set()
@@ -277,4 +277,4 @@ def test_a_worker_holds_no_descriptor_of_its_siblings(start) -> None:
 
     # The toy does not close the listeners of others; whoever forks closes pipes and wake-up. A
     # connection that was answered may still be open for a moment.
-    eventually(sockets, lambda seen: len(seen) == 3 + 2, "its listeners, pipe and handover")
+    eventually(sockets, lambda seen: len(seen) == 6 + 2, "its listeners, pipe and handover")

@@ -14,9 +14,12 @@ SITE = Site("/d/agent.v1.seg", "/d", workers=4, schema_json="{}", version="1")
 def test_a_worker_gets_its_sockets_and_the_limits() -> None:
     config = load("[limits]\nconnections_max = 1000\nlabels_max = 3").config
     listener = Listener(5, "http", "127.0.0.1:1")
-    told = json.loads(worker_config(config, SITE, 2, Sockets(9, 10, 11, [listener])))
+    told = json.loads(
+        worker_config(config, SITE, "2", Sockets(9, 10, 11, [listener], desk_in_fd=12))
+    )
     assert (told["worker"], told["workers"], told["control_fd"]) == (2, 4, 9)
     assert (told["handover_out_fd"], told["handover_in_fd"]) == (10, 11)
+    assert (told["desk_out_fds"], told["desk_in_fd"]) == ([], 12)
     assert told["listeners"] == [{"fd": 5, "source": "http", "address": "127.0.0.1:1"}]
     assert told["limits"]["connections_max"] == 1000
     assert told["limits"]["labels_max"] == 3
@@ -24,9 +27,15 @@ def test_a_worker_gets_its_sockets_and_the_limits() -> None:
     assert (told["segment"], told["apps_dir"]) == ("/d/agent.v1.seg", "/d")
 
 
+def test_the_desk_gets_the_ways_to_all_workers() -> None:
+    sockets = Sockets(9, 10, 11, desk_out_fds=[20, 21])
+    told = json.loads(worker_config(load("").config, SITE, "desk", sockets))
+    assert (told["worker"], told["workers"], told["desk_out_fds"]) == ("desk", 4, [20, 21])
+
+
 def test_rules_carry_only_what_was_set() -> None:
     text = "[[mapping]]\nmatch = 'a.*'\nname = 'a_$1'\n[[mapping]]\nmatch = 'b'\naction = 'drop'"
-    told = json.loads(worker_config(load(text).config, SITE, 0, Sockets(9)))
+    told = json.loads(worker_config(load(text).config, SITE, "0", Sockets(9)))
     assert told["mapping"] == [
         {"match": "a.*", "match_type": "glob", "action": "map", "name": "a_$1"},
         {"match": "b", "match_type": "glob", "action": "drop"},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config, Http, Statsd
-from agent.supervisor.listeners import ListenError, Listeners, open_listeners
+from agent.supervisor.listeners import Listener, ListenError, Listeners, open_listeners
 
 
 def config(http: str = "127.0.0.1:0", statsd: str = "127.0.0.1:0", **more: object) -> Config:
@@ -32,19 +32,31 @@ def opened() -> object:
 
 def test_every_worker_has_a_socket_of_its_own_on_the_same_ports(opened) -> None:
     made = opened(config(), workers=3)
-    sources = [[listener.source for listener in made.of(worker)] for worker in range(3)]
+    workers = [made.of(str(worker)) for worker in range(3)]
+    sources = [[listener.source for listener in own] for own in workers]
     assert sources == [["http", "statsd_tcp", "statsd_udp"]] * 3
-    fds = [listener.fd for worker in range(3) for listener in made.of(worker)]
-    assert len(set(fds)) == 9
+    fds = [listener.fd for own in workers for listener in own]
+    assert len(set(fds)) == 6 + 1
     for source in ("http", "statsd_tcp", "statsd_udp"):
-        found = {x.address for w in range(3) for x in made.of(w) if x.source == source}
+        found = {x.address for own in workers for x in own if x.source == source}
         assert len(found) == 1
         assert not found.pop().endswith(":0")
 
 
+def test_only_the_desk_has_the_socket_of_http(opened) -> None:
+    made = opened(config(), workers=3)
+    (listener,) = made.of("desk")
+    assert (listener.source, listener.address) == ("http", made.addresses["http"])
+    assert listener.fd >= 0
+    assert made.of("2")[0] == Listener(-1, "http", listener.address)
+    without = opened(config(http=""))
+    assert without.of("desk") == []
+    assert [x.source for x in without.of("0")] == ["statsd_tcp", "statsd_udp"]
+
+
 def test_statsd_has_one_port_for_udp_and_tcp(opened) -> None:
     made = opened(config(http=""))
-    assert len({x.address for x in made.of(0)}) == 1
+    assert len({x.address for x in made.of("0")}) == 1
     assert set(made.addresses) == {"statsd"}
 
 
@@ -127,8 +139,8 @@ def unix(path: Path, **more: object) -> Config:
 def test_unix_sockets_are_shared_by_all_workers_and_have_their_mode(opened, tmp_path: Path) -> None:
     path = tmp_path / "s"
     made = opened(unix(path, socket_mode=0o600))
-    assert made.of(0) == made.of(1)
-    assert [x.source for x in made.of(0)] == ["statsd_unixgram", "statsd_unix"]
+    assert made.of("0") == made.of("1")
+    assert [x.source for x in made.of("0")] == ["statsd_unixgram", "statsd_unix"]
     for name in ("s", "s.stream"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     made.close()

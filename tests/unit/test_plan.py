@@ -42,6 +42,17 @@ from agent.supervisor.messages import (
 TERM = Terminate(signal.SIGTERM)
 
 
+def test_the_desk_is_a_child_like_a_worker_where_there_is_http() -> None:
+    policy = plan.Policy()
+    names = [child.name for child in plan.begin(2, policy, desk=True).children]
+    assert names == ["aggregator", "worker-0", "worker-1", "desk"]
+    assert [plan.place(name) for name in (*names, "worker-1:77", "desk:78")] == [
+        *("aggregator", "0", "1", "desk"),
+        *("1", "desk"),
+    ]
+    assert "desk" not in [child.name for child in plan.begin(2, policy).children]
+
+
 class Tree:
     """A supervisor without processes: feeds events, keeps time, gives numbers to children."""
 

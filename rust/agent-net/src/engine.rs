@@ -134,6 +134,7 @@ pub struct Engine {
     memory: Memory,
     memory_bytes_max: u64,
     memory_looked_ms: u64,
+    memory_is_full: bool,
     workers: u32,
     /// Where the search for an idle HTTP connection goes on.
     pub(crate) evict_from: u32,
@@ -203,6 +204,7 @@ impl Engine {
             memory: Memory::new(config.limits.memory_bytes_max, config.workers),
             memory_bytes_max: config.limits.memory_bytes_max,
             memory_looked_ms: 0,
+            memory_is_full: false,
             workers: config.workers,
             evict_from: 0,
             figures: Figures::new(config.worker),

@@ -1,4 +1,4 @@
-//! How many connections all workers have together.
+//! How many connections all workers have together, and whether one of them has no room for more.
 //!
 //! Each worker shows its own number in a gauge of the collector's segment, at once. Before a batch
 //! of new ones it adds all of them up, and again when it has taken its part of what is left: once a batch
@@ -7,6 +7,8 @@
 //!
 //! The supervisor sets the number of a dead worker to zero. While a worker hands its connections over,
 //! what it still has is not counted, because its successor owns the gauge.
+//!
+//! Whoever finds memory full shows that too, and the desk, which is asked for `/readyz`, looks at all.
 //!
 //! Not promised: exactness in a race. Workers that look at the same moment may all take the last seat, so
 //! the sum may be over the limit by the number of workers.
@@ -19,23 +21,40 @@ use crate::telemetry::{Own, SelfMetric};
 /// The numbers of all workers, as one of them sees them.
 pub struct Seats {
     all: Vec<Own>,
+    full: Vec<Own>,
     own: usize,
 }
 
 impl Seats {
     pub fn new(place: Place, workers: u32) -> Seats {
-        let gauge = |place| Own::new(SelfMetric::WorkerConnections, label(place));
         let workers = match place {
             Place::Worker(number) => workers.max(number + 1),
             Place::Desk => workers,
         };
-        let places = (0..workers).map(Place::Worker).chain([Place::Desk]);
-        Seats { all: places.map(gauge).collect(), own: place.index(workers as usize) }
+        let of_all = |metric| {
+            let places = (0..workers).map(Place::Worker).chain([Place::Desk]);
+            places.map(|place| Own::new(metric, label(place))).collect()
+        };
+        Seats {
+            all: of_all(SelfMetric::WorkerConnections),
+            full: of_all(SelfMetric::MemoryFull),
+            own: place.index(workers as usize),
+        }
     }
 
     /// Shows how many connections this worker has.
     pub fn note(&mut self, writer: &Writer, connections: u32) {
         self.all[self.own].set(writer, f64::from(connections));
+    }
+
+    /// Shows whether this worker refuses connections for want of memory.
+    pub fn note_full(&mut self, writer: &Writer, is_full: bool) {
+        self.full[self.own].set(writer, f64::from(u8::from(is_full)));
+    }
+
+    /// Whether any worker does.
+    pub fn is_any_full(&mut self, writer: &Writer) -> bool {
+        self.full.iter_mut().any(|gauge| gauge.get(writer) > 0.0)
     }
 
     /// How many the process of this place has.
@@ -52,9 +71,11 @@ impl Seats {
     }
 }
 
-/// The process of this place is dead: it has none.
+/// The process of this place is dead: it has none, and refuses nobody.
 pub fn vacate(writer: &Writer, place: Place) {
-    Own::new(SelfMetric::WorkerConnections, label(place)).set(writer, 0.0);
+    for metric in [SelfMetric::WorkerConnections, SelfMetric::MemoryFull] {
+        Own::new(metric, label(place)).set(writer, 0.0);
+    }
 }
 
 fn label(place: Place) -> String {
@@ -78,7 +99,10 @@ mod tests {
         }
         assert_eq!(seats[0].others(&writers[0]), 23);
         assert_eq!(seats[2].others(&writers[2]), 21);
+        seats[2].note_full(&writers[2], true);
+        assert!(seats[1].is_any_full(&writers[1]));
         vacate(&writers[0], Place::Worker(2));
         assert_eq!(seats[0].others(&writers[0]), 11);
+        assert!(!seats[1].is_any_full(&writers[1]));
     }
 }

@@ -190,7 +190,7 @@ self_metrics! {
     ConnectionsOpened: Counter "agent_connections_opened", "",
         "Connections accepted, by source.";
     ConnectionsTakenOver: Counter "agent_connections_taken_over", "",
-        "Connections taken over from the worker that had this place before, by source.";
+        "Connections taken over from a predecessor, or passed on by the desk, by source.";
     ConnectionsClosed: Counter "agent_connections_closed", "",
         "Connections closed, by source and reason.";
     ConnectionsRefused: Counter "agent_connections_refused", "",
@@ -207,6 +207,8 @@ self_metrics! {
         "Memory used over the memory limit, as the watermark of admission sees it.";
     MemoryLimit: Gauge "agent_memory_limit_bytes", "bytes",
         "Memory limit that the watermark is a share of.";
+    MemoryFull: Gauge "agent_memory_full", "",
+        "1 while new connections are refused because memory has no room for them.";
     Panics: Counter "agent_worker_panics", "",
         "Panics caught at a connection or batch: bugs.";
     LogsDropped: Counter "agent_worker_logs_dropped", "",

@@ -156,7 +156,7 @@ impl Engine {
             return;
         }
         // Used up is not full; what is full is not looked at for each who is refused.
-        if !self.http.is_out_of_memory() || self.conns.now_ms >= self.memory_looked_ms + LOOK_MS {
+        if !self.memory_is_full || self.conns.now_ms >= self.memory_looked_ms + LOOK_MS {
             self.look_at_memory();
         }
     }
@@ -183,7 +183,7 @@ impl Engine {
     /// Whether there is room for more connections, and for how many.
     fn look_at_room(&mut self, usage: Usage) {
         let most = self.timeouts.memory_connections_ratio_max;
-        let was_full = self.http.is_out_of_memory();
+        let was_full = self.memory_is_full;
         let is_full = is_above(usage.ratio(), most, was_full);
         let credit = match most < 1.0 {
             true if is_full => 0,
@@ -191,15 +191,21 @@ impl Engine {
             false => u32::MAX,
         };
         self.applier.admission().set_memory_credit(credit);
-        if is_full != was_full {
-            let used = format!("{:.0} % of the memory limit is used", usage.ratio() * 100.0);
-            let told = match is_full {
-                true => format!("{used}: new connections are refused"),
-                false => format!("{used}: new connections are welcome again"),
-            };
-            self.log(Level::Warning, &told);
-            self.http.set_out_of_memory(is_full.then_some(told));
+        self.memory_is_full = is_full;
+        self.seats.note_full(self.applier.writer(), is_full);
+        // The desk is asked about all.
+        let is_any_full =
+            is_full || self.desk.is_some() && self.seats.is_any_full(self.applier.writer());
+        let used = || format!("{:.0} % of the memory limit is used", usage.ratio() * 100.0);
+        let told = is_any_full.then(|| format!("{}: new connections are refused", used()));
+        match &told {
+            Some(told) if is_full && !was_full => self.log(Level::Warning, told),
+            None if was_full => {
+                self.log(Level::Warning, &format!("{}: new connections are welcome again", used()));
+            }
+            _ => {}
         }
+        self.http.set_out_of_memory(told);
     }
 }
 

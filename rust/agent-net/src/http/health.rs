@@ -81,10 +81,6 @@ impl Health {
         self.out_of_memory = why;
     }
 
-    pub fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory.is_some()
-    }
-
     /// Takes the supervisor's `state` line. One that cannot be read makes the worker not ready.
     pub fn set_state(&mut self, json: &str) {
         let unreadable = |error: serde_json::Error| Report {

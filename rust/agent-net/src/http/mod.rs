@@ -227,10 +227,6 @@ impl HttpService {
         self.health.set_out_of_memory(why);
     }
 
-    pub fn is_out_of_memory(&self) -> bool {
-        self.health.is_out_of_memory()
-    }
-
     /// `/readyz` says no from now on, and connections are closed after their next answer.
     pub fn set_draining(&mut self) {
         self.health.set_draining();

@@ -1,0 +1,224 @@
+"""The desk answers HTTP; who pushes is served by workers, whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from collector import DEADLINE_S, Collector, children, eventually
+
+Start = Callable[..., Collector]
+PUSH = json.dumps({"name": "desk.pushed", "type": "counter", "value": 1})
+FILES_MAX = 400
+
+
+@contextlib.contextmanager
+def connection(collector: Collector) -> Iterator[http.client.HTTPConnection]:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", collector.http_port, timeout=DEADLINE_S)
+    ) as kept:
+        yield kept
+
+
+def ask(kept: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> int:
+    kept.request(method, path, body)
+    answer = kept.getresponse()
+    answer.read()
+    return answer.status
+
+
+def passed_on(collector: Collector) -> float:
+    return collector.scrape().sum("agent_connections_taken_over_total", source="http")
+
+
+def test_who_pushes_goes_to_a_worker_and_who_reads_stays(start_collector: Start) -> None:
+    collector = start_collector(workers=3)
+    with contextlib.ExitStack() as stack:
+        pushers = [stack.enter_context(connection(collector)) for _ in range(6)]
+        reader = stack.enter_context(connection(collector))
+        for _ in range(5):
+            assert ask(reader, "GET", "/livez") == 200
+            assert ask(reader, "HEAD", "/metrics") == 200
+            # Also on a connection that read first, and reads again afterwards.
+            for pusher in pushers:
+                assert ask(pusher, "GET", "/livez") == 200
+                assert ask(pusher, "POST", "/v1/push", PUSH) == 200
+        seen = collector.wait_for(30, "desk_pushed_total")
+        assert passed_on(collector) == 6
+        taken = seen.matching("agent_connections_taken_over_total", source="http")
+        by_place = {labels["worker"]: count for labels, count in taken}
+        # In turn, so that no worker has all of them.
+        assert by_place == {"0": 2, "1": 2, "2": 2, "desk": 0}
+        assert seen.sum("agent_source_samples_applied_total", worker="desk") == 0
+        assert seen.sum("agent_connections_opened_total", source="http", worker="desk") >= 7
+
+
+@pytest.mark.parametrize("cut", [1, 3, 40])
+def test_a_push_arrives_whole_however_its_head_is_cut(start_collector: Start, cut: int) -> None:
+    """The desk decides by the first byte; the rest may still be on its way."""
+    collector = start_collector(workers=1)
+    head = (
+        f"POST /v1/push HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(PUSH)}"
+    )
+    address = ("127.0.0.1", collector.http_port)
+    with socket.create_connection(address, DEADLINE_S) as stream, stream.makefile("rb") as answers:
+        stream.sendall(head[:cut].encode())
+        eventually(lambda: passed_on(collector), lambda count: count == 1, "it was passed on")
+        stream.sendall(f"{head[cut:]}\r\n\r\n".encode())
+        assert answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+        stream.sendall(PUSH.encode())
+        assert answers.readline() == b"\r\n"
+        assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+    collector.wait_for(1, "desk_pushed_total")
+
+
+def test_a_large_body_is_read_by_a_worker_while_the_desk_answers(start_collector: Start) -> None:
+    collector = start_collector(workers=1)
+    body = "[" + ",".join([PUSH] * 50_000) + "]"
+    answers: list[int] = []
+
+    def push() -> None:
+        with connection(collector) as kept:
+            answers.append(ask(kept, "POST", "/v1/push", body))
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    waits = []
+    while pushing.is_alive():
+        began_s = time.monotonic()
+        assert collector.get("/livez") == "ok\n"
+        waits.append(time.monotonic() - began_s)
+    pushing.join()
+    assert answers == [200]
+    collector.wait_for(50_000, "desk_pushed_total")
+    assert sorted(waits)[len(waits) // 2] < 0.1
+
+
+def test_pushes_that_were_answered_count_while_workers_and_the_desk_are_killed(
+    start_collector: Start,
+) -> None:
+    collector = start_collector(workers=2)
+    stop = threading.Event()
+    answered = [0] * 4
+    broken = [0] * 4
+
+    def push(number: int) -> None:
+        while not stop.is_set():
+            try:
+                with connection(collector) as kept:
+                    while not stop.is_set():
+                        if ask(kept, "POST", "/v1/push", PUSH) == 200:
+                            answered[number] += 1
+            except (OSError, http.client.HTTPException):
+                broken[number] += 1
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for name in ("agent-worker-0", "agent-desk", "agent-worker-1", "agent-desk"):
+            time.sleep(0.3)
+            pid = children(collector)[name]
+            os.kill(pid, signal.SIGKILL)
+            eventually(
+                lambda: alive(collector) and children(collector).get(name),  # noqa: B023
+                lambda now: now not in (None, False, pid),  # noqa: B023
+                f"{name} is back",
+            )
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # A push whose answer was cut off may count or not.
+    total = collector.scrape().sum("desk_pushed_total")
+    assert sum(answered) <= total <= sum(answered) + sum(broken)
+    assert min(answered) > 0
+    collector.wait_for(2, "agent_child_exits_total", child="desk")
+
+
+def alive(collector: Collector) -> bool:
+    try:
+        return collector.get("/livez") == "ok\n"
+    except OSError:
+        return False
+
+
+def test_silent_connections_make_room_at_the_desk_and_probes_stay_there(
+    start_collector: Start,
+) -> None:
+    """More than it may have files, and all of them are still there when they speak at last."""
+    limit = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES_MAX},) * 2);"
+    )
+    limit += "os.execv(sys.executable, [sys.executable, '-m', 'agent', *sys.argv[1:]])"
+    collector = start_collector(workers=3, command=(sys.executable, "-c", limit))
+    address = ("127.0.0.1", collector.http_port)
+    with contextlib.ExitStack() as stack:
+        silent = []
+        for _ in range(500):
+            silent.append(stack.enter_context(socket.create_connection(address, DEADLINE_S)))
+            time.sleep(0.002)
+        opened = passed_on(collector)
+        assert opened >= 500 - FILES_MAX
+        with connection(collector) as reader:
+            for _ in range(10):
+                assert ask(reader, "GET", "/livez") == 200
+        for stream in silent:
+            stream.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for stream in silent:
+            assert stream.recv(12) == b"HTTP/1.1 200"
+    assert collector.scrape().sum("agent_connections_refused_total") == 0
+
+
+def test_who_asks_very_often_goes_to_a_worker(start_collector: Start) -> None:
+    collector = start_collector(workers=2)
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    address = ("127.0.0.1", collector.http_port)
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(socket.create_connection(address, DEADLINE_S)) for _ in range(4)
+        ]
+        until_s = time.monotonic() + DEADLINE_S
+        while passed_on(collector) < 2 and time.monotonic() < until_s:
+            for _ in range(500):
+                for stream in streams:
+                    stream.sendall(request)
+                for stream in streams:
+                    assert stream.recv(4096).startswith(b"HTTP/1.1 200")
+    assert passed_on(collector) >= 2
+
+
+def test_a_stop_answers_pushes_in_progress(start_collector: Start) -> None:
+    """What the desk has passed on is not forgotten in the door when all leave."""
+    collector = start_collector(workers=2)
+    answered, refused = [], []
+
+    def push() -> None:
+        while True:
+            try:
+                with connection(collector) as kept:
+                    answered.append(ask(kept, "POST", "/v1/push", PUSH))
+            except ConnectionRefusedError:
+                return
+            except (OSError, http.client.HTTPException) as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=push) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert collector.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert set(answered) == {200}
+    assert refused == []
