@@ -236,7 +236,7 @@ def test_term_ends_with_0_and_leaves_no_process_and_no_socket(start_collector: S
     pids = [
         child["pid"] for child in json.loads(collector.get("/v1/status"))["supervisor"]["children"]
     ]
-    assert len(pids) == 4
+    assert len(pids) == 3 + 2
     assert collector.stop() == 0
     assert not os.path.exists(collector.socket_path)
     assert not os.path.exists(f"{collector.socket_path}.stream")
@@ -359,7 +359,7 @@ def test_a_damaged_segment_is_put_aside_and_said(start_collector: Start, damage:
 
 def test_processes_are_named_for_people(collector: Collector) -> None:
     names = set(children(collector))
-    assert names == {"agent-aggregato", "agent-worker-0", "agent-worker-1"}
+    assert names == {"agent-aggregato", "agent-desk", "agent-worker-0", "agent-worker-1"}
 
 
 def private_kib(pid: int) -> int:

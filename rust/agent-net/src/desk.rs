@@ -104,7 +104,7 @@ impl Engine {
     pub(crate) fn thin_out(&mut self) {
         let now = tick_of(self.conns.now_ms);
         let Some(desk) = &mut self.desk else { return };
-        let open = self.conns.slab.open() as u32;
+        let open = self.conns.slab.open();
         if open < desk.room / 2 {
             return;
         }
