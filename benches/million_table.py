@@ -174,7 +174,7 @@ def document(report: Report) -> str:
     for row in rows(report):
         found = row.found if row.is_met else f"**{row.found}**"
         lines.append(f"| {row.what} | {row.target} | {found} | {row.floor} |")
-    message = report.load["latency"]["message"]
+    message, late = (report.load["latency"][name] for name in ("message", "dispatch"))
     lines += [
         "",
         "## To the message",
@@ -191,7 +191,8 @@ def document(report: Report) -> str:
         f"Connections: {totals['opened']:,} opened, {totals['reconnected']:,} of them again.",
         (
             f"Answers, from the intended time of the message: p50 {message['p50'] * 1000:.2f} ms,"
-            f" p99 {message['p99'] * 1000:.2f} ms, max {message['max'] * 1000:.0f} ms."
+            f" p99 {message['p99'] * 1000:.2f} ms, max {message['max'] * 1000:.0f} ms;"
+            f" of this the load's own lateness: p99 {late['p99'] * 1000:.2f} ms."
         ),
         (
             f"Kernel memory of a connection, both ends: "

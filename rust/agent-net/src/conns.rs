@@ -62,7 +62,7 @@ impl Conns {
         fd: RawFd,
         protocol: Protocol,
         peer: &Peer,
-        listener: u16,
+        listener: u8,
         deadline: u32,
     ) -> Result<u32, RawFd> {
         let index = self.slab.insert(fd, protocol, peer).ok_or(fd)?;
@@ -146,7 +146,7 @@ impl Conns {
     }
 
     /// Changes flags, and with them what the kernel tells.
-    pub fn set_flags(&mut self, index: u32, bits: u8, on: bool) {
+    pub fn set_flags(&mut self, index: u32, bits: u16, on: bool) {
         let token = self.slab.token(index);
         let conn = self.slab.at(index);
         let before = interest(conn);
@@ -164,7 +164,7 @@ impl Conns {
     }
 
     /// Ends a connection; gives the row of its source and its listener.
-    pub fn close(&mut self, index: u32, with_reset: bool) -> (u32, u16) {
+    pub fn close(&mut self, index: u32, with_reset: bool) -> (u32, u8) {
         if let Some(stream) = self.busy(index).and_then(|side| side.stream.take()) {
             self.epoll.remove(stream.fd());
         }

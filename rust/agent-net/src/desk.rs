@@ -33,7 +33,7 @@ use std::os::fd::RawFd;
 use crate::engine::{files_max, Engine};
 use crate::listen::{CloseReason, ACCEPTS_MAX};
 use crate::place::Place;
-use crate::slab::NONE;
+use crate::slab::{flag, NONE};
 use crate::system;
 use crate::wheel::tick_of;
 
@@ -94,8 +94,8 @@ impl Engine {
         if conn.side != NONE {
             return false; // In the middle of a request.
         }
-        let is_kept = conn.read_bytes as usize > input.len();
-        let is_one_too_many = desk.is_busy(tick) && is_kept;
+        // A connection for each request would not become cheaper by going.
+        let is_one_too_many = desk.is_busy(tick) && conn.has(flag::HAS_SENT);
         let pushes = matches!(input.first(), Some(b'P' | b'D'));
         (pushes || is_one_too_many) && self.pass_on(index, input)
     }

@@ -235,7 +235,7 @@ impl Engine {
             epoll.add(signal.as_raw_fd(), SIGNAL, Interest::Read)?;
         }
         for listener in &config.listeners {
-            let number = self.listeners.len() as u16;
+            let number = self.listeners.len() as u8;
             if let Some(listening) = Listening::adopt(listener, config.worker, number)? {
                 let token = SPECIAL_BIT | u64::from(number);
                 if listener.fd >= 0 {

@@ -36,11 +36,10 @@ impl Engine {
             Ok(0) => self.close(index, CloseReason::Eof),
             Ok(count) => {
                 self.conns.touch(index);
-                let conn = self.conns.at(index);
-                conn.read_bytes = conn.read_bytes.wrapping_add(count as u32);
                 let input = &buffer[HEADROOM..HEADROOM + count];
                 // After our last answer the rest is read and forgotten.
-                if !conn.has(flag::CLOSING) && !self.passes_on(index, input) {
+                if !self.conns.at(index).has(flag::CLOSING) && !self.passes_on(index, input) {
+                    self.conns.at(index).set(flag::HAS_SENT, true);
                     self.drive(index, input);
                 }
             }

@@ -42,7 +42,7 @@ const DESK_MESSAGES_MAX: usize = 64;
 /// The longest that a retiring worker waits for its successor to take a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a record without what waits.
-const HEAD_BYTES: usize = 36;
+const HEAD_BYTES: usize = 31;
 
 /// What goes with a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,9 @@ struct Record<'a> {
     was_shed: bool,
     all_acked: bool,
     is_skipping: bool,
-    listener: u16,
+    has_sent: bool,
+    listener: u8,
     seen: u32,
-    read_bytes: u32,
     address: Option<IpAddr>,
     /// Read and not applied.
     input: &'a [u8],
@@ -76,9 +76,9 @@ impl<'a> Record<'a> {
             was_shed: conn.has(flag::SHED),
             all_acked: conn.has(flag::ALL_ACKED),
             is_skipping: conn.framer.is_skipping(),
+            has_sent: conn.has(flag::HAS_SENT),
             listener: conn.listener,
             seen: conn.seen,
-            read_bytes: conn.read_bytes,
             address: conn.peer().address,
             input,
             output,
@@ -86,7 +86,13 @@ impl<'a> Record<'a> {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        let flags = [self.was_shed, self.all_acked, self.is_skipping, self.address.is_some()];
+        let flags = [
+            self.was_shed,
+            self.all_acked,
+            self.is_skipping,
+            self.address.is_some(),
+            self.has_sent,
+        ];
         let bits = flags.iter().enumerate().map(|(bit, &on)| u8::from(on) << bit).sum();
         // IPv4 travels in its mapped form.
         let address = match self.address {
@@ -94,10 +100,8 @@ impl<'a> Record<'a> {
             Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
             Some(IpAddr::V6(v6)) => v6,
         };
-        out.extend_from_slice(&[self.protocol as u8, bits]);
-        out.extend_from_slice(&self.listener.to_ne_bytes());
-        let lens = [self.input.len() as u32, self.output.len() as u32];
-        for number in [self.seen, self.read_bytes, lens[0], lens[1]] {
+        out.extend_from_slice(&[self.protocol as u8, bits, self.listener]);
+        for number in [self.seen, self.input.len() as u32, self.output.len() as u32] {
             out.extend_from_slice(&number.to_ne_bytes());
         }
         out.extend_from_slice(&address.octets());
@@ -111,20 +115,20 @@ impl<'a> Record<'a> {
         let number = |at: usize| {
             head[at..at + 4].try_into().map_or(0, |bytes: [u8; 4]| u32::from_ne_bytes(bytes))
         };
-        let octets: [u8; 16] = head[20..36].try_into().ok()?;
+        let octets: [u8; 16] = head[15..31].try_into().ok()?;
         let has = |bit: u8| head[1] & 1 << bit != 0;
         let v6 = Ipv6Addr::from(octets);
-        let (input, rest) = rest.split_at_checked(number(12) as usize)?;
-        let (output, rest) = rest.split_at_checked(number(16) as usize)?;
+        let (input, rest) = rest.split_at_checked(number(7) as usize)?;
+        let (output, rest) = rest.split_at_checked(number(11) as usize)?;
         *message = rest;
         Some(Record {
             protocol: *PROTOCOLS.iter().find(|protocol| **protocol as u8 == head[0])?,
             was_shed: has(0),
             all_acked: has(1),
             is_skipping: has(2),
-            listener: u16::from_ne_bytes([head[2], head[3]]),
-            seen: number(4),
-            read_bytes: number(8),
+            has_sent: has(4),
+            listener: head[2],
+            seen: number(3),
             address: has(3).then(|| v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)),
             input,
             output,
@@ -308,7 +312,7 @@ impl Engine {
             if giver == Giver::Desk {
                 let is_http = |listening: &Listening| listening.protocol == Protocol::Http;
                 let number = self.listeners.iter().position(is_http);
-                record.listener = number.map_or(u16::MAX, |number| number as u16);
+                record.listener = number.map_or(u8::MAX, |number| number as u8);
             }
             let Some(listening) = self.listeners.get_mut(usize::from(record.listener)) else {
                 files.next().into_iter().for_each(system::close);
@@ -344,7 +348,8 @@ impl Engine {
         listening.note_taken_over(self.applier.writer());
         self.show_connections();
         let conn = self.conns.at(index);
-        (conn.seen, conn.read_bytes) = (record.seen, record.read_bytes);
+        conn.seen = record.seen;
+        conn.set(flag::HAS_SENT, record.has_sent);
         conn.framer = Framer::resumed(record.is_skipping);
         conn.set(flag::SHED, record.was_shed);
         conn.set(flag::ALL_ACKED, record.all_acked);
@@ -377,9 +382,9 @@ mod tests {
             was_shed: true,
             all_acked: false,
             is_skipping: false,
+            has_sent: true,
             listener: 2,
             seen: 77,
-            read_bytes: u32::MAX,
             address: Some("127.9.8.7".parse().expect("an address")),
             input: b"half:1",
             output: b"",

@@ -5,7 +5,7 @@
 //!  TCP, unix streams   -> stream ----+-> apply (cache of     |
 //!  HTTP                -> http ------+    series handles) ---+-> telemetry (the ledger)
 //!        listen -> engine (one epoll loop of one thread) <- control (the supervisor's pipe)
-//!                  slab (64 bytes a connection), wheel (deadlines), admission (every limit)
+//!                  slab (56 bytes a connection), wheel (deadlines), admission (every limit)
 //! ```
 //!
 //! | module | what it does |
@@ -15,7 +15,7 @@
 //! | [`worker`] | builds everything, runs the loop, gives an exit code |
 //! | [`engine`] | the event loop: readiness, deadlines, drain |
 //! | [`listen`] | adopting listeners and accepting connections |
-//! | [`slab`], [`wheel`] | connections in 64 bytes each; deadlines without timers |
+//! | [`slab`], [`wheel`] | connections in 56 bytes each; deadlines without timers |
 //! | [`side`], [`conns`] | what a busy connection owns; all of a connection kept in step |
 //! | [`datagram`], [`nap`] | receiving in batches, and letting them gather |
 //! | [`stream`], [`lines`] | lines of a stream; their connections |

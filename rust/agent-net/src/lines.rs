@@ -65,8 +65,7 @@ impl Engine {
             Err(_) => return self.finish_lines(index, End::CutOff, CloseReason::Reset),
         };
         self.conns.touch(index);
-        let conn = self.conns.at(index);
-        conn.read_bytes = conn.read_bytes.wrapping_add(count as u32);
+        self.conns.at(index).set(flag::HAS_SENT, true);
         let held = self.conns.busy(index).map_or(&[][..], |side| &side.input);
         let is_kept = if held.len() <= HEADROOM {
             let start = HEADROOM - held.len();
@@ -201,10 +200,10 @@ impl Engine {
     /// Applies what the kernel has of this connection, up to [`LAST_READS_MAX`] reads.
     pub(crate) fn read_what_is_there(&mut self, index: u32) {
         for _ in 0..LAST_READS_MAX {
-            let before = self.conns.at(index).read_bytes;
+            self.conns.at(index).set(flag::HAS_SENT, false);
             self.read_lines(index);
             let conn = self.conns.at(index);
-            if conn.protocol == Protocol::Free || conn.read_bytes == before {
+            if conn.protocol == Protocol::Free || !conn.has(flag::HAS_SENT) {
                 return;
             }
         }

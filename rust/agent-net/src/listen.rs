@@ -119,7 +119,7 @@ pub struct Listening {
     pub fd: i32,
     pub protocol: Protocol,
     /// Its place among the listeners of the worker.
-    pub number: u16,
+    pub number: u8,
     name: &'static str,
     worker: Place,
     /// A unix socket: all workers have it.
@@ -136,7 +136,7 @@ pub struct Listening {
 
 impl Listening {
     /// Adopts a listener of streams; nothing for datagrams.
-    pub fn adopt(listener: &Listener, worker: Place, number: u16) -> io::Result<Option<Listening>> {
+    pub fn adopt(listener: &Listener, worker: Place, number: u8) -> io::Result<Option<Listening>> {
         let (protocol, name, is_shared) = match listener.source {
             ListenerSource::Http => (Protocol::Http, "http", false),
             ListenerSource::StatsdTcp => (Protocol::LinesTcp, "statsd_tcp", false),
@@ -290,7 +290,7 @@ impl Engine {
             return false;
         }
         let deadline = self.idle_deadline(protocol);
-        match self.conns.open(fd, protocol, peer, number as u16, deadline) {
+        match self.conns.open(fd, protocol, peer, number as u8, deadline) {
             Ok(_) => {
                 self.listeners[number].open += 1;
                 self.show_connections();

@@ -1,4 +1,4 @@
-//! Connections: 64 bytes each, in chunks, found by index and checked by generation.
+//! Connections: 56 bytes each, in chunks, found by index and checked by generation.
 //!
 //! A token is `generation << 32 | index`, the user data of epoll. A freed entry counts its generation
 //! up, so an event or a token of an earlier connection finds nothing. What only a busy connection
@@ -38,22 +38,24 @@ pub enum Protocol {
 /// Bits of [`Conn::flags`].
 pub mod flag {
     /// The address is IPv4 (else IPv6, when [`ADDRESS`] is set).
-    pub const IPV4: u8 = 1 << 0;
+    pub const IPV4: u16 = 1 << 0;
     /// There is an address at all.
-    pub const ADDRESS: u8 = 1 << 1;
+    pub const ADDRESS: u16 = 1 << 1;
     /// Samples were shed since the last `_ack`.
-    pub const SHED: u8 = 1 << 2;
+    pub const SHED: u16 = 1 << 2;
     /// Close as soon as the output is written.
-    pub const CLOSING: u8 = 1 << 3;
+    pub const CLOSING: u16 = 1 << 3;
     /// The kernel is asked to tell when output can be written.
-    pub const WANTS_WRITE: u8 = 1 << 4;
+    pub const WANTS_WRITE: u16 = 1 << 4;
     /// The kernel is asked not to tell of input: a request is being answered.
-    pub const NO_READ: u8 = 1 << 5;
+    pub const NO_READ: u16 = 1 << 5;
     /// The peer will send no more.
-    pub const READ_CLOSED: u8 = 1 << 6;
+    pub const READ_CLOSED: u16 = 1 << 6;
     /// Everything the peer has sent is acknowledged: it loses nothing, and sends nothing twice, when
     /// it has to go on elsewhere.
-    pub const ALL_ACKED: u8 = 1 << 7;
+    pub const ALL_ACKED: u16 = 1 << 7;
+    /// The peer has sent something.
+    pub const HAS_SENT: u16 = 1 << 8;
 }
 
 /// One connection.
@@ -76,14 +78,12 @@ pub struct Conn {
     pub framer: Framer,
     address: [u8; 16],
     pub protocol: Protocol,
-    pub flags: u8,
     /// Index of the listener it came by.
-    pub listener: u16,
-    /// Bytes read, modulo 2^32: for the logs.
-    pub read_bytes: u32,
+    pub listener: u8,
+    pub flags: u16,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 64, "a connection is one cache line");
+const _: () = assert!(size_of::<Conn>() <= 56, "an idle connection costs this and nothing else");
 
 impl Conn {
     fn free(generation: u32, next: u32) -> Conn {
@@ -101,15 +101,14 @@ impl Conn {
             protocol: Protocol::Free,
             flags: 0,
             listener: 0,
-            read_bytes: 0,
         }
     }
 
-    pub fn has(&self, bits: u8) -> bool {
+    pub fn has(&self, bits: u16) -> bool {
         self.flags & bits != 0
     }
 
-    pub fn set(&mut self, bits: u8, on: bool) {
+    pub fn set(&mut self, bits: u16, on: bool) {
         self.flags = if on { self.flags | bits } else { self.flags & !bits };
     }
 

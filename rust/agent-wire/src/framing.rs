@@ -57,28 +57,29 @@ pub enum Frame<'a> {
     Partial,
 }
 
-/// The line splitter of one stream.
+/// The line splitter of one stream, in four bytes: there may be a million of them.
+///
+/// Bytes at the front of the buffer that are known to hold no line end; or [`SKIPPING`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Framer {
-    /// Bytes at the front of the buffer that are known to hold no line end.
-    scanned: u32,
-    /// Inside a line that was reported as too long.
-    skipping: bool,
-}
+pub struct Framer(u32);
+
+/// Inside a line that was reported as too long.
+const SKIPPING: u32 = u32::MAX;
 
 impl Framer {
     /// Looks at the front of `buffer`: the bytes not consumed so far and those that came since.
     /// A buffer that never exceeds `line_bytes_max` + 2 bytes is enough.
     #[inline]
     pub fn next<'a>(&mut self, buffer: &'a [u8], line_bytes_max: usize) -> Frame<'a> {
-        let from = (self.scanned as usize).min(buffer.len());
-        let end = memchr::memchr(b'\n', &buffer[from..]).map(|at| from + at);
-        self.scanned = 0;
-        let Some(end) = end else {
+        let skips = self.is_skipping();
+        let scanned = if skips { 0 } else { self.0 as usize };
+        let from = scanned.min(buffer.len());
+        let Some(end) = memchr::memchr(b'\n', &buffer[from..]).map(|at| from + at) else {
             return self.without_end(buffer, line_bytes_max);
         };
+        self.0 = 0;
         let consumed = end + 1;
-        if std::mem::take(&mut self.skipping) {
+        if skips {
             return Frame::Skipped { consumed };
         }
         let line = without_cr(&buffer[..end]);
@@ -93,32 +94,32 @@ impl Framer {
 
     fn without_end<'a>(&mut self, buffer: &'a [u8], line_bytes_max: usize) -> Frame<'a> {
         let consumed = buffer.len();
-        if self.skipping {
+        if self.is_skipping() {
             return if consumed == 0 { Frame::Partial } else { Frame::Skipped { consumed } };
         }
         // One more byte may be the CR of the line end.
-        if without_cr(buffer).len() > line_bytes_max || consumed > u32::MAX as usize {
-            self.skipping = true;
+        if without_cr(buffer).len() > line_bytes_max || consumed >= SKIPPING as usize {
+            self.0 = SKIPPING;
             return Frame::TooLong { consumed };
         }
-        self.scanned = consumed as u32;
+        self.0 = consumed as u32;
         Frame::Partial
     }
 
     /// A splitter that stands where another one, asked with [`Framer::is_skipping`], stood.
     pub fn resumed(skipping: bool) -> Framer {
-        Framer { scanned: 0, skipping }
+        Framer(if skipping { SKIPPING } else { 0 })
     }
 
     /// Inside a line that was reported as too long.
     pub fn is_skipping(&self) -> bool {
-        self.skipping
+        self.0 == SKIPPING
     }
 
     /// Whether the stream, closed now with `rest` unconsumed, ends in half a line that nobody has
     /// counted yet.
     pub fn is_incomplete(&self, rest: &[u8]) -> bool {
-        !self.skipping && !without_cr(rest).is_empty()
+        !self.is_skipping() && !without_cr(rest).is_empty()
     }
 }
 

@@ -213,7 +213,7 @@ impl Engine {
             return;
         }
         // The first request of a new connection is on its way, and nobody would send it again.
-        let is_quiet = conn.read_bytes > 0 || (u64::from(conn.seen) + 2) * TICK_MS <= now_ms;
+        let is_quiet = conn.has(flag::HAS_SENT) || (u64::from(conn.seen) + 2) * TICK_MS <= now_ms;
         if is_over {
             self.close(index, CloseReason::DrainTimeout);
         } else if is_idle(conn) && is_quiet {
