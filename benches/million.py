@@ -49,8 +49,8 @@ from targets import Target, agent, wait_until
 
 HERE = Path(__file__).parent
 EXIT_CANNOT = 69
-# Left open for probes and witnesses, and for the clients of a killed worker: they come back before the
-# kernel has closed its last socket, until when it is counted with all it had.
+# Left open for probes and witnesses, and for the clients of a killed worker: they come back before
+# the kernel has closed its last socket, until when it is counted with all it had.
 SPARE_CONNECTIONS = 20_000
 WITNESSES = 200
 STORM_DEADLINE_S = 120.0
@@ -222,7 +222,8 @@ class Stage:
             run="million",
             reconnect=True,
             ack_timeout_s=30.0,
-            # It shares two cores with what it measures, in storms too; the document tells its lateness.
+            # It shares two cores with what it measures, in storms too; the document tells how late
+            # it was.
             late_max_s=5.0,
             connect_timeout_s=60.0,
         )
