@@ -119,7 +119,9 @@ def storm_row(storm: Any) -> Row:
     lost = sum(storm.witness["lost"].values())
     found = ", ".join(f"{path} {seconds * 1000:.0f} ms" for path, seconds in worst.items())
     found += f" at worst (a timer {storm.late_s * 1000:.0f})"
-    others = f"{lost} of 200 others lost" if lost else "no other lost"
+    # Those of the killed worker are among the bystanders.
+    whose = "of 200 others were the killed worker's" if storm.name in DISRUPTIVE else "others lost"
+    others = f"{lost} {whose}" if lost else "no other lost"
     return Row(
         f"storm: {storm.name} ({storm.seconds:.1f} s)",
         f"probes {PROBE_S_MAX * 1000:.0f} ms, no other lost",
@@ -181,14 +183,18 @@ def document(report: Report) -> str:
         "",
         (
             f"{totals['messages_sent']:,} messages were sent, {totals['messages_acked']:,}"
-            f" acknowledged, {totals['messages_uncertain']:,} were on connections that died;"
+            f" acknowledged, {totals['messages_uncertain']:,} were on connections that died"
+            " (they may count or not);"
             f" the collector counted {totals['counted_by_collector']:,}."
         ),
         (
             f"Its ledger: {ledger['received']:,} received = {ledger['applied']:,} applied"
             f" + {ledger['rejected']:,} rejected."
         ),
-        f"Connections: {totals['opened']:,} opened, {totals['reconnected']:,} of them again.",
+        (
+            f"Connections: {totals['opened']:,} opened: {report.connections:,} at first, as many"
+            f" when all returned, {totals['reconnected']:,} when a worker was killed."
+        ),
         (
             f"Answers, from the intended time of the message: p50 {message['p50'] * 1000:.2f} ms,"
             f" p99 {message['p99'] * 1000:.2f} ms, max {message['max'] * 1000:.0f} ms;"

@@ -249,7 +249,10 @@ def test_an_interrupt_ends_the_run_with_what_there_is(collector: Collector, tmp_
     assert "\nNot valid: " in out
 
 
-def test_term_ends_a_run_as_an_interrupt_does(collector: Collector, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_as_an_interrupt_does(
+    collector: Collector, tmp_path: Path, number: signal.Signals
+) -> None:
     """Also where Ctrl-C is ignored, as in the background of a script."""
     file = tmp_path / "result.json"
     run_ = subprocess.Popen(
@@ -264,7 +267,7 @@ def test_term_ends_a_run_as_an_interrupt_does(collector: Collector, tmp_path: Pa
     )
     eventually(lambda: "load_messages" in collector.get("/metrics"), bool, "messages have come")
     run_.send_signal(signal.SIGINT)
-    run_.terminate()
+    run_.send_signal(number)
     assert run_.wait(60) == 130
     assert json.loads(file.read_text())["status"] == "interrupted"
 
@@ -332,3 +335,6 @@ def test_a_result_that_could_not_be_written_is_refused_before_the_run(tmp_path: 
         done = command("--connections=1", "--target=127.0.0.1:9", f"{option}={file}")
         assert done.returncode == 64
         assert f"{file}: {tmp_path}/none is not a folder that can be written to" in done.stderr
+        done = command("--connections=1", "--target=127.0.0.1:9", f"{option}={tmp_path}")
+        assert done.returncode == 64
+        assert f"{tmp_path} is a folder; the name of a file is needed" in done.stderr

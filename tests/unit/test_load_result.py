@@ -8,7 +8,7 @@ import click
 import msgspec
 import pytest
 
-from agent.cli.load import duration
+from agent.cli.duration import duration
 from agent.lab.account import Account
 from agent.lab.executor import Delta, Line
 from agent.lab.plan import Plan
@@ -122,10 +122,11 @@ def test_a_page_gives_the_total_of_one_run_and_the_account_of_all_workers() -> N
         b'load_messages_total{run="r10"} 100\n'
         b'agent_source_samples_received_total{source="statsd_tcp",worker="0"} 7\n'
         b'agent_source_samples_received_total{source="statsd_tcp",worker="11"} 8\n'
+        b'agent_source_samples_received_total{source="statsd_tcp",worker="desk"} 5\n'
     )
     assert page.counted("load_messages", "r1") == 15
     assert page.counted("load_messages", "r2") == 0
-    assert page.ledger() == {'agent_source_samples_received_total{source="statsd_tcp"}': 15.0}
+    assert page.ledger() == {'agent_source_samples_received_total{source="statsd_tcp"}': 20.0}
 
 
 def test_durations_are_read_with_their_unit() -> None:

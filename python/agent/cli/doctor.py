@@ -11,6 +11,8 @@ from typing import Literal
 import click
 import msgspec
 
+from .duration import duration
+
 
 @click.command(name="doctor", epilog="Exit codes: 0, or 1 when it cannot hold --connections.")
 @click.option(
@@ -20,10 +22,10 @@ import msgspec
 @click.option(
     "--message-interval",
     "message_interval_s",
-    type=click.FloatRange(0),
-    default=60.0,
+    type=duration,
+    default="60s",
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Between two messages of a connection.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Facts and findings as JSON.")

@@ -6,7 +6,6 @@ Purpose: flags to a plan, a result to the screen and to files. What happens is i
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import signal
 import socket
@@ -15,21 +14,14 @@ from typing import Any
 
 import click
 
+from .duration import duration
+
 EXIT_FAIL = 1
 EXIT_UNAVAILABLE = 69
 EXIT_CANNOT_CREATE = 73
 EXIT_INVALID = 99
 EXIT_INTERRUPTED = 130
 TARGETS = {"statsd": "127.0.0.1:8125", "http": "127.0.0.1:9464"}
-UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-
-
-def duration(value: str | float) -> float:
-    """Seconds of `250ms`, `60s`, `5m`, `1h`, or of a number of seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", str(value).strip())
-    if not found:
-        raise click.BadParameter(f"{value!r} is not a duration such as 250ms, 60s, 5m or 1h")
-    return float(found[1]) * UNITS[found[2]]
 
 
 @click.group(name="load")
@@ -129,12 +121,15 @@ def connections(**given: Any) -> int:
             plan,
             watch=None if given["quiet"] else progress,
             collector=_collector(given, plan),
-            collector_pid=given["collector_pid"],
+            collector_pid=_process(given["collector_pid"]),
         )
     except PlanError as error:
         raise click.UsageError(str(error)) from None
     # Whoever started it in the background cannot send Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The end of a terminal session loses no result either, and under nohup does nothing.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         told = lab.run(controller, given["storm"])
     except TargetError as error:
@@ -217,7 +212,8 @@ def _resolve(target: str) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, OverflowError) as error:
-        raise click.BadParameter(f"{host!r}: {error}", param_hint="--target") from None
+        why = getattr(error, "strerror", None) or error
+        raise click.BadParameter(f"{host!r}: {why}", param_hint="--target") from None
     ip = found[0][4][0]
     return f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}"
 
@@ -241,12 +237,21 @@ def _collector(given: dict[str, Any], plan: Any) -> Any:
     return likely
 
 
+def _process(pid: int | None) -> int | None:
+    """The supervisor that was named. Raises a usage error when there is no such process."""
+    if pid is not None and not os.path.exists(f"/proc/{pid}"):
+        raise click.BadParameter(f"there is no process {pid}", param_hint="--collector-pid")
+    return pid
+
+
 def _check_folders(*files: str | None) -> None:
     """Before the run: a result that cannot be written after it would be lost."""
     for file in files:
         folder = os.path.dirname(os.path.abspath(file or ""))
         if file and file != "-" and not os.access(folder, os.W_OK):
             raise click.UsageError(f"{file}: {folder} is not a folder that can be written to")
+        if file and os.path.isdir(file):
+            raise click.UsageError(f"{file} is a folder; the name of a file is needed")
 
 
 def _write(told: dict[str, Any], json_file: str | None, page: str | None) -> None:

@@ -123,10 +123,10 @@ def cost(facts: Facts, account: Account) -> dict[str, Any]:
     server_rest = spent(facts.server_cpu_opened_s, facts.server_cpu_after_s)
     client_rest = account.client_cpu_s - facts.open_cpu_s
     kernel = spent(facts.kernel_before, facts.kernel_held)
-    if kernel is not None and kernel <= 0:
-        # Somebody else gave back more than the connections took.
-        kernel = None
     private = spent(facts.server_private_before, facts.server_private_held)
+    # Not more than before: somebody gave back what the connections took.
+    kernel = None if kernel is not None and kernel <= 0 else kernel
+    private = None if private is not None and private <= 0 else private
     return {
         "client_cpu_s": account.client_cpu_s,
         "server_cpu_s": spent(facts.server_cpu_before_s, facts.server_cpu_after_s),

@@ -20,7 +20,7 @@ TIMEOUT_S = 30.0
 PAGE_BYTES_MAX = 256 * 1024 * 1024
 # The collector's account of itself: what it received, applied, refused, answered, opened, closed.
 LEDGER = re.compile(rb"^(agent_(?:source|connections)_\w+_total\{[^ ]*\}) (\S+)$", re.MULTILINE)
-WORKER = re.compile(rb',?worker="\d+"')
+WORKER = re.compile(rb',?worker="[^"]*"')
 
 
 class TargetError(RuntimeError):

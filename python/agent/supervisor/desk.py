@@ -33,7 +33,7 @@ class Doors:
         return [end.fileno() for end in (*self.outs, *self.ins)]
 
     def close_out(self) -> None:
-        """Nobody will be passed on but by a desk that still runs."""
+        """From now on only a desk that still runs passes connections on."""
         for out in self.outs:
             out.close()
         self.outs.clear()

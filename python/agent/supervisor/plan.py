@@ -348,7 +348,8 @@ class _Plan:
             self.log("warning", "SIGUSR2 ignored: workers are being replaced already")
         else:
             names = [child.name for child in self.state.children if child.name != AGGREGATOR]
-            self.log("info", "replacing all workers, one after the other", workers=len(names))
+            workers = sum(name != DESK for name in names)
+            self.log("info", "replacing workers and desk, one after the other", workers=workers)
             self.state = replace(
                 self.state, to_renew=tuple(names), renewing=True, renew_since_s=self.now_s
             )

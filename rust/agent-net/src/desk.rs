@@ -13,10 +13,14 @@
 //!
 //! Passed on are, with what was read of a request and before any of it was used ([`crate::handover`] has
 //! the record):
-//! - connections on which a request begins that is none of reading;
+//! - connections on which a read begins with a method that pushes: POST, PUT, PATCH, DELETE; one that is
+//!   pipelined behind a GET is served here;
 //! - kept ones that ask after [`REQUESTS_MAX`] requests in a tick: several workers answer more of them
 //!   than one desk, and who asks that often is no probe;
-//! - silent ones, once half of the descriptors are taken.
+//! - ones that have never sent anything, when half of the descriptors are taken; when three quarters are,
+//!   whatever is idle.
+//!
+//! A connection that was passed on does not come back.
 //!
 //! Workers have their turns in order, but for those that are full. When none takes a connection, it
 //! stays: the desk is a worker with fewer listeners.
@@ -37,7 +41,7 @@ use crate::slab::{flag, NONE};
 use crate::system;
 use crate::wheel::tick_of;
 
-/// Requests answered in one tick before kept connections are passed on.
+/// Requests, or reads with several of them, in one tick of 250 ms before kept connections are passed on.
 const REQUESTS_MAX: u32 = 1000;
 /// Bytes that the desk reads at once: they must fit into a message.
 pub const READ_BYTES: usize = 16 << 10;
@@ -51,7 +55,7 @@ pub(crate) struct Desk {
     /// Requests begun in this tick.
     requests: u32,
     tick: u32,
-    /// Connections that this process, and each worker, has descriptors for.
+    /// Connections that this process has descriptors for, and each worker: their limits are the same.
     room: u32,
     /// Where the search for silent connections goes on.
     search_from: u32,
@@ -70,13 +74,19 @@ impl Desk {
         })
     }
 
-    /// Counts a request; whether there have been many in this tick.
-    fn is_busy(&mut self, tick: u32) -> bool {
+    fn count_request(&mut self, tick: u32) {
         if self.tick != tick {
             (self.tick, self.requests) = (tick, 0);
         }
         self.requests += 1;
-        self.requests > REQUESTS_MAX
+    }
+
+    fn is_crowded(&self, open: u32) -> bool {
+        open >= self.room / 2
+    }
+
+    fn is_nearly_full(&self, open: u32) -> bool {
+        open >= self.room / 4 * 3
     }
 
     /// The whole collector leaves: what comes now is answered here.
@@ -94,8 +104,9 @@ impl Engine {
         if conn.side != NONE {
             return false; // In the middle of a request.
         }
+        desk.count_request(tick);
         // A connection for each request would not become cheaper by going.
-        let is_one_too_many = desk.is_busy(tick) && conn.has(flag::HAS_SENT);
+        let is_one_too_many = desk.requests > REQUESTS_MAX && conn.has(flag::HAS_SENT);
         let pushes = matches!(input.first(), Some(b'P' | b'D'));
         (pushes || is_one_too_many) && self.pass_on(index, input)
     }
@@ -105,14 +116,16 @@ impl Engine {
         let now = tick_of(self.conns.now_ms);
         let Some(desk) = &mut self.desk else { return };
         let open = self.conns.slab.open();
-        if open < desk.room / 2 {
+        if !desk.is_crowded(open) {
             return;
         }
-        let is_tight = open > desk.room / 4 * 3;
+        let is_nearly_full = desk.is_nearly_full(open);
         let found = self.conns.slab.open_from(desk.search_from, 2 * ACCEPTS_MAX);
         desk.search_from = found.last().map_or(0, |last| last + 1);
         for index in found {
-            if self.can_go(index) && (is_tight || self.conns.at(index).seen < now) {
+            let conn = self.conns.at(index);
+            let has_never_asked = !conn.has(flag::HAS_SENT) && conn.seen < now;
+            if (has_never_asked || is_nearly_full) && self.can_go(index) {
                 self.pass_on(index, &[]);
             }
         }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The clock is read once per wake-up. A connection gets one read per wake-up, a listener a batch of
-//! accepts, a datagram socket a few batches, the body of a push one slice, so nobody starves. Lines are always read: what is over a
-//! limit is dropped after reading, by reason.
+//! accepts, a datagram socket a few batches, the body of a push one slice, so nobody starves. Lines are
+//! always read: what is over a limit is dropped after reading, by reason.
 //!
 //! Drain: what waits at the listeners is accepted, then they are no longer waited for, and refuse when the
 //! whole collector leaves; requests in progress are answered; a line connection is
@@ -15,8 +15,9 @@
 //! `drain_timeout_s` everything is cut. Sockets of the supervisor are never closed here.
 //!
 //! Retire, when a successor serves the same listeners, or when the supervisor is dead: as a drain, but
-//! nobody is waited for. A successor gets the connections ([`crate::handover`]); for what stays: what a line connection has sent is applied, then it is closed: right behind an
-//! `_ack`, so that the peer has nothing to send again, else in the first moment without a byte. After [`RETIRE_MS`] everything is cut.
+//! nobody is waited for. A successor gets the connections ([`crate::handover`]). For what stays: what a
+//! line connection has sent is applied, then it is closed, right behind an `_ack`, so that the peer has
+//! nothing to send again, else in the first moment without a byte. After [`RETIRE_MS`] everything is cut.
 //!
 //! Deadlines: a request by what HTTP says; written bytes that nobody takes, [`WRITE_TIMEOUT_MS`]; idle
 //! connections by protocol. They are at most one tick late.

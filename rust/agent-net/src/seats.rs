@@ -1,8 +1,8 @@
 //! How many connections all workers have together, and whether one of them has no room for more.
 //!
-//! Each worker shows its own number in a gauge of the collector's segment, at once. Before a batch
-//! of new ones it adds all of them up, and again when it has taken its part of what is left: once a batch
-//! while there is room, each time at the end. There is no share of a worker: the kernel deals connections out by chance,
+//! Each worker, and the desk, shows its own number in a gauge of the collector's segment, at once. Before
+//! a batch of new connections it adds all numbers up and may take its part of the seats that are left; when
+//! those are taken it adds up again. There is no fixed share: the kernel deals connections out by chance,
 //! and those of a worker that died come back to the others.
 //!
 //! The supervisor sets the number of a dead worker to zero. While a worker hands its connections over,
@@ -27,6 +27,7 @@ pub struct Seats {
 
 impl Seats {
     pub fn new(place: Place, workers: u32) -> Seats {
+        // A worker alone, as in tests, may have a number beyond `workers`.
         let workers = match place {
             Place::Worker(number) => workers.max(number + 1),
             Place::Desk => workers,

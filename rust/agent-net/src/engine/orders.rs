@@ -99,6 +99,7 @@ impl Engine {
     fn leave(&mut self) {
         self.begin_drain();
         self.awaits_desk = self.desk_in.is_some();
+        self.take_from_desk();
         for number in 0..self.listeners.len() {
             // Again, as late as can be: a worker that was draining on its own has a new queue.
             self.accept(number, LAST_ACCEPTS_MAX);

@@ -207,7 +207,7 @@ function conflicts(status) {
 
 function show(status) {
   const seconds = previous ? (status.unix_ms - previous.unix_ms) / 1000 : 0;
-  byId("about").textContent = `${status.version || "?"}, worker ${status.worker}, process ${status.pid}, ` +
+  byId("about").textContent = `${status.version || "?"}, ${status.worker === "desk" ? "the desk" : `worker ${status.worker}`}, process ${status.pid}, ` +
     `counting since ${new Date(status.segment.created_unix_ms).toLocaleString()}`;
   tiles(status, seconds);
   ledger(status, seconds);
