@@ -91,7 +91,7 @@ class Limits(Section, frozen=True, kw_only=True):
         int,
         doc(
             "Open stream connections of all workers together; the next one is closed at once. HTTP "
-            "may exceed it by 64 per worker, so that probes and scrapes get through; what they "
+            "may exceed it by 64, so that probes and scrapes get through; what they "
             "push is refused.",
             edge="0 = what the file limit (RLIMIT_NOFILE) of the workers allows.",
             who="hosts that keep memory for other things.",

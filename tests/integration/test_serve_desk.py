@@ -21,6 +21,7 @@ from collector import DEADLINE_S, Collector, children, eventually
 Start = Callable[..., Collector]
 PUSH = json.dumps({"name": "desk.pushed", "type": "counter", "value": 1})
 FILES_MAX = 400
+LIMITED = ("sh", "-c", f'ulimit -n {FILES_MAX}; exec "$0" -m agent "$@"', sys.executable)
 
 
 @contextlib.contextmanager
@@ -158,8 +159,7 @@ def test_silent_connections_make_room_at_the_desk_and_probes_stay_there(
     start_collector: Start,
 ) -> None:
     """More than it may have files, and all of them are still there when they speak at last."""
-    limited = ("sh", "-c", f'ulimit -n {FILES_MAX}; exec "$0" -m agent "$@"', sys.executable)
-    collector = start_collector(workers=3, command=limited)
+    collector = start_collector(workers=3, command=LIMITED)
     address = ("127.0.0.1", collector.http_port)
     with contextlib.ExitStack() as stack:
         silent = []
@@ -205,8 +205,10 @@ def test_a_stop_answers_pushes_in_progress(start_collector: Start) -> None:
             try:
                 with connection(collector) as kept:
                     answered.append(ask(kept, "POST", "/v1/push", PUSH))
-            except ConnectionRefusedError:
-                return
+            except http.client.RemoteDisconnected as error:
+                broken_off.append(error)
+            except (ConnectionRefusedError, ConnectionResetError):
+                return  # It came too late: nothing of it was read.
             except (OSError, http.client.HTTPException) as error:
                 broken_off.append(error)
 
@@ -219,3 +221,115 @@ def test_a_stop_answers_pushes_in_progress(start_collector: Start) -> None:
         thread.join()
     assert set(answered) == {200}
     assert broken_off == []
+
+
+def request(body: str = PUSH) -> bytes:
+    return (
+        f"POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+
+
+def test_the_cap_holds_for_who_pushes_too(start_collector: Start) -> None:
+    """What is let in beyond it, for an answer, stays at the desk and has its reserve of 64."""
+    collector = start_collector(workers=2, env={"AGENT_METRICS_LIMITS_CONNECTIONS_MAX": "10"})
+    address = ("127.0.0.1", collector.http_port)
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for _ in range(200):
+            stream = stack.enter_context(socket.create_connection(address, DEADLINE_S))
+            with contextlib.suppress(ConnectionError):
+                stream.sendall(request())
+            streams.append(stream)
+        heads = [stream.recv(12) for stream in streams]
+        # One on its way to a worker is counted by neither.
+        assert 10 <= heads.count(b"HTTP/1.1 200") <= 10 + 2
+        assert heads.count(b"HTTP/1.1 200") + heads.count(b"HTTP/1.1 503") == 200
+        eventually(lambda: alive(collector), bool, "a probe finds a place")
+        seen = collector.scrape()
+        assert seen.sum("agent_worker_connections") <= 12 + 64 + 1
+        assert seen.sum("agent_connections_refused_total", reason="connections_max") >= 120
+
+
+def test_who_was_refused_at_the_cap_may_push_when_others_have_gone(start_collector: Start) -> None:
+    collector = start_collector(workers=2, env={"AGENT_METRICS_LIMITS_CONNECTIONS_MAX": "10"})
+    address = ("127.0.0.1", collector.http_port)
+    silent = [socket.create_connection(address, DEADLINE_S) for _ in range(10)]
+    with connection(collector) as pusher:
+        assert ask(pusher, "POST", "/v1/push", PUSH) == 503
+        for stream in silent:
+            stream.close()
+    with connection(collector) as pusher:
+        eventually(
+            lambda: ask(pusher, "POST", "/v1/push", PUSH),
+            lambda status: status == 200,
+            "there is room",
+        )
+
+
+def test_a_connection_on_its_way_to_a_worker_is_counted_once(start_collector: Start) -> None:
+    """At the cap, one more that comes and goes is never refused for being in two places."""
+    collector = start_collector(workers=2, env={"AGENT_METRICS_LIMITS_CONNECTIONS_MAX": "3"})
+    with connection(collector) as first, connection(collector) as second:
+        assert ask(first, "POST", "/v1/push", PUSH) == 200
+        assert ask(second, "POST", "/v1/push", PUSH) == 200
+        for _ in range(50):
+            with connection(collector) as third:
+                assert ask(third, "POST", "/v1/push", PUSH) == 200
+            eventually(
+                lambda: collector.scrape().sum("agent_worker_connections"),
+                # This scrape has one too.
+                lambda count: count <= 3,
+                "the third is gone",
+            )
+
+
+def test_slow_heads_keep_neither_probes_nor_pushes_out(start_collector: Start) -> None:
+    """More of them than the desk has descriptors, each alive with a byte now and then."""
+    collector = start_collector(workers=2, command=LIMITED)
+    address = ("127.0.0.1", collector.http_port)
+    with contextlib.ExitStack() as stack:
+        slow = []
+        for _ in range(FILES_MAX):
+            stream = stack.enter_context(socket.create_connection(address, DEADLINE_S))
+            with contextlib.suppress(ConnectionError):
+                stream.sendall(b"GET /li")
+            slow.append(stream)
+
+        def drip() -> bool:
+            for stream in slow:
+                with contextlib.suppress(OSError):
+                    stream.sendall(b"x")
+            try:
+                with connection(collector) as pusher:
+                    return ask(pusher, "POST", "/v1/push", PUSH) == 200 and alive(collector)
+            except OSError:
+                return False
+
+        eventually(drip, bool, "both are answered")
+        assert all(drip() for _ in range(5))
+
+
+def test_a_worker_that_stands_still_is_passed_by(start_collector: Start) -> None:
+    collector = start_collector(workers=2)
+    stopped = children(collector)["agent-worker-0"]
+    os.kill(stopped, signal.SIGSTOP)
+    address = ("127.0.0.1", collector.http_port)
+    waiting = []
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(40):
+                stream = stack.enter_context(socket.create_connection(address, DEADLINE_S))
+                stream.sendall(request())
+                stream.settimeout(2 if not waiting else DEADLINE_S)
+                try:
+                    assert stream.recv(12) == b"HTTP/1.1 200"
+                except TimeoutError:
+                    # That the worker does not take it is known only now.
+                    waiting.append(stream)
+            assert len(waiting) == 1
+            os.kill(stopped, signal.SIGCONT)
+            waiting[0].settimeout(DEADLINE_S)
+            assert waiting[0].recv(12) == b"HTTP/1.1 200"
+            collector.wait_for(40, "desk_pushed_total")
+    finally:
+        os.kill(stopped, signal.SIGCONT)

@@ -177,6 +177,8 @@ pub struct Admission {
     /// How many may be opened before the next one.
     seats_credit: u32,
     workers: u32,
+    /// HTTP connections come from the desk, which knows the cap.
+    is_behind_desk: bool,
     memory_is_short: bool,
     /// Connections that memory has room for, as far as known.
     memory_credit: u32,
@@ -213,6 +215,7 @@ impl Admission {
             others: 0,
             seats_credit: 0,
             workers: workers.max(1),
+            is_behind_desk: false,
             memory_is_short: false,
             memory_credit: u32::MAX,
             rows: vec![shared],
@@ -419,11 +422,26 @@ impl Admission {
         self.connections += 1;
     }
 
-    /// A connection that the desk let in and passes on: only what the desk cannot know is checked.
-    pub fn take_from_desk(&mut self, peer: &Peer) -> Result<(), Refusal> {
-        if self.connections >= self.files_max.saturating_add(HTTP_RESERVE) {
-            return Err(Refusal::ConnectionsMax);
-        }
+    /// HTTP connections come from the desk: it has checked the cap for all.
+    pub fn trust_desk(&mut self) {
+        self.is_behind_desk = true;
+    }
+
+    /// Whether the cap, or memory, leaves no room for a connection of any process.
+    pub fn is_full_for_all(&self) -> bool {
+        self.connections.saturating_add(self.others) >= self.connections_max
+            || self.memory_credit == 0
+    }
+
+    /// The same for one that is counted already.
+    pub fn is_over_for_all(&self) -> bool {
+        self.connections.saturating_add(self.others) > self.connections_max
+            || self.memory_credit == 0
+    }
+
+    /// A connection that the desk let in and passes on because it pushes: what the desk cannot know is
+    /// how many others of its source are here.
+    pub fn take_pusher(&mut self, peer: &Peer) -> Result<(), Refusal> {
         let most = self.source_connections_max.saturating_add(SOURCE_HTTP_RESERVE);
         let row = &self.rows[peer.row as usize];
         if self.source_connections_max > 0 && row.connections >= most && peer.address.is_some() {
@@ -454,7 +472,8 @@ impl Admission {
     /// Whether a pushing request may go on to its body.
     pub fn request(&mut self, peer: &Peer, now_ms: u64) -> Result<(), Shed> {
         let all = self.connections.saturating_add(self.others);
-        if self.connections > self.files_max || all > self.connections_max {
+        let is_over = self.connections > self.files_max || all > self.connections_max;
+        if is_over && !self.is_behind_desk {
             return Err(Shed { reason: Reason::ConnectionsMax, retry_after_s: 5 });
         }
         self.samples(peer, now_ms)

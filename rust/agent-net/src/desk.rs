@@ -22,8 +22,10 @@
 //!
 //! A connection that was passed on does not come back.
 //!
-//! Workers have their turns in order, but for those that are full. When none takes a connection, it
-//! stays: the desk is a worker with fewer listeners.
+//! Workers have their turns in order, but for those that are full and those that are slower than others to
+//! take what they are given. When none takes a connection, it stays: the desk is a worker with fewer
+//! listeners. Who was let in beyond the cap may read and not push; and where no process has room, who
+//! pushes is turned away before the last places are taken, which are for those who read.
 //!
 //! A pair is made for each worker's place and lives as long as the collector: what waits in it when a
 //! worker dies is its successor's. When the whole collector leaves, the desk passes nothing on, and a
@@ -34,8 +36,9 @@
 
 use std::os::fd::RawFd;
 
+use crate::admission::HTTP_RESERVE;
 use crate::engine::{files_max, Engine};
-use crate::listen::{CloseReason, ACCEPTS_MAX};
+use crate::listen::{CloseReason, RefuseReason, ACCEPTS_MAX};
 use crate::place::Place;
 use crate::slab::{flag, NONE};
 use crate::system;
@@ -43,6 +46,8 @@ use crate::wheel::tick_of;
 
 /// Requests, or reads with several of them, in one tick of 250 ms before kept connections are passed on.
 const REQUESTS_MAX: u32 = 1000;
+/// Doors looked at for the one behind which least waits.
+const LOOKS_MAX: usize = 4;
 /// Bytes that the desk reads at once: they must fit into a message.
 pub const READ_BYTES: usize = 16 << 10;
 
@@ -95,8 +100,13 @@ impl Desk {
     }
 }
 
+/// Whether what was read begins a request that pushes: POST, PUT, PATCH, DELETE.
+pub(crate) fn pushes(input: &[u8]) -> bool {
+    matches!(input.first(), Some(b'P' | b'D'))
+}
+
 impl Engine {
-    /// `input` was read: whether the connection went to a worker with it.
+    /// `input` was read: whether the connection went to a worker with it, or its end.
     pub(crate) fn passes_on(&mut self, index: u32, input: &[u8]) -> bool {
         let tick = tick_of(self.conns.now_ms);
         let Some(desk) = &mut self.desk else { return false };
@@ -107,8 +117,33 @@ impl Engine {
         desk.count_request(tick);
         // A connection for each request would not become cheaper by going.
         let is_one_too_many = desk.requests > REQUESTS_MAX && conn.has(flag::HAS_SENT);
-        let pushes = matches!(input.first(), Some(b'P' | b'D'));
-        (pushes || is_one_too_many) && self.pass_on(index, input)
+        let (room, pushes) = (desk.room, pushes(input));
+        if conn.has(flag::BEYOND_CAP) && !self.has_room_now(index) {
+            // There is room for an answer.
+            if pushes {
+                self.turn_away(index, RefuseReason::ConnectionsMax);
+            }
+            return pushes;
+        }
+        if (pushes || is_one_too_many) && self.pass_on(index, input) {
+            return true;
+        }
+        // Nobody has room for it: the last places are for those who read.
+        let is_last = self.conns.slab.open() + HTTP_RESERVE >= room;
+        if pushes && is_last {
+            self.turn_away(index, RefuseReason::FileLimit);
+        }
+        pushes && is_last
+    }
+
+    /// Whether a connection that was let in beyond the cap is within it now.
+    fn has_room_now(&mut self, index: u32) -> bool {
+        let others = self.seats.others(self.applier.writer());
+        let admission = self.applier.admission();
+        admission.set_others(others);
+        let has_room = !admission.is_over_for_all();
+        self.conns.at(index).set(flag::BEYOND_CAP, !has_room);
+        has_room
     }
 
     /// After a batch of new connections: makes room where half of it is taken.
@@ -136,9 +171,15 @@ impl Engine {
         let conn = self.conns.slab.at(index);
         let fd = conn.fd;
         let message = crate::handover::message(conn, input);
-        for _ in 0..desk.doors.len() {
-            let number = desk.next;
-            desk.next = (number + 1) % desk.doors.len();
+        let count = desk.doors.len();
+        let first = desk.next;
+        let in_turn = |turn: usize| (first + turn) % count;
+        // Of the next few the one behind which least waits, else all in order.
+        let shortest = (0..LOOKS_MAX.min(count))
+            .map(in_turn)
+            .min_by_key(|&number| system::unread_bytes(desk.doors[number]));
+        desk.next = if count > 0 { in_turn(1) } else { 0 };
+        for number in shortest.into_iter().chain((0..count).map(in_turn)) {
             let there = self.seats.of(self.applier.writer(), Place::Worker(number as u32));
             if there >= desk.room {
                 continue;

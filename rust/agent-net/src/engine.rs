@@ -217,6 +217,9 @@ impl Engine {
             swept_ms: 0,
             due: Vec::new(),
         };
+        if engine.desk_in.is_some() {
+            engine.applier.admission().trust_desk();
+        }
         engine.adopt(config, segment)?;
         Ok(engine)
     }

@@ -18,7 +18,7 @@ use crate::conns::{Sent, STREAM_BIT};
 use crate::desk;
 use crate::engine::{Engine, HEADROOM, READ_BYTES};
 use crate::http::{HttpService, HttpState, Next, Stream, Taken};
-use crate::listen::CloseReason;
+use crate::listen::{CloseReason, RefuseReason, NO_ROOM};
 use crate::slab::flag;
 use crate::system::{self, Interest};
 use crate::wheel::tick_after;
@@ -142,6 +142,14 @@ impl Engine {
         }
         self.may_go_now(index);
         self.file(index);
+    }
+
+    /// There is no room for this connection: it is told so, and closed.
+    pub(crate) fn turn_away(&mut self, index: u32, reason: RefuseReason) {
+        let number = usize::from(self.conns.at(index).listener);
+        self.listeners[number].note_refused(self.applier.writer(), reason);
+        self.conns.write(index, NO_ROOM);
+        self.begin_close(index);
     }
 
     /// No more from us: the peer reads our answer to its end before the connection goes.

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use agent_wire::framing::Framer;
 
+use crate::desk;
 use crate::engine::Engine;
 use crate::listen::{CloseReason, Listening, RefuseReason};
 use crate::slab::{flag, Conn, Protocol, NONE};
@@ -270,9 +271,6 @@ impl Engine {
     /// Takes connections that push from the desk.
     pub(crate) fn take_from_desk(&mut self) {
         let Some(socket) = self.desk_in else { return };
-        // What the desk let in beyond the cap may not push.
-        let others = self.seats.others(self.applier.writer());
-        self.applier.admission().set_others(others);
         if !self.take_messages(socket, Giver::Desk, DESK_MESSAGES_MAX) {
             self.leave_desk();
         }
@@ -294,7 +292,7 @@ impl Engine {
             let mut files = Vec::with_capacity(FILES_MAX);
             match system::receive_with_files(socket, &mut buffer, &mut files) {
                 Ok(count) if count > 0 => self.take_message(&buffer[..count], files, giver),
-                Err(error) if system::is_again(&error) => break,
+                Err(error) if system::is_again(&error) || system::is_out_of_memory(&error) => break,
                 // The other end is gone.
                 Ok(_) | Err(_) => {
                     is_open = false;
@@ -332,8 +330,10 @@ impl Engine {
         let peer = admission.peer(record.address, self.conns.now_ms);
         match giver {
             Giver::Predecessor => admission.take_over(&peer),
+            // Others it moved of its own accord: nobody asked for an answer.
+            Giver::Desk if !desk::pushes(record.input) => admission.take_over(&peer),
             Giver::Desk => {
-                if let Err(refusal) = admission.take_from_desk(&peer) {
+                if let Err(refusal) = admission.take_pusher(&peer) {
                     return self.refuse(record.listener.into(), fd, refusal.into());
                 }
             }

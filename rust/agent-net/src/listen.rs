@@ -42,7 +42,8 @@ const EVICT_LOOKS_MAX: u32 = 1024;
 /// Connections taken from one listener when a drain begins; no backlog is longer.
 pub const LAST_ACCEPTS_MAX: usize = 65_536;
 
-const NO_ROOM: &[u8] =
+/// The answer to an HTTP connection for which there is no room.
+pub(crate) const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\
     Connection: close\r\n\r\n";
 
@@ -275,14 +276,12 @@ impl Engine {
         let listening = &self.listeners[number];
         let protocol = listening.protocol;
         let is_http = protocol == Protocol::Http;
-        let seat = match is_http {
-            true if listening.open < u64::from(HTTP_RESERVE) => Seat::Reserved,
-            true => Seat::Http,
-            false => Seat::Ordinary,
-        };
+        let has_reserve = listening.open < u64::from(HTTP_RESERVE);
+        let seat = if is_http { Seat::Http } else { Seat::Ordinary };
+        let is_beyond_cap = self.applier.admission().is_full_for_all();
         let mut admitted = self.applier.admission().open(peer, seat);
         let is_full = matches!(admitted, Err(Refusal::ConnectionsMax | Refusal::Memory));
-        if is_full && is_http && self.evict_silent_http() {
+        if is_full && is_http && (has_reserve || self.evict_slow_http()) {
             admitted = self.applier.admission().open(peer, Seat::Reserved);
         }
         if let Err(refusal) = admitted {
@@ -291,7 +290,8 @@ impl Engine {
         }
         let deadline = self.idle_deadline(protocol);
         match self.conns.open(fd, protocol, peer, number as u8, deadline) {
-            Ok(_) => {
+            Ok(index) => {
+                self.conns.at(index).set(flag::BEYOND_CAP, is_beyond_cap);
                 self.listeners[number].open += 1;
                 self.show_connections();
                 true
@@ -304,27 +304,41 @@ impl Engine {
         }
     }
 
-    /// Closes an HTTP connection whose peer has said nothing for a second, if one is found soon: whoever
-    /// has many of them open shall not keep probes out.
-    fn evict_silent_http(&mut self) -> bool {
-        let long_ago = tick_of(self.conns.now_ms).saturating_sub((EVICT_IDLE_MS / TICK_MS) as u32);
+    /// Closes an HTTP connection whose peer has said nothing for a second, or has not come to the end of a
+    /// request's head in that time, or does not close after our last answer, if one is found soon: whoever has many of them open shall not keep
+    /// probes out.
+    fn evict_slow_http(&mut self) -> bool {
+        let now = tick_of(self.conns.now_ms);
+        let long_ago = now.saturating_sub((EVICT_IDLE_MS / TICK_MS) as u32);
         let end = self.conns.slab.capacity() as u32;
         for _ in 0..EVICT_LOOKS_MAX.min(end) {
             let index = if self.evict_from < end { self.evict_from } else { 0 };
             self.evict_from = index + 1;
             let conn = self.conns.at(index);
             let waits_for_peer = conn.protocol == Protocol::Http
-                && !conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED)
-                && conn.seen < long_ago;
+                && !conn.has(flag::CLOSING | flag::NO_READ | flag::READ_CLOSED);
+            let is_silent = conn.seen < long_ago;
+            // It has its answer, and time to read it.
+            let is_done = conn.protocol == Protocol::Http
+                && conn.has(flag::CLOSING)
+                && !conn.has(flag::NO_READ | flag::WANTS_WRITE)
+                && conn.seen + 1 < now;
+            let is_slow = waits_for_peer && (is_silent || self.has_slow_head(index)) || is_done;
             // Between two requests, or in the middle of one whose rest does not come.
             let is_ours_to_move =
                 self.conns.busy(index).is_some_and(|side| side.is_pushing || side.stream.is_some());
-            if waits_for_peer && !is_ours_to_move {
+            if is_slow && !is_ours_to_move {
                 self.close(index, CloseReason::Evicted);
                 return true;
             }
         }
         false
+    }
+
+    fn has_slow_head(&mut self, index: u32) -> bool {
+        let (http, now_ms) = (&self.http, self.conns.now_ms);
+        let side = self.conns.busy(index);
+        side.is_some_and(|side| http.is_slow_head(&side.http, now_ms, EVICT_IDLE_MS))
     }
 
     #[cold]

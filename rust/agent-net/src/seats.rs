@@ -10,7 +10,8 @@
 //!
 //! Whoever finds memory full shows that too, and the desk, which is asked for `/readyz`, looks at all.
 //!
-//! Not promised: exactness in a race. Workers that look at the same moment may all take the last seat, so
+//! Not promised: exactness in a race. A connection on its way from the desk to a worker is counted by
+//! neither. Workers that look at the same moment may all take the last seat, so
 //! the sum may be over the limit by the number of workers.
 
 use agent_shm::Writer;

@@ -56,6 +56,8 @@ pub mod flag {
     pub const ALL_ACKED: u16 = 1 << 7;
     /// The peer has sent something.
     pub const HAS_SENT: u16 = 1 << 8;
+    /// Let in where there was no room, so that probes get through.
+    pub const BEYOND_CAP: u16 = 1 << 9;
 }
 
 /// One connection.

@@ -223,6 +223,19 @@ pub fn hurry() {
     }
 }
 
+/// What was sent on a unix socket and not read yet, in bytes of the kernel's memory.
+pub fn unread_bytes(socket: RawFd) -> i32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer; where it cannot tell, it stays 0.
+    unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &mut bytes) };
+    bytes
+}
+
+/// The kernel had no memory for it now.
+pub fn is_out_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
+}
+
 /// The longest that a blocking send on the socket waits.
 pub fn set_send_timeout(socket: RawFd, most: Duration) -> io::Result<()> {
     let time = libc::timeval {

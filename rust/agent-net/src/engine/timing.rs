@@ -115,6 +115,11 @@ impl Engine {
         self.published_ms = now_ms;
         self.applier.tick(now_ms);
         self.look_at_memory();
+        if self.desk.is_some() {
+            // Who was let in beyond the cap may push when others have gone.
+            let others = self.seats.others(self.applier.writer());
+            self.applier.admission().set_others(others);
+        }
         if !self.has_successor {
             self.publish_state();
         }

@@ -90,6 +90,14 @@ impl HttpService {
         state.as_ref().map(|state| state.deadline_ms)
     }
 
+    /// Whether the head of a request began this long ago and has not come to its end.
+    pub fn is_slow_head(&self, state: &Option<Box<HttpState>>, now_ms: u64, most_ms: u64) -> bool {
+        state.as_ref().is_some_and(|state| {
+            matches!(state.phase, Phase::Head { .. })
+                && state.deadline_ms + most_ms <= now_ms + self.settings.head_timeout_ms
+        })
+    }
+
     /// The deadline has passed: answers 408 and ends the request.
     pub fn on_deadline(&mut self, state: &mut Option<Box<HttpState>>, out: &mut Vec<u8>) -> Next {
         let (route, why) = match state.take().map(|state| state.phase) {
