@@ -179,6 +179,7 @@ impl Engine {
             .map(in_turn)
             .min_by_key(|&number| system::unread_bytes(desk.doors[number]));
         desk.next = if count > 0 { in_turn(1) } else { 0 };
+        self.seats.note_passing(self.applier.writer(), 1);
         for number in shortest.into_iter().chain((0..count).map(in_turn)) {
             let there = self.seats.of(self.applier.writer(), Place::Worker(number as u32));
             if there >= desk.room {
@@ -192,6 +193,7 @@ impl Engine {
                 return true;
             }
         }
+        self.seats.note_passing(self.applier.writer(), -1);
         false
     }
 }

@@ -308,6 +308,7 @@ impl Engine {
         let mut files = files.into_iter();
         while let Some(mut record) = Record::decode(&mut message) {
             if giver == Giver::Desk {
+                self.seats.note_passing(self.applier.writer(), -1);
                 let is_http = |listening: &Listening| listening.protocol == Protocol::Http;
                 let number = self.listeners.iter().position(is_http);
                 record.listener = number.map_or(u8::MAX, |number| number as u8);

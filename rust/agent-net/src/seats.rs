@@ -10,8 +10,10 @@
 //!
 //! Whoever finds memory full shows that too, and the desk, which is asked for `/readyz`, looks at all.
 //!
-//! Not promised: exactness in a race. A connection on its way from the desk to a worker is counted by
-//! neither. Workers that look at the same moment may all take the last seat, so
+//! Connections on their way from the desk to a worker stand in a number of their own: the desk adds one
+//! before it sends it, the worker takes one off before it counts it.
+//!
+//! Not promised: exactness in a race. A worker that is killed between these two leaves one too many. Workers that look at the same moment may all take the last seat, so
 //! the sum may be over the limit by the number of workers.
 
 use agent_shm::Writer;
@@ -23,6 +25,7 @@ use crate::telemetry::{Own, SelfMetric};
 pub struct Seats {
     all: Vec<Own>,
     full: Vec<Own>,
+    passing: Own,
     own: usize,
 }
 
@@ -40,6 +43,7 @@ impl Seats {
         Seats {
             all: of_all(SelfMetric::WorkerConnections),
             full: of_all(SelfMetric::MemoryFull),
+            passing: Own::new(SelfMetric::DeskPassing, String::new()),
             own: place.index(workers as usize),
         }
     }
@@ -69,7 +73,13 @@ impl Seats {
     pub fn others(&mut self, writer: &Writer) -> u32 {
         let own = self.own;
         let others = self.all.iter_mut().enumerate().filter(|(worker, _)| *worker != own);
-        others.map(|(_, gauge)| gauge.get(writer).max(0.0) as u32).sum()
+        let there: u32 = others.map(|(_, gauge)| gauge.get(writer).max(0.0) as u32).sum();
+        there.saturating_add(self.passing.get(writer).max(0.0) as u32)
+    }
+
+    /// A connection sets out from the desk (1), or has come to its worker or back (-1).
+    pub fn note_passing(&mut self, writer: &Writer, by: i32) {
+        self.passing.shift(writer, f64::from(by));
     }
 }
 
@@ -101,6 +111,10 @@ mod tests {
         }
         assert_eq!(seats[0].others(&writers[0]), 23);
         assert_eq!(seats[2].others(&writers[2]), 21);
+        seats[0].note_passing(&writers[0], 2);
+        seats[1].note_passing(&writers[1], -1);
+        assert_eq!(seats[0].others(&writers[0]), 24);
+        seats[1].note_passing(&writers[1], -1);
         seats[2].note_full(&writers[2], true);
         assert!(seats[1].is_any_full(&writers[1]));
         vacate(&writers[0], Place::Worker(2));

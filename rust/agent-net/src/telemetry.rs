@@ -187,6 +187,8 @@ self_metrics! {
         "Connections open now, by source.";
     WorkerConnections: Gauge "agent_worker_connections", "",
         "Connections of a worker now, of all sources; their sum is held below `limits.connections_max`.";
+    DeskPassing: Gauge "agent_desk_passing_connections", "",
+        "Connections on their way from the desk to a worker.";
     ConnectionsOpened: Counter "agent_connections_opened", "",
         "Connections accepted, by source.";
     ConnectionsTakenOver: Counter "agent_connections_taken_over", "",
@@ -306,6 +308,14 @@ impl Own {
         let known = self.series.as_ref().map(|series| writer.set(series, value));
         if known != Some(Outcome::Applied) {
             self.again(writer, |series| writer.set(series, value));
+        }
+    }
+
+    /// Adds to a gauge that several processes share.
+    pub fn shift(&mut self, writer: &Writer, by: f64) {
+        let known = self.series.as_ref().map(|series| writer.shift(series, by));
+        if known != Some(Outcome::Applied) {
+            self.again(writer, |series| writer.shift(series, by));
         }
     }
 
