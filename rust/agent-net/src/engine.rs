@@ -217,6 +217,9 @@ impl Engine {
             swept_ms: 0,
             due: Vec::new(),
         };
+        if engine.desk.is_some() && engine.handover_in.is_none() {
+            engine.seats.none_is_passing(engine.applier.writer());
+        }
         if engine.desk_in.is_some() {
             engine.applier.admission().trust_desk();
         }

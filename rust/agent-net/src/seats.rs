@@ -77,6 +77,11 @@ impl Seats {
         there.saturating_add(self.passing.get(writer).max(0.0) as u32)
     }
 
+    /// The first desk of a collector: its doors are new, whatever the segment says of the last one's.
+    pub fn none_is_passing(&mut self, writer: &Writer) {
+        self.passing.set(writer, 0.0);
+    }
+
     /// A connection sets out from the desk (1), or has come to its worker or back (-1).
     pub fn note_passing(&mut self, writer: &Writer, by: i32) {
         self.passing.shift(writer, f64::from(by));
@@ -115,6 +120,9 @@ mod tests {
         seats[1].note_passing(&writers[1], -1);
         assert_eq!(seats[0].others(&writers[0]), 24);
         seats[1].note_passing(&writers[1], -1);
+        seats[0].note_passing(&writers[0], 1);
+        seats[0].none_is_passing(&writers[0]);
+        assert_eq!(seats[0].others(&writers[0]), 23);
         seats[2].note_full(&writers[2], true);
         assert!(seats[1].is_any_full(&writers[1]));
         vacate(&writers[0], Place::Worker(2));
