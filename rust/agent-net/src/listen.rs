@@ -305,8 +305,8 @@ impl Engine {
     }
 
     /// Closes an HTTP connection whose peer has said nothing for a second, or has not come to the end of a
-    /// request's head in that time, or does not close after our last answer, if one is found soon: whoever has many of them open shall not keep
-    /// probes out.
+    /// request's head in that time, or does not close after our last answer, if one is found soon:
+    /// whoever has many of them open shall not keep probes out.
     fn evict_slow_http(&mut self) -> bool {
         let now = tick_of(self.conns.now_ms);
         let long_ago = now.saturating_sub((EVICT_IDLE_MS / TICK_MS) as u32);

@@ -13,8 +13,9 @@
 //! Connections on their way from the desk to a worker stand in a number of their own: the desk adds one
 //! before it sends it, the worker takes one off before it counts it.
 //!
-//! Not promised: exactness in a race. A worker that is killed between these two leaves one too many. Workers that look at the same moment may all take the last seat, so
-//! the sum may be over the limit by the number of workers.
+//! Not promised: exactness in a race. A worker that is killed between these two leaves one too many.
+//! Workers that look at the same moment may all take the last seat, so the sum may be over the limit by
+//! the number of workers.
 
 use agent_shm::Writer;
 
