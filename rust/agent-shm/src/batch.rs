@@ -4,9 +4,9 @@
 //! for hundreds of values instead of one for each. Each value is still fully in or fully out when the process dies, since
 //! it is in one bucket only; a batch as a whole may be half in.
 
-use crate::octave::{self, Place};
 use crate::series::{explicit_index, observe_sum, Cells, Outcome, Series};
 use crate::writer::Writer;
+use agent_metric::octave::{self, Place};
 
 /// Shorter batches are observed one by one: a table would cost more than it saves.
 const BATCH_MIN: usize = 64;
@@ -16,7 +16,7 @@ impl Writer {
     pub fn observe_many(&self, s: &Series, values: &[f64]) -> Outcome {
         // A guard, not a closure: nothing may leave the section open.
         let _guard = self.enter();
-        if !self.lives(s) {
+        if !self.holds(s) {
             return Outcome::Stale;
         }
         match s.kind {

@@ -1,17 +1,27 @@
 //! The allocator: pages of one size class each, blocks with a state word.
 //!
 //! ```text
-//! state word   generation (32) | owner slot (16) | state (8) | class (8)
+//! state word   mark (13) | generation (30) | owner slot (12) | state (3) | class (6)
 //!
 //!   FREE --claim--> CLAIMED --publish--> LIVE --remove--> DEAD --retire--> LIMBO --two epochs--> FREE, generation + 1
 //!                      \____ owner dead ____________________________________________________/
+//!
+//! page word    generation (30) | epoch (14) | blocks in use (12) | phase (2) | class + 1 (6)
+//!
+//!   (no class) --take--> IN_USE <--all free / wanted again--> EMPTIED --three epochs--> ZEROED --> (no class)
 //! ```
 //!
-//! Every arrow is one compare-and-swap of the state word, so a process killed anywhere leaves a block in exactly one
-//! state, and `tend.rs` finds it there: nothing is threaded through a free list that a death could cut. Finding a free
-//! block costs a scan of the writer's current page, amortised over its blocks; a page that others left partly used is
-//! found through the count in its page word. The count is a hint: it may be off by the number of kills, and is put
-//! right whenever the page is tended.
+//! Every arrow is one compare-and-swap, so a process killed anywhere leaves a block in exactly one state, and
+//! `reclaim.rs` finds it there: nothing is threaded through a free list that a death could cut.
+//!
+//! The *mark* makes a state word something that stands nowhere else in a page: it is a signalling NaN, which no
+//! arithmetic gives, and no text and no count looks like it. So a handle that outlived its page's class compares its word
+//! with what are now bytes of another series, and never finds it there. A page whose class changes begins at a generation
+//! above all that its blocks ever had.
+//!
+//! Finding a free block costs a scan of the writer's current page, amortised over its blocks; a page that others left
+//! partly used is found through `WORD_ROOM` of its class and the count in its page word. Both are hints: a kill leaves
+//! them off, a pass puts them right, and before memory is called full every page is looked at.
 
 use crate::error::Error;
 use crate::layout::*;
@@ -25,13 +35,18 @@ pub const CLAIMED: u8 = 1;
 pub const LIVE: u8 = 2;
 /// Removed; may still hang in its chain.
 pub const DEAD: u8 = 3;
-/// Out of its chain; waits for the epoch in `ENTRY_EXTRA`.
+/// Out of its chain; waits for two epochs after that in `ENTRY_STAMP`.
 pub const LIMBO: u8 = 4;
-/// Idle for long: dies after two epochs unless somebody uses it, which makes it `LIVE` again.
+/// Dies unless somebody used it: see expire.rs.
 pub const EXPIRING: u8 = 5;
 /// A part being filled in, and a part that hangs below its entry.
 pub const CLAIMED_PART: u8 = 6;
 pub const PART: u8 = 7;
+
+/// The upper 13 bits of every state word.
+const MARK: u64 = 0xfff0 << 48;
+const MARK_BITS: u64 = 0xfff8 << 48;
+pub const GENERATIONS: u32 = (1 << 30) - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
@@ -42,16 +57,21 @@ pub struct State {
 }
 
 impl State {
-    pub fn of(word: u64) -> State {
-        let (generation, owner) = ((word >> 32) as u32, (word >> 16) as u16);
-        State { generation, owner, state: (word >> 8) as u8, class: word as u8 }
+    /// Nothing when the word is no state word.
+    pub fn of(word: u64) -> Option<State> {
+        (word & MARK_BITS == MARK).then_some(State {
+            generation: (word >> 21) as u32 & GENERATIONS,
+            owner: (word >> 9) as u16 & 0xfff,
+            state: (word >> 6) as u8 & 7,
+            class: word as u8 & 0x3f,
+        })
     }
 
-    pub fn word(self) -> u64 {
-        u64::from(self.generation) << 32
-            | u64::from(self.owner) << 16
-            | u64::from(self.state) << 8
-            | u64::from(self.class)
+    pub const fn word(self) -> u64 {
+        MARK | (self.generation as u64) << 21
+            | (self.owner as u64) << 9
+            | (self.state as u64) << 6
+            | self.class as u64
     }
 
     pub fn with(self, state: u8, owner: u16) -> State {
@@ -59,9 +79,17 @@ impl State {
     }
 
     pub fn next_generation(self) -> State {
-        State { generation: self.generation.wrapping_add(1), state: FREE, owner: 0, ..self }
+        let generation = self.generation.wrapping_add(1) & GENERATIONS;
+        State { generation, state: FREE, owner: 0, ..self }
+    }
+
+    pub fn is_live(self) -> bool {
+        matches!(self.state, LIVE | EXPIRING)
     }
 }
+
+/// What a word that is no state word is taken for: nothing that anybody does anything with.
+const NONE: State = State { generation: 0, owner: 0, state: FREE, class: 0 };
 
 /// Moves a block from one state to another; `false` when somebody was faster.
 pub fn shift(region: &Region, block: u64, from: State, to: State) -> bool {
@@ -70,37 +98,137 @@ pub fn shift(region: &Region, block: u64, from: State, to: State) -> bool {
 }
 
 pub fn state(region: &Region, block: u64) -> State {
-    State::of(region.word(block + BLOCK_STATE).load(Ordering::Acquire))
+    State::of(region.word(block + BLOCK_STATE).load(Ordering::Acquire)).unwrap_or(NONE)
 }
 
-/// The page words: class + 1 in the low byte (0: no class yet), blocks in use in the high half.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    InUse = 0,
+    /// All of its blocks were free; nobody takes one any more, but somebody may still be about to.
+    Emptied = 1,
+    /// Being overwritten with zeros.
+    Zeroed = 2,
+}
+
+/// A page word. `class` is meaningful unless the page has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     pub class: u8,
+    pub phase: Phase,
     pub used: u64,
+    pub epoch: u64,
+    /// Of blocks that were never used in this class.
+    pub generation: u32,
 }
 
+impl Page {
+    fn of(word: u64) -> Option<Page> {
+        let class = (word as u8 & 0x3f).checked_sub(1)?;
+        let phase = match word >> 6 & 3 {
+            0 => Phase::InUse,
+            1 => Phase::Emptied,
+            _ => Phase::Zeroed,
+        };
+        (usize::from(class) < CLASSES.len()).then_some(Page {
+            class,
+            phase,
+            used: word >> 8 & 0xfff,
+            epoch: word >> 20 & 0x3fff,
+            generation: (word >> 34) as u32,
+        })
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.generation) << 34
+            | (self.epoch & 0x3fff) << 20
+            | (self.used & 0xfff) << 8
+            | (self.phase as u64) << 6
+            | (u64::from(self.class) + 1)
+    }
+}
+
+fn page_word<'r>(region: &'r Region, places: &Places, index: u64) -> &'r crate::sync::Word {
+    region.word(places.pages + index * 8)
+}
+
+/// The page, when it has a class.
 pub fn page(region: &Region, places: &Places, index: u64) -> Option<Page> {
-    let word = region.word(places.pages + index * 8).load(Ordering::Acquire);
-    let class = (word as u8).checked_sub(1).filter(|&class| usize::from(class) < CLASSES.len())?;
-    Some(Page { class, used: word >> 32 })
+    Page::of(page_word(region, places, index).load(Ordering::Acquire))
+}
+
+/// The page, when there may be something in its blocks: also while it is thought to be empty.
+pub fn page_with_blocks(region: &Region, places: &Places, index: u64) -> Option<Page> {
+    page(region, places, index).filter(|page| page.phase != Phase::Zeroed)
+}
+
+/// The start of every block of a page.
+pub fn blocks(places: &Places, index: u64, class: u8) -> impl Iterator<Item = u64> {
+    let start = places.page(index);
+    (0..blocks_in_page(class)).map(move |number| start + number * CLASSES[usize::from(class)])
 }
 
 fn count(region: &Region, places: &Places, index: u64, change: i64) {
-    let word = region.word(places.pages + index * 8);
-    if change > 0 {
-        word.fetch_add(1 << 32, Ordering::Relaxed);
-    } else if word.load(Ordering::Relaxed) >> 32 > 0 {
-        word.fetch_sub(1 << 32, Ordering::Relaxed);
-    }
+    let word = page_word(region, places, index);
+    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let page = Page::of(word)?;
+        let used = page.used.checked_add_signed(change)?.min(blocks_in_page(page.class));
+        Some(Page { used, ..page }.word())
+    });
 }
 
 /// Puts the count of a page right after it was looked through; skipped when it changed meanwhile.
 pub fn recount(region: &Region, places: &Places, index: u64, before: Page, used: u64) {
-    let class = u64::from(before.class) + 1;
-    let word = region.word(places.pages + index * 8);
-    let (old, new) = (before.used << 32 | class, used << 32 | class);
-    let _ = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+    let word = page_word(region, places, index);
+    let after = Page { used, ..before }.word();
+    let _ = word.compare_exchange(before.word(), after, Ordering::AcqRel, Ordering::Relaxed);
+}
+
+/// One step of a page without a block in use towards having no class, or back into use; by the one who reclaims, inside
+/// an epoch. `epoch` is that of now. `true` when the page is free for any class.
+pub fn retire_page(region: &Region, places: &Places, index: u64, page: Page, epoch: u64) -> bool {
+    let word = page_word(region, places, index);
+    let change = |from: Page, to: u64| {
+        word.compare_exchange(from.word(), to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    };
+    let states = || blocks(places, index, page.class).map(|block| state(region, block));
+    match page.phase {
+        Phase::InUse if states().all(|state| state.state == FREE) => {
+            let emptied = Page { phase: Phase::Emptied, epoch, used: 0, ..page };
+            change(page, emptied.word());
+            false
+        }
+        Phase::InUse => false,
+        // Somebody had read the page word before, and claimed.
+        Phase::Emptied if states().any(|state| state.state != FREE) => {
+            change(page, Page { phase: Phase::InUse, ..page }.word());
+            false
+        }
+        // Whoever read it before may still be claiming. The epoch may have gone on by one since it was read, hence one
+        // more than for blocks, which are stamped after the fact.
+        Phase::Emptied if epoch.wrapping_sub(page.epoch) & 0x3fff < crate::epoch::GRACE + 1 => {
+            false
+        }
+        Phase::Emptied => {
+            // Above all that a handle may have seen in this page.
+            let last = states().map(|state| state.generation).fold(page.generation, u32::max);
+            let generation = last.wrapping_add(1) & GENERATIONS;
+            let zeroed = Page { phase: Phase::Zeroed, generation, ..page };
+            change(page, zeroed.word()) && retire_page(region, places, index, zeroed, epoch)
+        }
+        Phase::Zeroed => {
+            clear(region, places.page(index), PAGE_BYTES);
+            let generation = u64::from(page.generation) << 34;
+            let done = change(page, generation);
+            region.word(WORD_CLAIMED).fetch_min(index, Ordering::AcqRel);
+            done
+        }
+    }
+}
+
+/// Says that pages from `index` on may have no class; by the one who reclaims.
+pub fn offer_pages(region: &Region, index: u64) {
+    region.word(WORD_CLAIMED).fetch_min(index, Ordering::AcqRel);
 }
 
 /// Pages that may have a class: those whose memory exists.
@@ -112,38 +240,176 @@ pub fn pages_committed(region: &Region, places: &Places) -> u64 {
 pub struct Cursor {
     /// Page + 1 and the next block in it, by class; 0: none yet.
     current: Vec<(Cell<u64>, Cell<u64>)>,
-    /// Where the search for partly used pages goes on.
-    search: Cell<u64>,
 }
 
 impl Default for Cursor {
     fn default() -> Cursor {
-        let none = || (Cell::new(0), Cell::new(0));
-        Cursor { current: CLASSES.iter().map(|_| none()).collect(), search: Cell::new(0) }
+        Cursor { current: CLASSES.iter().map(|_| (Cell::new(0), Cell::new(0))).collect() }
     }
 }
 
-/// Pages looked at before a new one is taken.
-const SEARCH_PAGES: u64 = 256;
+/// What a block is claimed for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// `CLAIMED` or `CLAIMED_PART`: whoever cleans up after us knows by it what to look for.
+    pub state: u8,
+    pub what: &'static str,
+}
 
-/// Claims a zeroed block of at least `bytes` for `owner`.
-pub fn claim(
-    region: &Region,
-    places: &Places,
-    cursor: &Cursor,
-    owner: u16,
-    bytes: u64,
-    what: &'static str,
-) -> Result<u64, Error> {
-    let block = claim_dirty(region, places, cursor, owner, bytes, what)?;
-    let bytes = CLASSES[usize::from(state(region, block).class)];
-    for offset in (8..bytes).step_by(8) {
-        region.word(block + offset).store(0, Ordering::Relaxed);
+/// Who allocates.
+pub struct Claimer<'a> {
+    pub region: &'a Region,
+    pub places: &'a Places,
+    pub cursor: &'a Cursor,
+    pub owner: u16,
+}
+
+impl Claimer<'_> {
+    /// Claims a zeroed block of at least `bytes`. Inside an epoch: that is what keeps a page's class.
+    pub fn claim(&self, bytes: u64, purpose: Purpose) -> Result<u64, Error> {
+        let class = class_for(bytes).ok_or(Error::TooLarge {
+            what: purpose.what,
+            bytes: bytes as usize,
+            bytes_max: PAGE_BYTES as usize,
+        })?;
+        let block = self.claim_dirty(class, purpose)?;
+        let size = CLASSES[usize::from(class)];
+        clear(self.region, block + 8, size - 8);
+        if size > 16 {
+            clear_pairs(self.region, block, size);
+        }
+        Ok(block)
     }
-    if bytes > 16 {
-        clear_pairs(region, block, bytes);
+
+    fn claim_dirty(&self, class: u8, purpose: Purpose) -> Result<u64, Error> {
+        let (current, _) = &self.cursor.current[usize::from(class)];
+        if let Some(index) = current.get().checked_sub(1) {
+            if let Some(block) = self.claim_in(index, class, false, purpose) {
+                return Ok(block);
+            }
+        }
+        let room = self.region.word(WORD_ROOM + u64::from(class) * 8);
+        let first = room.load(Ordering::Acquire);
+        let committed = pages_committed(self.region, self.places);
+        for index in first..committed {
+            if let Some(block) = self.claim_in(index, class, true, purpose) {
+                let _ = room.compare_exchange(first, index, Ordering::AcqRel, Ordering::Relaxed);
+                return Ok(block);
+            }
+        }
+        let _ = room.compare_exchange(first, committed, Ordering::AcqRel, Ordering::Relaxed);
+        loop {
+            match self.take_page(class) {
+                // Somebody may have emptied our new page of free blocks already; then take another.
+                Ok(index) => {
+                    if let Some(block) = self.claim_in(index, class, true, purpose) {
+                        return Ok(block);
+                    }
+                }
+                // The hints may be off: every page is looked at, those of this class and those of none.
+                Err(full) => {
+                    let committed = pages_committed(self.region, self.places);
+                    let all = || (0..committed).rev();
+                    let mut found = all().filter_map(|i| self.claim_in(i, class, true, purpose));
+                    if let Some(block) = found.next() {
+                        return Ok(block);
+                    }
+                    let Some(index) = all().find(|&i| page(self.region, self.places, i).is_none())
+                    else {
+                        return Err(full);
+                    };
+                    offer_pages(self.region, index);
+                }
+            }
+        }
     }
-    Ok(block)
+
+    /// A block of one page, if the page is of this class and has one.
+    fn claim_in(&self, index: u64, class: u8, anew: bool, purpose: Purpose) -> Option<u64> {
+        let blocks = blocks_in_page(class);
+        let page = page(self.region, self.places, index)?;
+        if page.class != class || anew && page.used >= blocks || !self.revive(index, page) {
+            return None;
+        }
+        let (current, next) = &self.cursor.current[usize::from(class)];
+        if anew {
+            current.set(index + 1);
+            next.set(0);
+        }
+        while next.get() < blocks {
+            let block = self.places.page(index) + next.get() * CLASSES[usize::from(class)];
+            next.set(next.get() + 1);
+            let word = self.region.word(block + BLOCK_STATE);
+            let found = word.load(Ordering::Acquire);
+            let free = match State::of(found) {
+                Some(state) if state.state == FREE && state.class == class => state,
+                // A page that is new to its class is zero.
+                None if found == 0 => {
+                    State { generation: page.generation, owner: 0, state: FREE, class }
+                }
+                _ => continue,
+            };
+            let claimed = free.with(purpose.state, self.owner).word();
+            if word.compare_exchange(found, claimed, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                count(self.region, self.places, index, 1);
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// Whether blocks of the page may be taken: one that was emptied is in use again by that.
+    fn revive(&self, index: u64, page: Page) -> bool {
+        let revived = Page { phase: Phase::InUse, ..page };
+        match page.phase {
+            Phase::InUse => true,
+            Phase::Zeroed => false,
+            Phase::Emptied => page_word(self.region, self.places, index)
+                .compare_exchange(page.word(), revived.word(), Ordering::AcqRel, Ordering::Acquire)
+                .is_ok(),
+        }
+    }
+
+    /// The first page without a class gets this one; commits memory as needed.
+    fn take_page(&self, class: u8) -> Result<u64, Error> {
+        let (region, places) = (self.region, self.places);
+        let mut index = region.word(WORD_CLAIMED).load(Ordering::Acquire);
+        loop {
+            if index >= places.pages_max {
+                return Err(Error::Full { what: "bytes_max" });
+            }
+            while index >= pages_committed(region, places) {
+                let committed = pages_committed(region, places);
+                let chunk = CHUNK_PAGES.min(places.pages_max - committed);
+                region.commit(places.page(committed), chunk * PAGE_BYTES).map_err(|source| {
+                    Error::Io { stage: "commit memory of", path: region.path().into(), source }
+                })?;
+                region.word(WORD_COMMITTED).fetch_max(committed + chunk, Ordering::AcqRel);
+            }
+            let word = page_word(region, places, index);
+            let found = word.load(Ordering::Acquire);
+            let taken = found & 0x3f == 0 && {
+                let mine = found | (u64::from(class) + 1);
+                word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            };
+            // Who was faster and wants the same class has made a page for us too.
+            let is_ours = Page::of(word.load(Ordering::Acquire))
+                .is_some_and(|page| page.class == class && page.used == 0);
+            region.word(WORD_CLAIMED).fetch_max(index + 1, Ordering::AcqRel);
+            if taken || is_ours {
+                has_room(region, class, index);
+                return Ok(index);
+            }
+            index += 1;
+        }
+    }
+}
+
+/// Overwrites `bytes` from `start` with zeros.
+fn clear(region: &Region, start: u64, bytes: u64) {
+    for offset in (0..bytes).step_by(8) {
+        region.word(start + offset).store(0, Ordering::Relaxed);
+    }
 }
 
 /// Under loom words and pairs are different objects; in memory they are the same bytes.
@@ -154,114 +420,6 @@ fn clear_pairs(_region: &Region, _block: u64, _bytes: u64) {}
 fn clear_pairs(region: &Region, block: u64, bytes: u64) {
     for offset in (0..bytes).step_by(16) {
         region.pair(block + offset).update(|_, _| (0, 0));
-    }
-}
-
-fn claim_dirty(
-    region: &Region,
-    places: &Places,
-    cursor: &Cursor,
-    owner: u16,
-    bytes: u64,
-    what: &'static str,
-) -> Result<u64, Error> {
-    let class = class_for(bytes).ok_or(Error::TooLarge {
-        what,
-        bytes: bytes as usize,
-        bytes_max: PAGE_BYTES as usize,
-    })?;
-    let (page, next) = &cursor.current[usize::from(class)];
-    if page.get() > 0 {
-        if let Some(block) = claim_in(region, places, page.get() - 1, class, next, owner) {
-            return Ok(block);
-        }
-    }
-    let search = |index: u64| {
-        let found = self::page(region, places, index);
-        found.filter(|p| p.class == class && p.used < blocks_in_page(class))?;
-        next.set(0);
-        let block = claim_in(region, places, index, class, next, owner)?;
-        page.set(index + 1);
-        Some(block)
-    };
-    let committed = pages_committed(region, places);
-    let looked_at = SEARCH_PAGES.min(committed);
-    let found = (0..looked_at).find_map(|_| {
-        let index = cursor.search.get() % committed;
-        cursor.search.set(index + 1);
-        search(index)
-    });
-    if let Some(block) = found {
-        return Ok(block);
-    }
-    loop {
-        let index = match take_page(region, places, class) {
-            Ok(index) => index,
-            // Somebody who wants the same class may have taken the last one while we searched.
-            Err(full) => {
-                let committed = pages_committed(region, places);
-                let last = committed.saturating_sub(SEARCH_PAGES)..committed;
-                return last.rev().find_map(search).ok_or(full);
-            }
-        };
-        next.set(0);
-        // Somebody may have emptied our new page of free blocks already; then take another.
-        if let Some(block) = claim_in(region, places, index, class, next, owner) {
-            page.set(index + 1);
-            return Ok(block);
-        }
-    }
-}
-
-fn claim_in(
-    region: &Region,
-    places: &Places,
-    page: u64,
-    class: u8,
-    next: &Cell<u64>,
-    owner: u16,
-) -> Option<u64> {
-    let blocks = blocks_in_page(class);
-    while next.get() < blocks {
-        let block = places.page(page) + next.get() * CLASSES[usize::from(class)];
-        next.set(next.get() + 1);
-        let found = state(region, block);
-        // A fresh page is zero: its blocks do not know their class yet.
-        if found.state == FREE && (found.class == class || found == State::of(0)) {
-            let claimed = State { class, ..found }.with(CLAIMED, owner);
-            if shift(region, block, found, claimed) {
-                count(region, places, page, 1);
-                return Some(block);
-            }
-        }
-    }
-    None
-}
-
-/// The next page of this class, which the first page without a class gets; commits memory as needed.
-fn take_page(region: &Region, places: &Places, class: u8) -> Result<u64, Error> {
-    let mut index = region.word(WORD_CLAIMED).load(Ordering::Acquire);
-    loop {
-        if index >= places.pages_max {
-            return Err(Error::Full { what: "bytes_max" });
-        }
-        while index >= pages_committed(region, places) {
-            let committed = pages_committed(region, places);
-            let chunk = CHUNK_PAGES.min(places.pages_max - committed);
-            region.commit(places.page(committed), chunk * PAGE_BYTES).map_err(|source| {
-                Error::Io { stage: "commit memory of", path: region.path().into(), source }
-            })?;
-            region.word(WORD_COMMITTED).fetch_max(committed + chunk, Ordering::AcqRel);
-        }
-        let word = region.word(places.pages + index * 8);
-        let mine = u64::from(class) + 1;
-        let now = word.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire);
-        region.word(WORD_CLAIMED).fetch_max(index + 1, Ordering::AcqRel);
-        // Who was faster and wants the same class has made a page for us too.
-        if now.map_or_else(|now| now & 0xff == mine, |_| true) {
-            return Ok(index);
-        }
-        index += 1;
     }
 }
 
@@ -285,7 +443,57 @@ pub fn publish(region: &Region, block: u64) -> State {
 pub fn free(region: &Region, places: &Places, block: u64, from: State) -> bool {
     let done = shift(region, block, from, from.next_generation());
     if done && block >= places.blocks {
-        count(region, places, (block - places.blocks) / PAGE_BYTES, -1);
+        let index = (block - places.blocks) / PAGE_BYTES;
+        count(region, places, index, -1);
+        has_room(region, from.class, index);
     }
     done
+}
+
+/// Says that a page of this class has a free block.
+pub fn has_room(region: &Region, class: u8, index: u64) {
+    region.word(WORD_ROOM + u64::from(class) * 8).fetch_min(index, Ordering::AcqRel);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_word_is_a_signalling_nan_and_survives_the_way_there_and_back() {
+        for generation in [0, 1, 12345, GENERATIONS] {
+            for (owner, state, class) in [(0, FREE, 0), (4095, PART, 38), (7, LIVE, 12)] {
+                let found = State { generation, owner, state, class };
+                assert_eq!(State::of(found.word()), Some(found));
+                let float = f64::from_bits(found.word());
+                assert!(float.is_nan() || float == f64::NEG_INFINITY && found == NONE);
+            }
+        }
+    }
+
+    #[test]
+    fn no_number_and_no_text_is_a_state_word_that_a_handle_holds() {
+        let live = |word| State::of(word).is_some_and(|state| state.state != FREE);
+        let nan = f64::INFINITY - f64::INFINITY;
+        for value in [0.0, -0.0, -1.5, f64::MIN, f64::NEG_INFINITY, f64::NAN, nan, -nan] {
+            assert!(!live(value.to_bits()), "{value}");
+        }
+        assert!(!live((1 << 63) - 1), "the largest count");
+        // The first byte of a word that is all ones is in no UTF-8 text.
+        assert_eq!(MARK.to_le_bytes()[7], 0xff);
+    }
+
+    #[test]
+    fn a_page_word_survives_the_way_there_and_back() {
+        let page = Page {
+            class: 38,
+            phase: Phase::Zeroed,
+            used: 1024,
+            epoch: 0x3fff,
+            generation: GENERATIONS,
+        };
+        assert_eq!(Page::of(page.word()), Some(page));
+        assert_eq!(Page::of(0), None);
+        assert_eq!(Page::of(page.word() & !0x3f), None, "no class");
+    }
 }

@@ -13,7 +13,6 @@
 //! process that has no `membarrier` (an old kernel, a filter of system calls) advances the epoch all the same while every
 //! living owner fences by itself, and leaves it to others when not.
 
-use crate::guest;
 use crate::layout::*;
 use crate::region::Region;
 use crate::sync::{fence, Ordering, Word};
@@ -37,6 +36,15 @@ impl Barrier {
         }
     }
 
+    /// What the frequent side does between a mark of its own and a look at what the rare side changes.
+    #[inline(always)]
+    pub fn of_writer(self) {
+        match self {
+            Barrier::Remote => compiler_fence(),
+            Barrier::Own => fence(Ordering::SeqCst),
+        }
+    }
+
     /// Says in the slot of which kind its new owner is, before its first operation.
     pub fn announce(self, region: &Region, slot: u64) {
         region.word(slot + SLOT_REMOTE).store((self == Barrier::Remote).into(), Ordering::Release);
@@ -46,13 +54,20 @@ impl Barrier {
     }
 }
 
-/// Marks the slot as active. Partner: the barrier and the reads of `active` in [`try_advance`].
+/// Marks the slot as active; gives the epoch that it was marked with. Partner: the barrier and the reads of `active` in
+/// [`try_advance`].
 #[inline(always)]
-pub fn enter(epoch: &Word, active: &Word, barrier: Barrier) {
-    active.store(epoch.load(Ordering::Relaxed) << 1 | 1, Ordering::Relaxed);
-    match barrier {
-        Barrier::Remote => compiler_fence(),
-        Barrier::Own => fence(Ordering::SeqCst),
+pub fn enter(epoch: &Word, active: &Word, barrier: Barrier) -> u64 {
+    let mut now = epoch.load(Ordering::Relaxed);
+    loop {
+        active.store(now << 1 | 1, Ordering::Relaxed);
+        barrier.of_writer();
+        // A process that was stopped between the two lines before would be inside with a mark of long ago.
+        let again = epoch.load(Ordering::Relaxed);
+        if again == now {
+            return now;
+        }
+        now = again;
     }
 }
 
@@ -72,7 +87,7 @@ pub fn try_advance(
     let word = region.word(WORD_EPOCH);
     let epoch = word.load(Ordering::Acquire);
     let reaches_all = everybody_barrier();
-    let used = region.word(WORD_SLOTS_USED).load(Ordering::Acquire).min(places.slots_max()) as u16;
+    let used = region.word(WORD_SLOTS_USED).load(Ordering::Acquire).min(places.slots_max) as u16;
     for index in 0..used {
         let word = |offset| region.word(places.slot(index) + offset).load(Ordering::Acquire);
         let unseen = !reaches_all && word(SLOT_REMOTE) != 0;
@@ -80,10 +95,6 @@ pub fn try_advance(
         if (unseen || active != 0 && active >> 1 != epoch) && is_alive(index) {
             return None;
         }
-    }
-    let guests = u16::try_from(places.slots_max()).unwrap_or(u16::MAX);
-    if !guest::has_seen(region, places, epoch, || is_alive(guests)) {
-        return None;
     }
     match word.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(epoch + 1),
@@ -110,7 +121,7 @@ const MEMBARRIER_GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
 const MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
 
 #[cfg(not(loom))]
-fn everybody_barrier() -> bool {
+pub fn everybody_barrier() -> bool {
     // The expedited form reaches registered processes only; ours is one of them, and those that could not register
     // fence by themselves.
     fence(Ordering::SeqCst);
@@ -118,7 +129,7 @@ fn everybody_barrier() -> bool {
 }
 
 #[cfg(loom)]
-fn everybody_barrier() -> bool {
+pub fn everybody_barrier() -> bool {
     fence(Ordering::SeqCst);
     true
 }

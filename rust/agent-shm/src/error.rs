@@ -10,6 +10,10 @@ pub enum Error {
     Io { stage: &'static str, path: PathBuf, source: io::Error },
     /// The file is there but is not a segment that may be used.
     NotUsable { path: PathBuf, reason: String },
+    /// The file contradicts itself, and processes that are alive write into it.
+    Damaged { path: PathBuf, reason: String },
+    /// The same definition began anew; who holds this one gets it again by name.
+    Replaced,
     /// The file was laid out by another version of Agent.
     OtherLayout { path: PathBuf, found: u32, expected: u32 },
     /// A metric of that name exists with another type, mode or buckets.
@@ -37,6 +41,10 @@ impl fmt::Display for Error {
             Error::NotUsable { path, reason } => {
                 write!(f, "{} is not a usable segment: {reason}", path.display())
             }
+            Error::Damaged { path, reason } => {
+                write!(f, "{} is damaged and in use: {reason}", path.display())
+            }
+            Error::Replaced => f.write_str("the metric began anew with the same definition"),
             Error::OtherLayout { path, found, expected } => write!(
                 f,
                 "{} has layout {found}, this version of Agent reads layout {expected}",

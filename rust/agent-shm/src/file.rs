@@ -1,14 +1,17 @@
 //! The file of a segment: who may use it, how it is made, how a stale one is replaced.
 //!
 //! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
-//! others, a size that the header contradicts, a hash of the layout that differs although the version does not.
+//! others, a hash of the layout that differs although the version does not.
+//!
+//! Replaced: a file of an earlier boot, one that was never finished, and one whose size its header contradicts, which is
+//! kept beside as `NAME.damaged`. A file with a living writer is never replaced, whatever it looks like: the writers'
+//! locks are asked, and taken all at once for the moment of the replacement, so that nobody can come meanwhile.
 
 use crate::error::Error;
 use crate::layout::*;
+use crate::lock;
 use crate::region::Region;
 use crate::segment::{self, Segment};
-use crate::slot;
-use crate::sync::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -24,8 +27,9 @@ pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Resul
     for _ in 0..ATTEMPTS {
         match open(path, true) {
             Ok(file) => match check(&file, path) {
-                Ok(found) => return finish(file, path, found),
-                Err(Stale::Replace) => replace_stale(&file, path)?,
+                Ok(found) => return map(&file, path, found, true),
+                Err(Stale::Replace) => replace(&file, path, None)?,
+                Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
                 Err(Stale::Refuse(error)) => return Err(error),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, app, &options)?,
@@ -37,24 +41,28 @@ pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Resul
 }
 
 pub(crate) fn attach(path: &Path) -> Result<Segment, Error> {
-    let fail = |stage, source| Error::Io { stage, path: path.into(), source };
     let file = open(path, false).map_err(|error| not_opened(path, error))?;
-    let options = match check(&file, path) {
-        Ok(options) => options,
-        Err(Stale::Refuse(error)) => return Err(error),
+    let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
+    match check(&file, path) {
+        Ok(options) => map(&file, path, options, false),
+        Err(Stale::Refuse(error)) => Err(error),
+        Err(Stale::Damaged(reason)) => not_usable(reason),
         Err(Stale::Replace) => {
-            let reason = "it was made before the last boot, or never finished".into();
-            return Err(Error::NotUsable { path: path.into(), reason });
+            not_usable("it was made before the last boot, or never finished".into())
         }
-    };
-    let probe = slot::open_probe(path).map_err(|source| fail("open", source))?;
-    let region = Region::map(file, path, Places::of(&options).total, false)?;
-    Ok(Segment::from_region(region, options, Some(probe)))
+    }
+}
+
+fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
+    let region = Region::map(file, path, &Places::of(&options), writable)?;
+    Ok(Segment::from_region(region, options))
 }
 
 enum Stale {
-    /// Of another boot, or never finished.
+    /// Of another boot, or never finished, and nobody uses it.
     Replace,
+    /// It contradicts itself.
+    Damaged(String),
     Refuse(Error),
 }
 
@@ -70,17 +78,6 @@ fn not_opened(path: &Path, source: io::Error) -> Error {
         }
         _ => Error::Io { stage: "open", path: path.into(), source },
     }
-}
-
-fn finish(file: File, path: &Path, options: Options) -> Result<Segment, Error> {
-    let probe = slot::open_probe(path).map_err(|source| Error::Io {
-        stage: "open",
-        path: path.into(),
-        source,
-    })?;
-    let region = Region::map(file, path, Places::of(&options).total, true)?;
-    let segment = Segment::from_region(region, options, Some(probe));
-    Ok(segment)
 }
 
 /// Reads the header through the file, not a mapping, so that a short file is an error and nothing else.
@@ -116,6 +113,9 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
         let start = offset as usize;
         u64::from_le_bytes(bytes[start..start + 8].try_into().unwrap_or_default())
     };
+    if filled < 8 && MAGIC.to_le_bytes().starts_with(&bytes[..filled]) {
+        return Err(Stale::Damaged(format!("it is {filled} bytes long, shorter than a header")));
+    }
     if word(WORD_MAGIC) != MAGIC {
         return Err(not_usable("it does not begin like a segment".into()));
     }
@@ -127,7 +127,9 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
     if word(WORD_LAYOUT) as u32 != layout_hash() {
         return Err(not_usable("its layout differs although the version is the same".into()));
     }
-    if u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT)) != boot_id() {
+    let boot = u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT));
+    // Where the kernel does not tell (0), only living writers say that the file is of this boot.
+    if boot != boot_id() && !lock::is_any_slot_locked(file) {
         return Err(Stale::Replace);
     }
     let options = Options {
@@ -139,25 +141,12 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
         bytes_max: word(WORD_BYTES_MAX),
     };
     if options.clamped() != options {
-        return Err(not_usable("its limits are out of range".into()));
+        return Err(Stale::Damaged("its limits are out of range".into()));
     }
-    let places = Places::of(&options);
-    // After the header was read: others make the file longer and then say so in it, at any moment.
-    let length = file.metadata().map_err(io)?.len();
-    if length < places.rings {
-        return Err(not_usable(format!(
-            "it is {length} bytes long, its header speaks of {}",
-            places.rings
-        )));
-    }
-    let committed_end = match word(WORD_COMMITTED).min(places.pages_max) {
-        0 => 0,
-        pages => places.page(pages),
-    };
-    if length < committed_end {
-        return Err(not_usable(format!(
-            "it was cut to {length} bytes, {committed_end} were in use"
-        )));
+    let (length, total) = (metadata.len(), Places::of(&options).total);
+    if length != total {
+        let reason = format!("it is {length} bytes long, its header speaks of {total}");
+        return Err(Stale::Damaged(reason));
     }
     Ok(options)
 }
@@ -204,12 +193,17 @@ fn create(path: &Path, app: &str, options: &Options) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other.map_err(|source| fail("create", &temporary, source))?,
     };
-    if !slot::try_lock(&file, slot::MAKER_BYTE) {
+    match lock::try_lock(&file, lock::MAKER) {
+        Ok(true) => {}
         // Somebody sweeps, and came before the lock.
-        return Ok(());
+        Ok(false) => return Ok(()),
+        Err(source) => {
+            let _ = fs::remove_file(&temporary);
+            return Err(fail("lock", &temporary, source));
+        }
     }
-    // Holds the lock until the file has its name, or is gone.
-    let made = fill(file, &temporary, app, options);
+    // `file` holds the lock until the new one has its name, or is gone.
+    let made = fill(&file, &temporary, app, options);
     let named = made.as_ref().map_or(Ok(()), |_| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
     made?;
@@ -227,7 +221,7 @@ fn sweep(path: &Path) {
         let name = name.to_string_lossy();
         if name.starts_with('.') && name.contains(".seg.") && name.ends_with(NEW) {
             let left = open(&entry.path(), true);
-            if left.is_ok_and(|file| slot::try_lock(&file, slot::MAKER_BYTE)) {
+            if left.is_ok_and(|file| lock::try_lock(&file, lock::MAKER).unwrap_or(false)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -244,34 +238,57 @@ fn open_new(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn fill(file: File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {
-    let fail = |stage, source| Error::Io { stage, path: temporary.into(), source };
+fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {
+    let fail = |stage| move |source| Error::Io { stage, path: temporary.into(), source };
     let mut key = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut key))
-        .map_err(|source| fail("draw a hash key for", source))?;
+        .map_err(fail("draw a hash key for"))?;
     let half = |i: usize| u64::from_le_bytes(key[i..i + 8].try_into().unwrap_or_default());
     let places = Places::of(options);
-    let region = Region::map(file, temporary, places.total, true)?;
-    region.commit(0, places.rings).map_err(|source| fail("commit memory of", source))?;
+    if places.total > file_bytes_max() {
+        // Asked before: the system call would also send a signal that ends a process.
+        return Err(fail("make room for")(io::Error::from_raw_os_error(libc::EFBIG)));
+    }
+    file.set_len(places.total).map_err(fail("make room for"))?;
+    let region = Region::map(file, temporary, &places, true)?;
+    region.commit(0, places.slots).map_err(fail("commit memory of"))?;
     segment::format(&region, app, options, boot_id(), [half(0), half(8)]);
-    region.word(WORD_COMMITTED).store(0, Ordering::Release);
     Ok(region)
 }
 
-/// Removes a file that a reboot left behind; only one process gets to, and only while it is still that file.
-fn replace_stale(file: &File, path: &Path) -> Result<(), Error> {
+/// The largest file that this process may make.
+fn file_bytes_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    limit.rlim_cur
+}
+
+/// Takes a file away that nobody uses: one that a reboot left behind is removed, a damaged one gets another name. Only
+/// one process gets to, only while nobody lives in it, and only while it is still that file.
+fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error> {
     let fail = |source| Error::Io { stage: "replace", path: path.into(), source };
-    if !slot::try_lock(file, slot::REPLACE_BYTE) {
+    if !lock::try_lock(file, lock::REPLACE).map_err(fail)? {
         std::thread::yield_now();
         return Ok(());
     }
+    if !lock::try_lock_all_slots(file).map_err(fail)? {
+        return match damage {
+            Some(reason) => Err(Error::Damaged { path: path.into(), reason }),
+            None => Ok(()),
+        };
+    }
     let stale = file.metadata().map_err(fail)?;
-    match fs::symlink_metadata(path) {
-        Ok(now) if (now.dev(), now.ino()) == (stale.dev(), stale.ino()) => {
-            fs::remove_file(path).map_err(fail)
+    if lock::leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
+        return Ok(());
+    }
+    match damage {
+        None => fs::remove_file(path).map_err(fail),
+        Some(_) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            fs::rename(path, path.with_file_name(format!("{name}.damaged"))).map_err(fail)
         }
-        _ => Ok(()),
     }
 }
 

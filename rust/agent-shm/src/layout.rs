@@ -2,18 +2,21 @@
 //!
 //! ```text
 //! 0            header     4 KiB: magic, layout, boot id, hash key, limits, counters, name of the app
-//! 4096         slots      slots_max x 128: one per writer (a process, or a thread of the collector); and one for guests
-//! ...          heads      one word per hash bucket of the metric map: the newest entry of its chain
-//! ...          pages      one word per page: size class of its blocks, blocks in use
-//! (4 KiB)      rings      slots_max x ring_records x 32: sparse, committed with a slot's first record
+//! 4096         heads      one word per hash bucket of the metric map: the newest entry of its chain
+//! ...          pages      one word per page: size class of its blocks, blocks in use; see block.rs
+//! (4 KiB)      slots      slots_max x 128: one per writer (a process, or a thread of the collector); committed when used
+//! (4 KiB)      rings      slots_max x ring_records x 32: committed with a slot's first record
 //! (4 KiB)      blocks     pages of 16 KiB, each cut into blocks of one size class: metrics, series, lanes, octaves
 //! ```
 //!
+//! The file has its full size from the start and is sparse: it grows by committing memory, never by being made longer.
+//!
 //! Offsets of blocks are stored divided by 16 (a *unit*), so that 31 bits reach 32 GiB and one bit is left for a mark.
-//! `LAYOUT_VERSION` stands in the file's name too: two versions live beside each other during an upgrade.
+//! `LAYOUT_VERSION` stands in the file's name too: two versions live beside each other during an upgrade, each unseen by
+//! the other.
 
 /// Changes whenever a byte of the layout changes its meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"agentseg");
 
 #[cfg(not(loom))]
@@ -41,12 +44,20 @@ pub const WORD_REFUSED: u64 = 288; // operations refused because memory could no
 pub const WORD_SLOTS_USED: u64 = 296; // slots below this one were used at least once
 pub const WORD_PENDING: u64 = 304; // removed series whose memory is not free yet (a hint)
 pub const WORD_TENDING: u64 = 312; // private segments only: 1 while somebody tends
+pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
+pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
+pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
 pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;
+/// One word per size class: no page below this one is known to have a free block (a hint).
+#[cfg(not(loom))]
+pub const WORD_ROOM: u64 = 1024;
+#[cfg(loom)]
+pub const WORD_ROOM: u64 = 656;
 
 pub const SLOT_BYTES: u64 = 128;
-pub const SLOT_GENERATION: u64 = 0; // grows with every owner
+pub const SLOT_GENERATION: u64 = 0; // grows with every owner; never 0 once used
 pub const SLOT_PID: u64 = 8;
 pub const SLOT_STARTED: u64 = 16; // unix milliseconds
 pub const SLOT_RING: u64 = 24; // 1 when the ring's memory exists
@@ -55,8 +66,6 @@ pub const SLOT_CLAIMED: u64 = 40; // private segments only: 1 while owned
 pub const SLOT_REMOTE: u64 = 48; // 1 when the owner leaves the barrier to others
 pub const SLOT_ACTIVE: u64 = 64; // own line: 0, or (epoch << 1) | 1 inside an operation
 pub const SLOT_RING_WRITTEN: u64 = 72; // cells written since the slot exists
-/// In the common slot, in the place of the two above; see guest.rs.
-pub const SLOT_MARKS: u64 = 64;
 
 pub const RING_CELL_BYTES: u64 = 32;
 
@@ -85,25 +94,30 @@ pub const BLOCK_STATE: u64 = 0;
 /// An entry (a series or a metric) in the map:
 pub const ENTRY_NEXT: u64 = 8; // hash tag (high half), next entry's unit << 1 | mark (low half)
 pub const ENTRY_META: u64 = 16; // metric's unit (high half), kind, key length
-pub const ENTRY_CREATED: u64 = 24; // unix milliseconds
-pub const ENTRY_EXTRA: u64 = 32; // lanes' unit (low half), epoch of removal (high half)
+pub const ENTRY_EXTRA: u64 = 24; // stripes' or lanes' unit (low half), epoch of the last use (high half)
+pub const ENTRY_CREATED: u64 = 32; // unix milliseconds
+/// In the place of the time of creation, of an entry that is dead or began anew: the epoch in which that was seen.
+pub const ENTRY_STAMP: u64 = ENTRY_CREATED;
 pub const ENTRY_KEY: u64 = 40; // key bytes, then the cells at the next multiple of 16
 
 /// The payload of a metric's entry, behind its name:
 pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds
 pub const METRIC_SERIES: u64 = 8; // series now
-pub const METRIC_TEXT: u64 = 16; // length of help, length of unit
+pub const METRIC_TEXT: u64 = 16; // lengths of help (16 bits), unit (16) and label names (32)
 pub const METRIC_OVERFLOWS: u64 = 24; // label sets that went to the overflow series
-pub const METRIC_BOUNDS: u64 = 32; // f64 bits; then help; then unit
+pub const METRIC_BIRTH: u64 = 32; // the how manieth definition of the segment it is; of one name the last counts
+pub const METRIC_REPLACED: u64 = 40; // whether it began anew, or since when nobody uses it; see family.rs
+pub const METRIC_BOUNDS: u64 = 48; // f64 bits; then help, unit and label names
 
 /// A part: a block that hangs below an entry, in the pointer word that `PART_LINK` names. Its body starts with as many
 /// pointer words (units of parts below it) as `PART_LINK` says; the rest are cells.
 pub const PART_LINK: u64 = 8; // offset of the pointer word / 8 (high half), pointers in the body (low half)
 pub const PART_BODY: u64 = 16;
 
-/// Writers that share a lane differ by a multiple of this.
-pub const LANES: u64 = 8;
-pub const LANE_BYTES: u64 = 64;
+/// Writers that share a stripe differ by a multiple of this.
+pub const STRIPES: u64 = 8;
+/// A line of the cache.
+pub const STRIPE_BYTES: u64 = 64;
 
 /// Block sizes. 16-byte steps where most series are, then about 12 % apart; the largest is a page.
 pub const CLASSES: [u64; 39] = [
@@ -142,19 +156,21 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// For an app: 100,000 series, 512 processes, at most 256 MiB; half a megabyte when new.
+    /// For an app: 100,000 series, 4,096 processes, at most 256 MiB; 0.7 MB when new.
     fn default() -> Options {
         Options {
             series_max: 100_000,
             metric_series_max: 10_000,
             metrics_max: 10_000,
-            slots_max: 512,
+            slots_max: SLOTS_MAX,
             ring_records: 2048,
             bytes_max: 256 << 20,
         }
     }
 }
 
+/// What a block's state word has room for; and three levels of 16 pointers, see parts.rs.
+pub const SLOTS_MAX: u16 = 4096;
 const RINGS_BYTES_MAX: u64 = 8 << 30;
 
 impl Options {
@@ -172,7 +188,7 @@ impl Options {
 
     /// Brings every limit into the range that the layout can hold.
     pub fn clamped(self) -> Options {
-        let slots_max = self.slots_max.clamp(1, 16_384);
+        let slots_max = self.slots_max.clamp(1, SLOTS_MAX);
         // All rings together stay below 8 GiB: blocks stand behind them, and 31 bits must reach the last one.
         let records_max = (RINGS_BYTES_MAX / RING_CELL_BYTES / u64::from(slots_max)) as u32;
         let records_max = (records_max / 2 + 1).next_power_of_two().min(1 << 22);
@@ -194,6 +210,7 @@ impl Options {
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
     pub slots: u64,
+    pub slots_max: u64,
     pub heads: u64,
     pub heads_len: u64,
     pub pages: u64,
@@ -206,30 +223,33 @@ pub struct Places {
 
 impl Places {
     pub fn of(options: &Options) -> Places {
-        let slots = HEADER_BYTES;
-        let heads = slots + (u64::from(options.slots_max) + 1) * SLOT_BYTES;
+        let heads = HEADER_BYTES;
         // Chains of two at the limit: half a word per series, and a lookup touches two or three lines.
         let heads_len = (u64::from(options.series_max) / 2).next_power_of_two();
         let pages = heads + heads_len * 8;
         let pages_max = options.bytes_max / PAGE_BYTES;
-        let rings = round_up(pages + pages_max * 8, RINGS_ALIGN);
+        let slots = round_up(pages + pages_max * 8, RINGS_ALIGN);
+        let slots_max = u64::from(options.slots_max);
+        let rings = round_up(slots + slots_max * SLOT_BYTES, RINGS_ALIGN);
         let ring_bytes = u64::from(options.ring_records) * RING_CELL_BYTES;
-        let blocks = round_up(rings + u64::from(options.slots_max) * ring_bytes, PAGE_BYTES);
+        let blocks = round_up(rings + slots_max * ring_bytes, PAGE_BYTES);
         let total = blocks + pages_max * PAGE_BYTES;
-        Places { slots, heads, heads_len, pages, pages_max, rings, ring_bytes, blocks, total }
+        Places {
+            slots,
+            slots_max,
+            heads,
+            heads_len,
+            pages,
+            pages_max,
+            rings,
+            ring_bytes,
+            blocks,
+            total,
+        }
     }
 
     pub fn slot(&self, index: u16) -> u64 {
         self.slots + u64::from(index) * SLOT_BYTES
-    }
-
-    pub fn slots_max(&self) -> u64 {
-        (self.heads - self.slots) / SLOT_BYTES - 1
-    }
-
-    /// The slot that all guests share, behind the last one; see guest.rs.
-    pub fn common(&self) -> u64 {
-        self.slot(self.slots_max() as u16)
     }
 
     pub fn page(&self, index: u64) -> u64 {
@@ -251,13 +271,15 @@ pub fn layout_hash() -> u32 {
         SLOT_REMOTE,
         SLOT_ACTIVE,
         SLOT_RING_WRITTEN,
-        SLOT_MARKS,
+        ENTRY_EXTRA,
+        METRIC_BIRTH,
+        WORD_ROOM,
         PAGE_BYTES,
         ENTRY_KEY,
         METRIC_BOUNDS,
         PART_BODY,
-        LANES,
-        LANE_BYTES,
+        STRIPES,
+        STRIPE_BYTES,
         RING_CELL_BYTES,
         WORD_EPOCH,
         APP_START,

@@ -2,23 +2,25 @@
 //!
 //! A *segment* is one mapped file of one app. In it, a *metric map* leads from names and label texts to *series*, whose
 //! *cells* all processes add to; *slots* say who writes and whether it lives; *rings* carry raw samples to whoever wants
-//! them. Counters and histograms have no owner: a process that dies leaves nothing to clean up, and one that finds no
-//! slot adds to them as a *guest*.
+//! them. Counters and histograms have no owner: a process that dies leaves nothing to clean up. One that finds no slot
+//! cannot write; its client counts in private memory.
 //!
 //! Promises (each held by a test; `tests/` and the files named):
 //!
 //! 1. No mutex, no waiting: no writer waits for a writer, no reader for a writer (`series.rs`, `map.rs`, `ring.rs`).
 //! 2. Death at any instruction leaves every operation fully in or fully out (`sync.rs`: one atomic step for each).
-//! 3. Liveness is the kernel's word, never a time-out and never a process id (`slot.rs`).
-//! 4. No SIGBUS: memory exists before it is touched (`region.rs`).
+//! 3. Liveness is the kernel's word, never a time-out and never a process id (`slot.rs`, `lock.rs`).
+//! 4. No SIGBUS: memory exists before it is touched (`region.rs`), and a file truncated under us is survived (`bus.rs`).
 //! 5. Offsets, not addresses, and all of them checked (`region.rs`, `view.rs`).
 //! 6. Bounded: series, metrics, slots, rings and bytes have limits, and what a limit refuses is still counted, in the
 //!    overflow series of its metric (`writer.rs`).
-//! 7. A write through a stale handle never lands in another series (`series.rs`, `epoch.rs`).
+//! 7. A write through a stale handle never lands in another series (`series.rs`, `epoch.rs`, `block.rs`).
 //! 8. A histogram's count and sum always belong together: they change in one 16-byte step (`sync.rs`).
+//! 9. Memory that is given back serves blocks of any size, without a collector (`block.rs`, `reclaim.rs`).
+//! 10. A definition that changes begins anew alone (`family.rs`).
 //!
 //! Not promised: values of different series from the same instant; survival of a reboot; 32-bit machines; file systems
-//! without `fallocate`.
+//! without locks of open file descriptions, or on kernels before 5.14 without `fallocate`.
 //!
 //! ```
 //! use agent_shm::{MetricSpec, Options, Outcome, Segment, Shape, Value};
@@ -36,42 +38,54 @@
 //! });
 //! ```
 
+mod absorb;
 mod batch;
 mod block;
-mod census;
+#[cfg(not(loom))]
+mod bus;
 mod entry;
 mod epoch;
 mod error;
+mod expire;
+mod family;
 #[cfg(not(loom))]
 mod file;
-mod guest;
+mod gauge;
 mod layout;
+mod lock;
 mod map;
 mod metric;
-pub mod octave;
 mod parts;
+mod read;
+mod reclaim;
+mod recount;
 mod region;
+mod registry;
+mod remove;
 mod ring;
 mod segment;
 mod series;
 mod slot;
 mod sync;
-mod tend;
 mod view;
 mod writer;
 
+pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
+#[cfg(not(loom))]
+pub use bus::SEGMENTS_MAX;
 pub use entry::KEY_BYTES_MAX;
 pub use error::Error;
-pub use guest::Guests;
+pub use expire::Expirer;
+pub use family::Joined;
 pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
-    GaugeMode, MetricId, MetricMeta, MetricSpec, OwnedShape, Shape, BOUNDS_MAX, HELP_BYTES_MAX,
-    NAME_BYTES_MAX, UNIT_BYTES_MAX,
+    MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+pub use reclaim::Reclaimed;
+pub use registry::OVERFLOW_LABELS;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
 pub use segment::{Header, RingReader, Segment, Usage};
-pub use series::{Outcome, Series, SeriesId};
+pub use series::{Outcome, Series, SeriesId, COUNTER_END};
 pub use slot::SlotInfo;
-pub use tend::{Expirer, Tended};
-pub use view::{FamilyView, SeriesView, Value, View};
-pub use writer::{Guard, Writer, OVERFLOW_LABELS};
+pub use view::{FamilyView, ProcessValue, SeriesView, Value, View};
+pub use writer::{Guard, Writer};

@@ -76,6 +76,27 @@ impl Map<'_> {
         })
     }
 
+    /// Visits every entry of this key: metrics of one name and several definitions. Gives the value of the head word when
+    /// the search began, or nothing when the chain is corrupt. An entry may be visited twice.
+    pub fn each(&self, key: &Key<'_>, mut each: impl FnMut(u64)) -> Option<u64> {
+        if key.bytes.len() > entry::KEY_BYTES_MAX {
+            return Some(0);
+        }
+        let found = self.walk(key, |entry| {
+            let meta = entry::meta(self.region, entry);
+            if meta == entry::Meta::new(key.kind, key.metric, key.bytes)
+                && entry::key_is(self.region, entry, key.bytes)
+            {
+                each(entry);
+            }
+            false
+        });
+        match found {
+            Lookup::Missing(head) => Some(head),
+            _ => None,
+        }
+    }
+
     /// Walks the whole chain of `key` looking for one block, unlinking the dead on the way.
     pub fn holds(&self, key: &Key<'_>, block: u64) -> bool {
         !matches!(self.walk(key, |entry| entry == block), Lookup::Missing(_))
@@ -91,7 +112,7 @@ impl Map<'_> {
         word.compare_exchange(head, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn walk(&self, key: &Key<'_>, is_it: impl Fn(u64) -> bool) -> Lookup {
+    fn walk(&self, key: &Key<'_>, mut is_it: impl FnMut(u64) -> bool) -> Lookup {
         let head = self.head(key);
         let mut steps = 0;
         'again: loop {

@@ -3,136 +3,35 @@
 use crate::entry::{self, Kind};
 use crate::error::Error;
 use crate::layout::*;
-use crate::octave::SCHEMA_MAX;
 use crate::region::Region;
 use crate::sync::Ordering;
+use agent_metric::octave::SCHEMA_MAX;
+use agent_metric::{GaugeMode, OwnedShape, Shape};
 
 pub const NAME_BYTES_MAX: usize = 512;
 pub const HELP_BYTES_MAX: usize = 1024;
 pub const UNIT_BYTES_MAX: usize = 64;
 pub const BOUNDS_MAX: usize = 512;
+/// 32 names of 200 bytes, and commas.
+pub const LABEL_NAMES_BYTES_MAX: usize = 6432;
 
-/// What the processes of an app mean by one gauge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum GaugeMode {
-    /// One number for all: `set` replaces it, `inc` and `dec` change it, whoever calls.
-    #[default]
-    MostRecent = 0,
-    /// One number per process; those of dead processes stay until their slot has a new owner.
-    All = 1,
-    LiveAll = 2,
-    /// The sum over all processes, the dead included.
-    Sum = 3,
-    LiveSum = 4,
-    Min = 5,
-    LiveMin = 6,
-    Max = 7,
-    LiveMax = 8,
-    /// What the living process that set it last said.
-    LiveMostRecent = 9,
+fn shape_word(shape: &Shape<'_>) -> u64 {
+    let (code, detail) = match shape {
+        Shape::Counter => (1, 0),
+        Shape::Gauge(mode) => (2, *mode as u8),
+        Shape::Exponential { schema } => (3, *schema),
+        Shape::Explicit(_) => (4, 0),
+        Shape::Summary(_) => (5, 0),
+    };
+    code | u64::from(detail) << 8 | (shape.numbers().len() as u64) << 16
 }
 
-impl GaugeMode {
-    pub const ALL: [(GaugeMode, &'static str); 10] = [
-        (GaugeMode::MostRecent, "mostrecent"),
-        (GaugeMode::All, "all"),
-        (GaugeMode::LiveAll, "liveall"),
-        (GaugeMode::Sum, "sum"),
-        (GaugeMode::LiveSum, "livesum"),
-        (GaugeMode::Min, "min"),
-        (GaugeMode::LiveMin, "livemin"),
-        (GaugeMode::Max, "max"),
-        (GaugeMode::LiveMax, "livemax"),
-        (GaugeMode::LiveMostRecent, "livemostrecent"),
-    ];
-
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-
-    pub fn parse(name: &str) -> Option<GaugeMode> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(mode, _)| *mode)
-    }
-
-    pub fn is_live(self) -> bool {
-        use GaugeMode::*;
-        matches!(self, LiveAll | LiveSum | LiveMin | LiveMax | LiveMostRecent)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Shape<'a> {
-    Counter,
-    Gauge(GaugeMode),
-    /// `2^schema` buckets an octave.
-    Exponential {
-        schema: u8,
-    },
-    /// Finite upper bounds, ascending; +Inf is implied.
-    Explicit(&'a [f64]),
-    /// Quantiles to be computed from the rings; the cells hold count and sum.
-    Summary(&'a [f64]),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum OwnedShape {
-    Counter,
-    Gauge(GaugeMode),
-    Exponential { schema: u8 },
-    Explicit(Vec<f64>),
-    Summary(Vec<f64>),
-}
-
-impl OwnedShape {
-    pub fn borrowed(&self) -> Shape<'_> {
-        match self {
-            OwnedShape::Counter => Shape::Counter,
-            OwnedShape::Gauge(mode) => Shape::Gauge(*mode),
-            OwnedShape::Exponential { schema } => Shape::Exponential { schema: *schema },
-            OwnedShape::Explicit(bounds) => Shape::Explicit(bounds),
-            OwnedShape::Summary(quantiles) => Shape::Summary(quantiles),
-        }
-    }
-}
-
-impl Shape<'_> {
-    fn word(&self) -> u64 {
-        let (code, detail) = match self {
-            Shape::Counter => (1, 0),
-            Shape::Gauge(mode) => (2, *mode as u8),
-            Shape::Exponential { schema } => (3, *schema),
-            Shape::Explicit(_) => (4, 0),
-            Shape::Summary(_) => (5, 0),
-        };
-        code | u64::from(detail) << 8 | (self.numbers().len() as u64) << 16
-    }
-
-    fn numbers(&self) -> &[f64] {
-        match self {
-            Shape::Explicit(numbers) | Shape::Summary(numbers) => numbers,
-            _ => &[],
-        }
-    }
-
-    /// For messages: `histogram with 14 buckets`.
-    pub fn told(&self) -> String {
-        match self {
-            Shape::Counter => "counter".into(),
-            Shape::Gauge(mode) => format!("gauge ({})", mode.name()),
-            Shape::Exponential { schema } => format!("exponential histogram (schema {schema})"),
-            Shape::Explicit(bounds) => format!("histogram with bounds {bounds:?}"),
-            Shape::Summary(quantiles) => format!("summary with quantiles {quantiles:?}"),
-        }
-    }
-
-    /// Bytes of cells in the entry of a series of this shape.
-    pub fn cell_bytes(&self) -> u64 {
-        match self {
-            Shape::Counter | Shape::Gauge(_) | Shape::Summary(_) => 16,
-            Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
-            Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
-        }
+/// Bytes of cells in the entry of a series of this shape.
+pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
+    match shape {
+        Shape::Counter | Shape::Gauge(_) | Shape::Summary(_) => 16,
+        Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
+        Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
     }
 }
 
@@ -151,13 +50,29 @@ pub struct MetricMeta {
     pub help: String,
     pub unit: String,
     pub shape: OwnedShape,
+    /// Names of its labels, joined by commas, as they are part of its definition; empty where nobody said.
+    pub label_names: String,
     /// Label sets that went to the overflow series.
     pub overflows: u64,
+    /// The how manieth definition of the segment it is: of several with one name, the last is the one that counts.
+    pub birth: u64,
 }
 
-/// A metric of one segment. Metrics are never removed: an id stays good as long as the segment.
+impl MetricMeta {
+    /// Whether it is the metric that `spec` and these label names define.
+    pub fn is_defined_by(&self, spec: &MetricSpec<'_>, label_names: &str) -> bool {
+        self.shape.borrowed() == spec.shape
+            && self.unit == cut(spec.unit, UNIT_BYTES_MAX)
+            && self.label_names == label_names
+    }
+}
+
+/// A metric of one segment. Good as long as a living process uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MetricId(pub(crate) u32);
+pub struct MetricId {
+    pub(crate) unit: u32,
+    pub(crate) generation: u32,
+}
 
 fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
@@ -168,7 +83,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 /// Bytes of the block that `spec` needs.
-pub fn block_bytes(spec: &MetricSpec<'_>) -> Result<u64, Error> {
+pub fn block_bytes(spec: &MetricSpec<'_>, label_names: &str) -> Result<u64, Error> {
     let too_large = |what, bytes, bytes_max| Err(Error::TooLarge { what, bytes, bytes_max });
     if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
         return too_large("metric name", spec.name.len(), NAME_BYTES_MAX);
@@ -176,26 +91,41 @@ pub fn block_bytes(spec: &MetricSpec<'_>) -> Result<u64, Error> {
     if spec.shape.numbers().len() > BOUNDS_MAX {
         return too_large("bucket list", spec.shape.numbers().len(), BOUNDS_MAX);
     }
-    let text = cut(spec.help, HELP_BYTES_MAX).len() + 8 + cut(spec.unit, UNIT_BYTES_MAX).len() + 8;
-    let payload = METRIC_BOUNDS + spec.shape.numbers().len() as u64 * 8 + text as u64;
+    if label_names.len() > LABEL_NAMES_BYTES_MAX {
+        return too_large("list of label names", label_names.len(), LABEL_NAMES_BYTES_MAX);
+    }
+    let texts = [cut(spec.help, HELP_BYTES_MAX), cut(spec.unit, UNIT_BYTES_MAX), label_names];
+    let text: u64 = texts.iter().map(|text| text.len() as u64 + 8).sum();
+    let payload = METRIC_BOUNDS + spec.shape.numbers().len() as u64 * 8 + text;
     Ok(entry::cells(0, spec.name.len()) + payload)
 }
 
 /// Fills in a block that nobody else can see yet.
-pub fn write(region: &Region, block: u64, spec: &MetricSpec<'_>, now_unix_ms: u64) {
+pub fn write(
+    region: &Region,
+    block: u64,
+    spec: &MetricSpec<'_>,
+    label_names: &str,
+    birth: u64,
+    now_unix_ms: u64,
+) {
     let name = spec.name.as_bytes();
     entry::write(region, block, entry::Meta::new(Kind::Metric, 0, name), name, now_unix_ms);
     let payload = entry::cells(block, name.len());
     let put = |offset, value| region.word(payload + offset).store(value, Ordering::Relaxed);
     let (help, unit) = (cut(spec.help, HELP_BYTES_MAX), cut(spec.unit, UNIT_BYTES_MAX));
-    put(METRIC_SHAPE, spec.shape.word());
-    put(METRIC_TEXT, (help.len() as u64) << 32 | unit.len() as u64);
+    let lengths = [help, unit, label_names].map(|text| text.len() as u64);
+    put(METRIC_SHAPE, shape_word(&spec.shape));
+    put(METRIC_TEXT, lengths[0] << 48 | lengths[1] << 32 | lengths[2]);
+    put(METRIC_BIRTH, birth);
     for (index, number) in spec.shape.numbers().iter().enumerate() {
         put(METRIC_BOUNDS + index as u64 * 8, number.to_bits());
     }
-    let text = payload + METRIC_BOUNDS + spec.shape.numbers().len() as u64 * 8;
-    entry::write_bytes(region, text, help.as_bytes());
-    entry::write_bytes(region, text + round_up(help.len() as u64, 8), unit.as_bytes());
+    let mut at = payload + METRIC_BOUNDS + spec.shape.numbers().len() as u64 * 8;
+    for text in [help, unit, label_names] {
+        entry::write_bytes(region, at, text.as_bytes());
+        at += round_up(text.len() as u64, 8);
+    }
 }
 
 /// Where the payload of a metric starts, or nothing when there is no metric at `block`.
@@ -226,21 +156,30 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
         _ => return None,
     };
     let text = get(METRIC_TEXT);
-    let (help_len, unit_len) = ((text >> 32) as usize, text as u32 as usize);
-    if help_len > HELP_BYTES_MAX || unit_len > UNIT_BYTES_MAX {
+    let lengths = [(text >> 48) as usize, (text >> 32) as usize & 0xffff, text as u32 as usize];
+    let [help_len, unit_len, names_len] = lengths;
+    if help_len > HELP_BYTES_MAX || unit_len > UNIT_BYTES_MAX || names_len > LABEL_NAMES_BYTES_MAX {
         return None;
     }
-    let start = payload + METRIC_BOUNDS + len as u64 * 8;
     let string = |start, len| {
         let mut bytes = Vec::with_capacity(len + 8);
         entry::read_bytes(region, start, len, &mut bytes);
         String::from_utf8(bytes).ok()
     };
+    let mut at = payload + METRIC_BOUNDS + len as u64 * 8;
+    let texts = lengths.map(|len| {
+        let text = string(at, len);
+        at += round_up(len as u64, 8);
+        text
+    });
+    let [help, unit, label_names] = texts;
     Some(MetricMeta {
         name: string(block + ENTRY_KEY, entry::meta(region, block).key_len.into())?,
-        help: string(start, help_len)?,
-        unit: string(start + round_up(help_len as u64, 8), unit_len)?,
+        help: help?,
+        unit: unit?,
+        label_names: label_names?,
         shape,
         overflows: get(METRIC_OVERFLOWS),
+        birth: get(METRIC_BIRTH),
     })
 }

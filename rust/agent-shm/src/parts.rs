@@ -1,21 +1,19 @@
-//! Parts: blocks that hang below an entry in a pointer word. Lanes of a hot series, lanes of a per-process gauge, octaves
-//! of an exponential histogram.
+//! Parts: blocks that hang below an entry in a pointer word. Stripes of a hot series, lanes by slot, octaves of an
+//! exponential histogram.
 //!
 //! ```text
-//! exponential cells   16 pointers (8 octaves each) | pointer to the negative side | - | {zero} | {over}
+//! exponential cells   16 pointers (8 octaves each) | pointer to the negative side | - | {zero} | {over} | {under}
 //!   group of octaves  8 pointers
 //!     octave          2^schema pairs {count, sum}
 //! negative side       16 pointers, to groups as above
-//! counter lanes       8 x 64 bytes, a cell in each
-//! histogram lanes     8 pointers, to copies of the cells
-//! gauge lanes         pointers, 16 slots each
-//!   group of slots    16 x {retired, value} {generation, unix ms}
+//! stripes             8 pointers, to copies of the cells
+//! lanes               16 pointers, to 16 pointers each, to the lanes of 16 slots each
 //! ```
 //!
 //! Hanging a part in is one compare-and-swap of the pointer word from 0; who loses takes the winner's. A part stays as
 //! long as its entry.
 
-use crate::block::{self, Cursor};
+use crate::block::{self, Claimer, Purpose};
 use crate::entry;
 use crate::error::Error;
 use crate::layout::*;
@@ -24,13 +22,17 @@ use crate::sync::Ordering;
 
 pub const EXPONENTIAL_POINTERS: u64 = 17;
 pub const EXPONENTIAL_NEGATIVE: u64 = 16 * 8;
+/// Counts what is too small for an octave, above all of them, and below all of them.
 pub const EXPONENTIAL_ZERO: u64 = 18 * 8;
 pub const EXPONENTIAL_OVER: u64 = EXPONENTIAL_ZERO + 16;
-pub const EXPONENTIAL_BYTES: u64 = EXPONENTIAL_OVER + 16;
+pub const EXPONENTIAL_UNDER: u64 = EXPONENTIAL_OVER + 16;
+pub const EXPONENTIAL_BYTES: u64 = EXPONENTIAL_UNDER + 16;
 pub const GROUPS: u64 = 16;
 pub const OCTAVES_IN_GROUP: u64 = 8;
-pub const GAUGE_SLOTS_IN_GROUP: u64 = 16;
-pub const GAUGE_LANE_BYTES: u64 = 32;
+/// Pointers on each of the two levels above the lanes, and lanes in a group.
+pub const LANE_FAN: u64 = 16;
+
+const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 
 /// What a new part looks like.
 #[derive(Debug, Clone, Copy)]
@@ -49,14 +51,6 @@ impl Form {
     }
 }
 
-/// Who allocates.
-pub struct Allocator<'a> {
-    pub region: &'a Region,
-    pub places: &'a Places,
-    pub cursor: &'a Cursor,
-    pub owner: u16,
-}
-
 /// The body of the part in pointer word `link`; 0 when there is none.
 #[inline]
 pub fn part(region: &Region, link: u64) -> u64 {
@@ -66,41 +60,34 @@ pub fn part(region: &Region, link: u64) -> u64 {
     }
 }
 
-impl Allocator<'_> {
+impl Claimer<'_> {
     /// The body of the part in pointer word `link`, made now if there is none.
     pub fn part_or_new(&self, link: u64, form: Form) -> Result<u64, Error> {
         let body = part(self.region, link);
         if body != 0 {
             return Ok(body);
         }
-        let bytes = PART_BODY + form.bytes;
-        let block = block::claim(self.region, self.places, self.cursor, self.owner, bytes, "part")?;
-        // The claim said CLAIMED; a part says so by a state of its own, for whoever cleans up after us.
-        let claimed = block::state(self.region, block);
-        let as_part = claimed.with(block::CLAIMED_PART, self.owner);
-        if !block::shift(self.region, block, claimed, as_part) {
-            return Err(Error::Corrupt);
-        }
+        let block = self.claim(PART_BODY + form.bytes, PART)?;
         let header = (link / 8) << 32 | form.pointers;
         self.region.word(block + PART_LINK).store(header, Ordering::Relaxed);
         let word = self.region.word(link);
-        let old = word.load(Ordering::Acquire);
-        // The upper half of a pointer word may carry something else (the epoch of removal): keep it.
-        let new = (old & !0xffff_ffff) | u64::from(entry::unit(block));
-        let hung = old as u32 == 0
-            && word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if hung {
-            block::publish(self.region, block);
-            return Ok(block + PART_BODY);
-        }
-        block::free(self.region, self.places, block, as_part);
-        match part(self.region, link) {
-            0 => self.part_or_new(link, form),
-            body => Ok(body),
+        loop {
+            let old = word.load(Ordering::Acquire);
+            if old as u32 != 0 {
+                let state = block::state(self.region, block);
+                block::free(self.region, self.places, block, state);
+                return Ok(part(self.region, link));
+            }
+            // The upper half of a pointer word may carry something else (the epoch of the last use): keep it.
+            let new = (old & !0xffff_ffff) | u64::from(entry::unit(block));
+            if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                block::publish(self.region, block);
+                return Ok(block + PART_BODY);
+            }
         }
     }
 
-    /// The pair that counts in octave `octave` of the exponential cells at `cells`.
+    /// The pairs that count in octave `octave` of the exponential cells at `cells`.
     pub fn octave(
         &self,
         cells: u64,
@@ -116,6 +103,45 @@ impl Allocator<'_> {
         let (group, within) = (octave as u64 / OCTAVES_IN_GROUP, octave as u64 % OCTAVES_IN_GROUP);
         let group = self.part_or_new(side + group * 8, Form::pointers(OCTAVES_IN_GROUP))?;
         self.part_or_new(group + within * 8, Form::cells(16 << schema))
+    }
+
+    /// The lane of a slot below the pointer word `link`.
+    pub fn lane(&self, link: u64, slot: u16, lane_bytes: u64) -> Result<u64, Error> {
+        let (high, middle, low) = lane_path(slot);
+        let table = self.part_or_new(link, Form::pointers(LANE_FAN))?;
+        let table = self.part_or_new(table + high * 8, Form::pointers(LANE_FAN))?;
+        let lanes = self.part_or_new(table + middle * 8, Form::cells(LANE_FAN * lane_bytes))?;
+        Ok(lanes + low * lane_bytes)
+    }
+}
+
+fn lane_path(slot: u16) -> (u64, u64, u64) {
+    let slot = u64::from(slot);
+    (slot / (LANE_FAN * LANE_FAN), slot / LANE_FAN % LANE_FAN, slot % LANE_FAN)
+}
+
+/// Visits the lanes below `link` of slots under `slots`: the slot, and where its lane is.
+pub fn each_lane(
+    region: &Region,
+    link: u64,
+    slots: u16,
+    lane_bytes: u64,
+    mut each: impl FnMut(u16, u64),
+) {
+    let table = part(region, link);
+    if table == 0 {
+        return;
+    }
+    for first in (0..slots).step_by(LANE_FAN as usize) {
+        let (high, middle, _) = lane_path(first);
+        let below = part(region, table + high * 8);
+        let lanes = if below == 0 { 0 } else { part(region, below + middle * 8) };
+        if lanes == 0 {
+            continue;
+        }
+        for low in 0..(slots - first).min(LANE_FAN as u16) {
+            each(first + low, lanes + u64::from(low) * lane_bytes);
+        }
     }
 }
 
@@ -136,7 +162,13 @@ pub fn octave_if_any(region: &Region, cells: u64, negative: bool, octave: usize)
     }
 }
 
-/// Frees everything that hangs in `count` pointer words from `start`. The caller is the only one who tends.
+/// Whether the part whose body this is says that it hangs in `link`: a part of a damaged segment may hang in several.
+pub fn hangs_in(region: &Region, body: u64, link: u64) -> bool {
+    let header = region.word(body - PART_BODY + PART_LINK).load(Ordering::Acquire);
+    header >> 32 == link / 8
+}
+
+/// Frees everything that hangs in `count` pointer words from `start`. The caller is the only one who reclaims.
 pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, depth: u32) {
     if depth > 4 || count > 1024 {
         return;
@@ -149,11 +181,13 @@ pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, dept
             continue;
         }
         let state = block::state(region, block);
-        let header = region.word(block + PART_LINK).load(Ordering::Acquire);
-        let hangs_here = header >> 32 == link / 8;
+        let hangs_here = hangs_in(region, block + PART_BODY, link);
         if hangs_here && matches!(state.state, block::PART | block::CLAIMED_PART) {
+            let header = region.word(block + PART_LINK).load(Ordering::Acquire);
             free_below(region, places, block + PART_BODY, header & 0xffff_ffff, depth + 1);
             block::free(region, places, block, state);
+            // Who claims this memory and dies must not be taken for what hung here.
+            region.word(link).fetch_and(!0xffff_ffff, Ordering::AcqRel);
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The bytes of a segment: a mapped file, anonymous memory, or (under loom) an array of model atomics.
 //!
-//! - One mapping for the whole life: address space is reserved once, memory is committed in chunks by `fallocate`
-//!   *before* it is touched, so a full disk or a full `/dev/shm` is an error here and never a SIGBUS on a store.
-//!   The emulation that libc offers where the file system has no `fallocate` is not used: it writes, and would race.
-//! - Offsets, never addresses. Every access is checked against the mapped length; one that lies outside gets a word that
+//! - One mapping for the whole life. The file is sparse and has its full size from the start; memory is committed in
+//!   chunks *before* it is touched, through the mapping itself (`MADV_POPULATE_WRITE`), so a full disk or a full
+//!   `/dev/shm` is an error here and never a SIGBUS on a store. No descriptor is kept: nothing can be written through a
+//!   number that has become somebody else's file.
+//! - Offsets, never addresses. Every access is checked against what is committed; one that lies outside gets a word that
 //!   belongs to nobody and raises `damaged`, so that a corrupt file costs wrong numbers of its own and nothing else.
-//! - What is not promised: protection from somebody who truncates a file that is in use. The collector, which maps files
-//!   of others, installs a handler for that (`agent-net`, `apps.rs`); an app maps only its own.
+//! - A file that is truncated or damaged under us is survived: see bus.rs. `was_hit` tells.
+//!
+//! Kernels before 5.14 have no `MADV_POPULATE_WRITE`: there the file is opened again, compared with the mapped one by
+//! device and inode, and asked for memory with `fallocate`.
 
 #[cfg(not(loom))]
 pub use mapped::Region;
@@ -15,7 +18,9 @@ pub use model::Region;
 
 #[cfg(not(loom))]
 mod mapped {
+    use crate::bus::Guard;
     use crate::error::Error;
+    use crate::layout::{Places, PAGE_BYTES, WORD_COMMITTED};
     use crate::sync::{Ordering, Pair, Word};
     use std::fs::File;
     use std::io;
@@ -28,13 +33,17 @@ mod mapped {
         base: NonNull<u8>,
         /// Bytes of address space; nothing outside is ever touched.
         reserved: u64,
-        /// Bytes that may be touched; for a read-only mapping the file's length.
+        /// Where blocks start, and so what is behind it is counted in pages.
+        blocks: u64,
+        /// Bytes that may be touched, as far as this process knows: follows `WORD_COMMITTED`, and never shrinks.
         limit: Word,
-        file: Option<File>,
+        /// Device and inode of the file; nothing for private memory.
+        file_id: Option<(u64, u64)>,
         path: PathBuf,
         writable: bool,
         damaged: Word,
         nobody: Box<[Word; 4]>,
+        guard: Option<Guard>,
     }
 
     // SAFETY: the mapping lives as long as the value, is never remapped, and is only reached through atomics.
@@ -43,49 +52,61 @@ mod mapped {
     unsafe impl Sync for Region {}
 
     impl Region {
-        /// Maps `file`, reserving `reserved` bytes of address space whatever its length is now.
+        /// Maps `file`; the caller may close it then.
         pub fn map(
-            file: File,
+            file: &File,
             path: &Path,
-            reserved: u64,
+            places: &Places,
             writable: bool,
         ) -> Result<Region, Error> {
+            let fail = |stage| move |source| Error::Io { stage, path: path.into(), source };
+            let metadata = file.metadata().map_err(fail("look at"))?;
             let protection =
                 if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-            let base = map_raw(reserved, protection, libc::MAP_SHARED, file.as_raw_fd())
-                .map_err(|source| Error::Io { stage: "map", path: path.into(), source })?;
-            let limit = if writable {
-                reserved
-            } else {
-                file.metadata().map(|m| m.len()).unwrap_or(0).min(reserved)
-            };
-            Ok(Region::new(base, reserved, limit, Some(file), path, writable))
+            let base = map_raw(places.total, protection, libc::MAP_SHARED, file.as_raw_fd())
+                .map_err(fail("map"))?;
+            let id = Some((metadata.dev(), metadata.ino()));
+            let mut region = Region::new(base, places, id, path, writable);
+            region.guard = Guard::new(base.as_ptr() as usize, places.total as usize, writable);
+            Ok(region)
         }
 
         /// Memory of this process (and of children forked later), never exported.
-        pub fn anonymous(reserved: u64) -> Result<Region, Error> {
+        pub fn anonymous(places: &Places) -> Result<Region, Error> {
             let path = Path::new("(private memory)");
             let base = map_raw(
-                reserved,
+                places.total,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
             )
             .map_err(|source| Error::Io { stage: "map", path: path.into(), source })?;
-            Ok(Region::new(base, reserved, reserved, None, path, true))
+            Ok(Region::new(base, places, None, path, true))
         }
 
         fn new(
             base: NonNull<u8>,
-            reserved: u64,
-            limit: u64,
-            file: Option<File>,
+            places: &Places,
+            file_id: Option<(u64, u64)>,
             path: &Path,
             writable: bool,
         ) -> Region {
             let nobody = Box::new([Word::new(0), Word::new(0), Word::new(0), Word::new(0)]);
-            let (limit, damaged) = (Word::new(limit), Word::new(0));
-            Region { base, reserved, limit, file, path: path.into(), writable, damaged, nobody }
+            let (limit, damaged) = (Word::new(places.blocks), Word::new(0));
+            let (reserved, blocks, path) = (places.total, places.blocks, path.into());
+            let guard = None;
+            Region {
+                base,
+                reserved,
+                blocks,
+                limit,
+                file_id,
+                path,
+                writable,
+                damaged,
+                nobody,
+                guard,
+            }
         }
 
         pub fn path(&self) -> &Path {
@@ -98,17 +119,21 @@ mod mapped {
 
         /// Device and inode of the mapped file.
         pub fn file_id(&self) -> Option<(u64, u64)> {
-            let metadata = self.file.as_ref()?.metadata().ok()?;
-            Some((metadata.dev(), metadata.ino()))
+            self.file_id
         }
 
         pub fn is_shared(&self) -> bool {
-            self.file.is_some()
+            self.file_id.is_some()
         }
 
-        /// The mapped addresses, for a SIGBUS handler.
-        pub fn addresses(&self) -> (usize, usize) {
-            (self.base.as_ptr() as usize, self.reserved as usize)
+        /// Whether a page of the file was gone when it was touched: from then on this mapping shows zeros of its own.
+        pub fn was_hit(&self) -> bool {
+            self.guard.as_ref().is_some_and(Guard::was_hit)
+        }
+
+        /// Whether a page that is gone is survived; else there was no room for one more segment in the handler's table.
+        pub fn is_guarded(&self) -> bool {
+            self.guard.is_some() || !self.is_shared()
         }
 
         /// Accesses outside of the region so far: a sign of corruption.
@@ -116,23 +141,22 @@ mod mapped {
             self.damaged.load(Ordering::Relaxed)
         }
 
-        /// For readers: follows a file that has grown or shrunk since.
-        pub fn refresh(&self) {
-            if let (false, Some(file)) = (self.writable, &self.file) {
-                let length = file.metadata().map(|m| m.len()).unwrap_or(0).min(self.reserved);
-                self.limit.store(length, Ordering::Relaxed);
-            }
-        }
-
         /// The 8 bytes at `offset`, which is a multiple of 8.
         #[inline]
         pub fn word(&self, offset: u64) -> &Word {
+            // SAFETY: see `pointer`; what it gives lives as long as the region.
+            unsafe { &*self.pointer(offset) }
+        }
+
+        /// As [`Region::word`], for those who keep the region alive themselves.
+        #[inline]
+        pub fn pointer(&self, offset: u64) -> *const Word {
             if offset % 8 != 0 || !self.holds(offset, 8) {
                 return &self.outside()[0];
             }
             // SAFETY: in the mapping and aligned (checked above); a `Word` is valid for any bytes, and every access to
             // the mapping is atomic.
-            unsafe { self.base.add(offset as usize).cast().as_ref() }
+            unsafe { self.base.add(offset as usize).cast().as_ptr() }
         }
 
         /// The 32 bytes at `offset`, which is a multiple of 8.
@@ -141,7 +165,7 @@ mod mapped {
             if offset % 8 != 0 || !self.holds(offset, 32) {
                 return self.outside();
             }
-            // SAFETY: as in `word`.
+            // SAFETY: as in `pointer`.
             unsafe { self.base.add(offset as usize).cast().as_ref() }
         }
 
@@ -154,12 +178,26 @@ mod mapped {
                 // SAFETY: 32 bytes aligned to 8 hold one aligned 16-byte value; it belongs to nobody.
                 unsafe { return &*start.add(start.align_offset(16)).cast() }
             }
-            // SAFETY: as in `word`.
+            // SAFETY: as in `pointer`.
             unsafe { self.base.add(offset as usize).cast().as_ref() }
         }
 
+        #[inline]
         fn holds(&self, offset: u64, bytes: u64) -> bool {
-            offset.checked_add(bytes).is_some_and(|end| end <= self.limit.load(Ordering::Relaxed))
+            let Some(end) = offset.checked_add(bytes) else { return false };
+            end <= self.limit.load(Ordering::Relaxed) || self.holds_by_now(end)
+        }
+
+        /// Others may have committed more since.
+        #[cold]
+        fn holds_by_now(&self, end: u64) -> bool {
+            // SAFETY: the header is always mapped; no `word` here, which would come back to this function.
+            let committed: &Word =
+                unsafe { self.base.add(WORD_COMMITTED as usize).cast().as_ref() };
+            let bytes = committed.load(Ordering::Acquire).saturating_mul(PAGE_BYTES);
+            let limit = self.blocks.saturating_add(bytes).min(self.reserved);
+            self.limit.fetch_max(limit, Ordering::Relaxed);
+            end <= limit
         }
 
         #[cold]
@@ -170,9 +208,40 @@ mod mapped {
 
         /// Makes sure that memory stands behind `[offset, offset + bytes)`. Idempotent; any process may do it.
         pub fn commit(&self, offset: u64, bytes: u64) -> io::Result<()> {
-            let Some(file) = &self.file else { return Ok(()) };
+            if !self.is_shared() {
+                return Ok(());
+            }
+            let start = offset & !(MEMORY_PAGE_BYTES - 1);
+            let end = (offset + bytes).next_multiple_of(MEMORY_PAGE_BYTES).min(self.reserved);
             loop {
-                // SAFETY: a system call on a file that is open.
+                // SAFETY: whole pages of our own mapping; their contents stay as they are.
+                let result = unsafe {
+                    let at = self.base.as_ptr().add(start as usize).cast();
+                    libc::madvise(at, (end - start) as usize, libc::MADV_POPULATE_WRITE)
+                };
+                if result == 0 {
+                    return Ok(());
+                }
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN) => {}
+                    Some(libc::EINVAL) => return self.allocate(start, end - start),
+                    // The file system had no page for us, or the file is shorter than it was.
+                    Some(libc::EFAULT) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+                    _ => return Err(error),
+                }
+            }
+        }
+
+        /// As `commit`, on kernels that cannot do it through a mapping.
+        #[cold]
+        fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+            let file = crate::lock::open_again(self).map_err(|error| match error {
+                Error::Io { source, .. } => source,
+                other => io::Error::other(other.to_string()),
+            })?;
+            loop {
+                // SAFETY: a system call on a file that was opened a moment ago and is the mapped one.
                 let result =
                     unsafe { libc::fallocate(file.as_raw_fd(), 0, offset as i64, bytes as i64) };
                 if result == 0 {
@@ -186,8 +255,13 @@ mod mapped {
         }
     }
 
+    /// What the kernel commits at least; larger pages are multiples of it.
+    const MEMORY_PAGE_BYTES: u64 = 4096;
+
     impl Drop for Region {
         fn drop(&mut self) {
+            // First, so that the handler never acts on addresses that are not ours any more.
+            self.guard = None;
             // SAFETY: the mapping made in `map_raw`, of that length; nothing borrows from it any more.
             unsafe { libc::munmap(self.base.as_ptr().cast(), self.reserved as usize) };
         }
@@ -226,7 +300,8 @@ mod model {
     }
 
     impl Region {
-        pub fn anonymous(reserved: u64) -> Result<Region, Error> {
+        pub fn anonymous(places: &crate::layout::Places) -> Result<Region, Error> {
+            let reserved = places.total;
             let words = (0..reserved / 8).map(|_| Word::new(0)).collect();
             let pairs = (0..reserved / 16).map(|_| Pair::new()).collect();
             Ok(Region { words, pairs })
@@ -252,7 +327,17 @@ mod model {
             0
         }
 
-        pub fn refresh(&self) {}
+        pub fn was_hit(&self) -> bool {
+            false
+        }
+
+        pub fn is_guarded(&self) -> bool {
+            true
+        }
+
+        pub fn pointer(&self, offset: u64) -> *const Word {
+            self.word(offset)
+        }
 
         pub fn word(&self, offset: u64) -> &Word {
             &self.words[offset as usize / 8]

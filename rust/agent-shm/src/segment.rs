@@ -1,11 +1,13 @@
 //! A segment: one mapped file of one app. Making it, opening it, and what stands in its header.
 //!
 //! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
-//! fails when somebody was faster, whose file is then opened. A file of an earlier boot, or one that was left half made,
-//! is replaced by whoever gets the lock on its replace byte. Attaching says at which stage it failed and why.
+//! fails when somebody was faster, whose file is then opened. A file of an earlier boot, one that was left half made, or
+//! one that contradicts itself is replaced by whoever gets the lock on its replace byte (file.rs). Attaching says at which
+//! stage it failed and why.
 //!
 //! Lifetime of the numbers: as long as the file. They survive the death of every process; a reboot, a new layout version
-//! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when.
+//! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when. A
+//! definition that changes begins anew alone (family.rs).
 
 use crate::error::Error;
 use crate::layout::*;
@@ -13,12 +15,11 @@ use crate::metric::{self, MetricMeta};
 use crate::region::Region;
 use crate::ring::{self, Drained, Entry, Ring};
 use crate::series::SeriesId;
-use crate::slot::{self, SlotInfo};
+use crate::slot::{self, Liveness, SlotInfo};
 #[cfg(not(loom))]
 use crate::sync::Pair;
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,8 +27,6 @@ pub(crate) struct Inner {
     pub region: Region,
     pub places: Places,
     pub options: Options,
-    /// For asking about locks; nothing for private memory.
-    pub probe: Option<File>,
 }
 
 /// A segment mapped into this process. Cheap to clone.
@@ -61,6 +60,8 @@ pub struct Usage {
     pub pending: u64,
     /// Accesses that a corrupt offset sent outside of the mapping.
     pub damage: u64,
+    /// Metrics of processes that went to private memory, for want of room here.
+    pub fallbacks: u64,
 }
 
 impl Segment {
@@ -90,9 +91,9 @@ impl Segment {
     pub fn anonymous(app: &str, options: &Options) -> Result<Segment, Error> {
         let options = options.clamped();
         let places = Places::of(&options);
-        let region = Region::anonymous(places.total)?;
+        let region = Region::anonymous(&places)?;
         format(&region, app, &options, 0, [1, 2]);
-        Ok(Segment { inner: Arc::new(Inner { region, places, options, probe: None }) })
+        Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
     }
 
     /// As [`Segment::anonymous`], for tests.
@@ -104,9 +105,9 @@ impl Segment {
     }
 
     #[cfg(not(loom))]
-    pub(crate) fn from_region(region: Region, options: Options, probe: Option<File>) -> Segment {
+    pub(crate) fn from_region(region: Region, options: Options) -> Segment {
         let places = Places::of(&options);
-        Segment { inner: Arc::new(Inner { region, places, options, probe }) }
+        Segment { inner: Arc::new(Inner { region, places, options }) }
     }
 
     pub fn header(&self) -> Header {
@@ -122,10 +123,34 @@ impl Segment {
         self.inner.region.file_id()
     }
 
-    /// Start and length of the mapping, for a SIGBUS handler.
+    /// Whether pages of the file were gone when they were touched: what is read since is not to be believed, and what
+    /// is written is seen by nobody else.
+    pub fn was_hit(&self) -> bool {
+        self.inner.region.was_hit()
+    }
+
+    /// Whether such a loss is survived; false when this process has too many segments mapped.
+    pub fn is_guarded(&self) -> bool {
+        self.inner.region.is_guarded()
+    }
+
+    /// Whether the path still leads to the mapped file; nothing when it cannot be told (no permission).
     #[cfg(not(loom))]
-    pub fn addresses(&self) -> (usize, usize) {
-        self.inner.region.addresses()
+    pub fn is_in_place(&self) -> Option<bool> {
+        let region = &self.inner.region;
+        region.file_id().map_or(Some(true), |id| crate::lock::leads_to(region.path(), id))
+    }
+
+    /// Definitions that ever appeared in it: grows when a program comes with one that is new.
+    pub fn births(&self) -> u64 {
+        self.inner.region.word(WORD_BIRTHS).load(Ordering::Acquire)
+    }
+
+    /// Says on the page that a metric of some process went to private memory.
+    pub fn count_fallback(&self) {
+        if self.inner.region.is_writable() {
+            self.inner.region.word(WORD_FALLBACKS).fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub fn usage(&self) -> Usage {
@@ -142,15 +167,24 @@ impl Segment {
             refused: word(WORD_REFUSED),
             pending: word(WORD_PENDING),
             damage: region.damage(),
+            fallbacks: word(WORD_FALLBACKS),
         }
     }
 
     /// Slots that were used at least once.
     pub fn slots(&self) -> Vec<SlotInfo> {
-        let Inner { region, places, probe, .. } = &*self.inner;
-        (0..self.slots_used())
-            .map(|index| slot::info(region, places, probe.as_ref(), index))
-            .collect()
+        let liveness = self.liveness();
+        (0..self.slots_used()).map(|index| slot::info(&self.inner, &liveness, index)).collect()
+    }
+
+    /// Whether any writer lives, this process's own included.
+    pub fn is_in_use(&self) -> bool {
+        let liveness = self.liveness();
+        (0..self.slots_used()).any(|index| liveness.slot_is_alive(index))
+    }
+
+    pub(crate) fn liveness(&self) -> Liveness<'_> {
+        Liveness::new(&self.inner, None)
     }
 
     pub fn slots_used(&self) -> u16 {
@@ -159,8 +193,7 @@ impl Segment {
     }
 
     pub fn slot_is_alive(&self, index: u16) -> bool {
-        let Inner { region, places, probe, .. } = &*self.inner;
-        slot::is_alive(region, places, probe.as_ref(), index)
+        self.liveness().slot_is_alive(index)
     }
 
     pub(crate) fn ring(&self, index: u16) -> Option<Ring<'_>> {
@@ -175,8 +208,6 @@ impl Segment {
     /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one.
     pub fn ring_reader(&self, slot: u16) -> Option<RingReader> {
         let ring = self.ring(slot)?;
-        // The file grew when the ring got its memory.
-        self.inner.region.refresh();
         let cursor = ring::RingReader::new(&ring);
         Some(RingReader { segment: self.clone(), slot, cursor })
     }
@@ -184,14 +215,11 @@ impl Segment {
     /// The metric and the label text behind a series of a ring record; nothing when it was removed.
     pub fn describe(&self, id: SeriesId) -> Option<(MetricMeta, String)> {
         let region = &self.inner.region;
-        // The series may be in pages that came after the last view.
-        region.refresh();
         let block = entry::offset(id.offset);
         let is_it = || {
             fence(Ordering::Acquire);
             let state = block::state(region, block);
-            matches!(state.state, block::LIVE | block::EXPIRING)
-                && state.generation == id.generation
+            state.is_live() && state.generation == id.generation
         };
         let meta = entry::meta(region, block);
         if !is_it() || !meta.is(entry::Kind::Series) {
@@ -280,6 +308,20 @@ pub(crate) fn now_unix_ms() -> u64 {
     // SAFETY: the kernel fills in a valid struct.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut time) };
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// Wall clock, nanoseconds: fine enough that of two values the later one is known.
+#[cfg(not(loom))]
+pub(crate) fn now_unix_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(loom)]
+pub(crate) fn now_unix_ns() -> u64 {
+    1
 }
 
 #[cfg(loom)]

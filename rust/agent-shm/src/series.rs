@@ -2,11 +2,15 @@
 //!
 //! A handle is a place and the state word that stood there. Every operation compares the word inside an epoch before it
 //! touches a cell: a series that was removed answers [`Outcome::Stale`] and nothing is written; one whose memory was given
-//! to another series has another generation in the word. Between the comparison and the write nothing can be reused, that
+//! to another series has another word there (block.rs). Between the comparison and the write nothing can be reused, that
 //! is what the epoch is for.
 //!
-//! Lanes: a series whose total crosses a multiple of 4096 while more than one writer was ever seen gets eight padded
-//! cells; from then on each writer adds to the one of its slot. The first cell stays part of the total.
+//! Every operation leaves the epoch in its entry, when it is not there already: expire.rs goes by it.
+//!
+//! Stripes: a series whose total crosses a multiple of 4096 while more than one writer was ever seen gets eight padded
+//! copies of its cells; from then on each writer adds to the one of its slot. The first cells stay part of the total.
+//!
+//! Counters stay below 2^63: what would pass it is refused, and answered with [`Outcome::Refused`].
 //!
 //! Orderings: the state word is read with Acquire (its partner is the publishing compare-and-swap in `block.rs`); cells
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
@@ -14,11 +18,12 @@
 use crate::block::{State, LIVE};
 use crate::entry;
 use crate::layout::*;
-use crate::metric::{GaugeMode, MetricId, OwnedShape};
-use crate::octave::{self, Place};
+use crate::metric::MetricId;
 use crate::parts::{self, Form};
-use crate::sync::{add_f64, Ordering, Pair};
+use crate::sync::{add_f64, Ordering, Pair, Word};
 use crate::writer::Writer;
+use agent_metric::octave::{self, Place};
+use agent_metric::{GaugeMode, OwnedShape};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +42,10 @@ pub enum Outcome {
     Applied,
     /// The series was removed (or is about to expire): get it again from [`Writer::series`] and repeat.
     Stale,
+    /// The counter would pass 2^63 - 1. Nothing was added.
+    Refused,
+    /// There is no memory for this process's value of the gauge. Nothing was changed.
+    NoRoom,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +77,9 @@ pub struct Series {
     pub(crate) entry: u64,
     pub(crate) word: u64,
     pub(crate) cells: u64,
-    /// Where this writer adds: the cells above, or its lane.
+    /// Where this writer adds: the cells above, its stripe, or its lane.
     pub(crate) own: Cell<u64>,
-    /// The writer that `own` belongs to, when it is a lane.
+    /// The writer that `own` belongs to, when it is a stripe or a lane.
     pub(crate) own_of: Cell<u64>,
     pub(crate) kind: Cells,
     pub(crate) metric: MetricId,
@@ -79,12 +88,12 @@ pub struct Series {
     pub(crate) _not_sync: core::marker::PhantomData<Rc<()>>,
 }
 
-// SAFETY: nothing in a handle belongs to a thread; it is `!Sync` because of its cached lane, which `Cell` already says.
+// SAFETY: nothing in a handle belongs to a thread; it is `!Sync` because of its cached place, which `Cell` already says.
 unsafe impl Send for Series {}
 
 impl Series {
     pub fn id(&self) -> SeriesId {
-        let generation = State::of(self.word).generation;
+        let generation = State::of(self.word).map_or(0, |state| state.generation);
         SeriesId { offset: entry::unit(self.entry), generation }
     }
 
@@ -98,54 +107,135 @@ impl Series {
     }
 }
 
-/// Lanes are looked at when a total crosses a multiple of 2 to this.
+/// Stripes are looked at when a total crosses a multiple of 2 to this.
 const HOT_SHIFT: u32 = 12;
+/// No counter reaches it.
+pub const COUNTER_END: u64 = 1 << 63;
+/// Smaller amounts are added first and taken back when they were too much: 2^31 of them at once do not wrap.
+const LARGE: u64 = 1 << 32;
 
 impl Writer {
-    /// Inside an epoch: whether the handle's series is still there.
+    /// Inside an epoch: whether the handle's series is still there; it is used now.
     #[inline(always)]
-    pub(crate) fn lives(&self, s: &Series) -> bool {
-        self.region().word(s.entry).load(Ordering::Acquire) == s.word
+    pub(crate) fn holds(&self, s: &Series) -> bool {
+        let words = self.region().quad(s.entry);
+        // Before the state is read: see expire.rs.
+        let used = words[ENTRY_EXTRA as usize / 8].load(Ordering::Acquire) >> 32;
+        let lives = words[0].load(Ordering::Acquire) == s.word;
+        if used as u32 == self.seen.get() as u32 || !lives {
+            return lives;
+        }
+        self.touch(s, words)
+    }
+
+    /// The first use of the series in this epoch.
+    #[cold]
+    fn touch(&self, s: &Series, words: &[Word; 4]) -> bool {
+        let seen = self.seen.get() as u32;
+        let extra = &words[ENTRY_EXTRA as usize / 8];
+        // Never back: somebody may have seen the next epoch already.
+        let _ = extra.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let is_later = seen.wrapping_sub((word >> 32) as u32) as i32 > 0;
+            is_later.then_some(word & 0xffff_ffff | u64::from(seen) << 32)
+        });
+        // Partner: the barrier in `Expirer::run`. Either it sees the use, or we see that the series is expiring.
+        self.barrier.of_writer();
+        words[0].load(Ordering::Acquire) == s.word
     }
 
     #[inline(always)]
-    fn guarded(&self, s: &Series, change: impl FnOnce()) -> Outcome {
+    pub(crate) fn guarded(&self, s: &Series, change: impl FnOnce() -> Outcome) -> Outcome {
         self.enter_epoch();
-        let lives = self.lives(s);
-        if lives {
-            change();
-        }
+        let outcome = if self.holds(s) { change() } else { Outcome::Stale };
         self.leave_epoch();
-        if lives {
-            Outcome::Applied
-        } else {
-            Outcome::Stale
-        }
+        outcome
     }
 
-    /// Adds `n` to a counter.
+    /// Adds `n`, which is below 2^63, to a counter.
     #[inline]
     pub fn add(&self, s: &Series, n: u64) -> Outcome {
         debug_assert_eq!(s.kind, Cells::Counter);
+        if n >= LARGE {
+            return self.add_large(s, n);
+        }
         self.guarded(s, || {
-            let old = self.region().word(s.own.get()).fetch_add(n, Ordering::Relaxed);
-            if (old ^ old.wrapping_add(n)) >> HOT_SHIFT != 0 {
-                self.heat(s);
+            let cell = self.region().word(s.own.get());
+            let old = cell.fetch_add(n, Ordering::Relaxed);
+            let new = old.wrapping_add(n);
+            if (old ^ new) >> HOT_SHIFT | new >> 63 != 0 {
+                return self.crossed(s, cell, n, new);
+            }
+            Outcome::Applied
+        })
+    }
+
+    /// An amount that may take a counter near its end: in or out in one step.
+    #[cold]
+    fn add_large(&self, s: &Series, n: u64) -> Outcome {
+        self.guarded(s, || {
+            let cell = self.region().word(s.own.get());
+            let add = |old: u64| old.checked_add(n).filter(|new| *new < COUNTER_END);
+            match cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
+                Ok(_) => Outcome::Applied,
+                Err(_) => Outcome::Refused,
             }
         })
     }
 
-    /// Adds to a counter; `amount` is finite and not negative. Whole amounts take the integer way.
+    /// A counter went over a multiple of 4096: 2^63 is one.
+    #[cold]
+    fn crossed(&self, s: &Series, cell: &Word, n: u64, new: u64) -> Outcome {
+        if new >= COUNTER_END {
+            cell.fetch_sub(n, Ordering::Relaxed);
+            return Outcome::Refused;
+        }
+        self.heat(s);
+        Outcome::Applied
+    }
+
+    /// Adds to a counter; `amount` is finite and not negative. Whole amounts take the integer way; of others the
+    /// fraction below 1 is kept apart, so that it is never too small to be added.
     #[inline]
     pub fn add_f64(&self, s: &Series, amount: f64) -> Outcome {
         debug_assert!(amount >= 0.0 && amount.is_finite());
+        if amount >= COUNTER_END as f64 {
+            return Outcome::Refused;
+        }
         let whole = amount as u64;
-        if whole as f64 == amount && whole < 1 << 53 {
+        if whole as f64 == amount {
             return self.add(s, whole);
         }
-        self.guarded(s, || {
-            add_f64(self.region().word(s.own.get() + 8), amount);
-        })
+        self.guarded(s, || self.add_fraction(s, whole, amount - whole as f64))
+    }
+
+    /// Both parts in one step; what the fractions make together goes over to the whole.
+    #[cfg(not(loom))]
+    fn add_fraction(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {
+        let mut is_full = false;
+        let (before, _) = self.region().pair(s.own.get()).update(|count, bits| {
+            let sum = f64::from_bits(bits) + fraction;
+            let carry = u64::from(sum >= 1.0);
+            let count_after = count.saturating_add(whole).saturating_add(carry);
+            is_full = count_after >= COUNTER_END;
+            match is_full {
+                true => (count, bits),
+                false => (count_after, (sum - carry as f64).to_bits()),
+            }
+        });
+        if is_full {
+            return Outcome::Refused;
+        }
+        if (before ^ (before + whole + 1)) >> HOT_SHIFT != 0 {
+            self.heat(s);
+        }
+        Outcome::Applied
+    }
+
+    /// Under loom words and pairs are different objects.
+    #[cfg(loom)]
+    fn add_fraction(&self, s: &Series, _whole: u64, fraction: f64) -> Outcome {
+        add_f64(self.region().word(s.own.get() + 8), fraction);
+        Outcome::Applied
     }
 
     /// Sets a gauge.
@@ -153,7 +243,10 @@ impl Writer {
     pub fn set(&self, s: &Series, value: f64) -> Outcome {
         self.guarded(s, || match s.kind {
             Cells::SlotGauge(_) => self.change_lane(s, |_| value),
-            _ => self.region().word(s.cells).store(value.to_bits(), Ordering::Release),
+            _ => {
+                self.region().word(s.cells).store(plain(value).to_bits(), Ordering::Release);
+                Outcome::Applied
+            }
         })
     }
 
@@ -165,12 +258,9 @@ impl Writer {
             if s.kind == Cells::SharedGauge {
                 value = Some(f64::from_bits(self.region().word(s.cells).load(Ordering::Acquire)));
             }
+            Outcome::Applied
         });
-        if outcome == Outcome::Applied {
-            value
-        } else {
-            None
-        }
+        value.filter(|_| outcome == Outcome::Applied)
     }
 
     /// Adds `change`, of any sign, to a gauge.
@@ -180,6 +270,7 @@ impl Writer {
             Cells::SlotGauge(_) => self.change_lane(s, |old| old.unwrap_or(0.0) + change),
             _ => {
                 add_f64(self.region().word(s.cells), change);
+                Outcome::Applied
             }
         })
     }
@@ -188,7 +279,10 @@ impl Writer {
     #[inline]
     pub fn observe(&self, s: &Series, value: f64, n: u64) -> Outcome {
         debug_assert!(!value.is_nan());
-        self.guarded(s, || self.observe_inside(s, value, n))
+        self.guarded(s, || {
+            self.observe_inside(s, value, n);
+            Outcome::Applied
+        })
     }
 
     #[inline]
@@ -202,7 +296,8 @@ impl Writer {
                     self.bucket(own, negative, octave, index as u64, schema)
                 }
                 Place::Zero => own + parts::EXPONENTIAL_ZERO,
-                Place::Over { .. } => own + parts::EXPONENTIAL_OVER,
+                Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
+                Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
             },
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };
@@ -210,7 +305,7 @@ impl Writer {
         self.hot(s, observe_sum(self.region().pair(pair), n, total));
     }
 
-    /// Gives the series lanes when its bucket's count went over a multiple of 4096.
+    /// Gives the series stripes when its bucket's count went over a multiple of 4096.
     #[inline]
     pub(crate) fn hot(&self, s: &Series, (old, new): (u64, u64)) {
         if (old ^ new) >> HOT_SHIFT != 0 {
@@ -218,7 +313,7 @@ impl Writer {
         }
     }
 
-    /// Where bucket `index` of an octave counts; without memory for the octave, the bucket up to +Inf.
+    /// Where bucket `index` of an octave counts; without memory for the octave, the nearest bucket that there is.
     #[inline]
     pub(crate) fn bucket(
         &self,
@@ -228,110 +323,60 @@ impl Writer {
         index: u64,
         schema: u8,
     ) -> u64 {
-        match self.octave(cells, negative, octave, schema) {
-            Some(octave) => octave + index * 16,
-            None => cells + parts::EXPONENTIAL_OVER,
-        }
-    }
-
-    #[inline]
-    fn octave(&self, cells: u64, negative: bool, octave: usize, schema: u8) -> Option<u64> {
         match parts::octave_if_any(self.region(), cells, negative, octave) {
-            Some(body) => Some(body),
-            None => self.new_octave(cells, negative, octave, schema),
+            Some(octave) => octave + index * 16,
+            None => self.bucket_of_new_octave(cells, negative, octave, index, schema),
         }
     }
 
     #[cold]
-    fn new_octave(&self, cells: u64, negative: bool, octave: usize, schema: u8) -> Option<u64> {
-        match self.allocator().octave(cells, negative, octave, schema) {
-            Ok(body) => Some(body),
-            Err(_) => {
-                // No memory for a new octave: the observation goes to the bucket up to +Inf, so that count and sum
-                // stay right, and is reported.
-                self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
-                None
-            }
+    fn bucket_of_new_octave(
+        &self,
+        cells: u64,
+        negative: bool,
+        octave: usize,
+        index: u64,
+        schema: u8,
+    ) -> u64 {
+        if let Ok(body) = self.claimer().octave(cells, negative, octave, schema) {
+            return body + index * 16;
         }
+        // Count and sum stay right, and the value is in a neighbouring bucket; that is reported.
+        self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+        let last = (1 << schema) - 1;
+        let octaves = 0..(octave::OCTAVE_MAX - octave::OCTAVE_MIN + 1) as usize;
+        let there = |at: usize| parts::octave_if_any(self.region(), cells, negative, at);
+        let above = (octave..octaves.end).find_map(there);
+        let below = || (0..octave).rev().find_map(there).map(|body| body + last * 16);
+        above.or_else(below).unwrap_or(cells + parts::EXPONENTIAL_ZERO)
     }
 
-    /// Gives a hot series lanes, and this writer its own.
+    /// Gives a hot series stripes, and this writer its own.
     #[cold]
     fn heat(&self, s: &Series) {
         let shared = self.region().word(WORD_SLOTS_USED).load(Ordering::Relaxed) > 1;
         if s.own_of.get() == self.identity() || !shared {
             return;
         }
-        let lane = u64::from(self.slot()) % LANES;
-        let extra = s.entry + ENTRY_EXTRA;
-        let allocator = self.allocator();
-        let own = match s.kind {
-            Cells::Counter => allocator
-                .part_or_new(extra, Form::cells(LANES * LANE_BYTES))
-                .map(|lanes| lanes + lane * LANE_BYTES),
+        let form = match s.kind {
+            // With the part's header a line of its own.
+            Cells::Counter | Cells::Summary => Form::cells(STRIPE_BYTES - PART_BODY),
             Cells::Exponential { .. } => {
-                let pointers = parts::EXPONENTIAL_POINTERS;
-                self.copy_lane(s, lane, Form { pointers, bytes: parts::EXPONENTIAL_BYTES })
+                Form { pointers: parts::EXPONENTIAL_POINTERS, bytes: parts::EXPONENTIAL_BYTES }
             }
-            Cells::Explicit => {
-                self.copy_lane(s, lane, Form::cells((s.bounds.len() as u64 + 1) * 16))
-            }
-            Cells::Summary => self.copy_lane(s, lane, Form::cells(16)),
+            Cells::Explicit => Form::cells((s.bounds.len() as u64 + 1) * 16),
             Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };
-        // Without memory for lanes the series goes on in the cell that it has.
+        let stripe = u64::from(self.slot()) % STRIPES;
+        let claimer = self.claimer();
+        let own = claimer
+            .part_or_new(s.entry + ENTRY_EXTRA, Form::pointers(STRIPES))
+            .and_then(|stripes| claimer.part_or_new(stripes + stripe * 8, form));
+        // Without memory for stripes the series goes on in the cells that it has.
         if let Ok(own) = own {
             s.own.set(own);
         }
         s.own_of.set(self.identity());
-    }
-
-    fn copy_lane(&self, s: &Series, lane: u64, form: Form) -> Result<u64, crate::error::Error> {
-        let lanes = self.allocator().part_or_new(s.entry + ENTRY_EXTRA, Form::pointers(LANES))?;
-        self.allocator().part_or_new(lanes + lane * 8, form)
-    }
-
-    /// Changes this process's value of a per-process gauge; `change` gets the value now, if there is one.
-    fn change_lane(&self, s: &Series, change: impl Fn(Option<f64>) -> f64) {
-        if s.own_of.get() != self.identity() && !self.adopt_lane(s) {
-            return self.keep_aside(s, &change);
-        }
-        let own = s.own.get();
-        self.region().pair(own).update(|retired, value| {
-            let value = change(lane_value(value));
-            (retired, to_lane(value))
-        });
-        self.region().word(own + 24).store(self.now_unix_ms(), Ordering::Release);
-    }
-
-    /// Takes over the lane of this slot. What its last owner left is folded into `retired` by the gauge's mode, in one
-    /// step and so that doing it twice changes nothing.
-    #[cold]
-    fn adopt_lane(&self, s: &Series) -> bool {
-        let Cells::SlotGauge(mode) = s.kind else { return false };
-        if self.is_guest() {
-            return false;
-        }
-        let slot = u64::from(self.slot());
-        let allocator = self.allocator();
-        let groups = self.places().slots_max().div_ceil(parts::GAUGE_SLOTS_IN_GROUP);
-        let group = allocator.part_or_new(s.entry + ENTRY_EXTRA, Form::pointers(groups)).and_then(
-            |table| {
-                let bytes = parts::GAUGE_SLOTS_IN_GROUP * parts::GAUGE_LANE_BYTES;
-                let link = table + slot / parts::GAUGE_SLOTS_IN_GROUP * 8;
-                allocator.part_or_new(link, Form::cells(bytes))
-            },
-        );
-        let Ok(group) = group else { return false };
-        let lane = group + slot % parts::GAUGE_SLOTS_IN_GROUP * parts::GAUGE_LANE_BYTES;
-        let generation = self.region().word(lane + 16);
-        if generation.load(Ordering::Acquire) != self.generation() {
-            self.region().pair(lane).update(|retired, value| (fold(mode, retired, value), 0));
-            generation.store(self.generation(), Ordering::Release);
-        }
-        s.own.set(lane);
-        s.own_of.set(self.identity());
-        true
     }
 
     /// The state of a series' handle made anew: what [`Writer::series`] gives.
@@ -343,7 +388,7 @@ impl Writer {
         shape: &OwnedShape,
         overflow: bool,
     ) -> Series {
-        let state = crate::block::state(self.region(), block).with(LIVE, 0);
+        let state: State = crate::block::state(self.region(), block).with(LIVE, 0);
         let cells = entry::cells(block, key_len);
         let bounds: Arc<[f64]> = match shape {
             OwnedShape::Explicit(bounds) => bounds.as_slice().into(),
@@ -375,34 +420,12 @@ pub(crate) fn observe_sum(pair: &Pair, n: u64, total: f64) -> (u64, u64) {
     (old, old.wrapping_add(n))
 }
 
-/// Zero bits mean "never set", so zero itself is written as minus zero.
-fn to_lane(value: f64) -> u64 {
-    match value.to_bits() {
-        0 => (-0.0_f64).to_bits(),
-        bits => bits,
-    }
-}
-
-/// The value that a lane's bits stand for.
-pub(crate) fn lane_value(bits: u64) -> Option<f64> {
-    match bits {
-        0 => None,
-        bits => Some(f64::from_bits(bits) + 0.0),
-    }
-}
-
-fn fold(mode: GaugeMode, retired: u64, value: u64) -> u64 {
-    let (Some(old), Some(new)) = (lane_value(retired), lane_value(value)) else {
-        return if retired == 0 && !mode.is_live() && mode != GaugeMode::All {
-            value
-        } else {
-            retired
-        };
-    };
-    match mode {
-        GaugeMode::Sum => to_lane(old + new),
-        GaugeMode::Min => to_lane(old.min(new)),
-        GaugeMode::Max => to_lane(old.max(new)),
-        _ => retired,
+/// A signalling NaN is what state words look like (block.rs): no cell may hold one.
+#[inline]
+pub(crate) fn plain(value: f64) -> f64 {
+    if value.is_nan() {
+        f64::NAN
+    } else {
+        value
     }
 }

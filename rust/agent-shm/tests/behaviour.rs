@@ -14,7 +14,7 @@ fn values(segment: &Segment, name: &str) -> Vec<(String, f64)> {
                 Value::Counter { whole, fraction } => whole as f64 + fraction,
                 Value::Gauge(value) => value,
                 Value::Histogram { count, .. } | Value::Summary { count, .. } => count as f64,
-                Value::GaugePerProcess(values) => values.iter().map(|(_, value)| value).sum(),
+                Value::GaugePerProcess(values) => values.iter().map(|process| process.value).sum(),
             };
             found.push((String::from_utf8(series.labels.to_vec()).unwrap(), value));
         });
@@ -61,7 +61,7 @@ fn a_stale_handle_writes_nowhere() {
         assert_eq!(values(&segment, "a"), [(labels.clone(), 0.0)]);
         let reused = new.id().offset == old.id().offset;
         assert!(writer.remove(metric, &labels));
-        writer.tend_now();
+        writer.reclaim_now();
         reused
     });
     assert!(reused, "the memory of removed series is reused");
@@ -85,7 +85,7 @@ fn memory_does_not_grow_with_series_that_come_and_go() {
             }
         }
         assert_eq!(writer.clear(metric), 20);
-        writer.tend_now();
+        writer.reclaim_now();
         if round == 20 {
             after_warm_up = segment.usage().bytes_committed;
         }
@@ -142,7 +142,7 @@ fn an_idle_series_expires_and_one_in_use_does_not() {
             assert_eq!(writer.add(&used, 1), Outcome::Applied);
         }
         expirer.run(&writer, second * 1000, 3000, |_| true);
-        writer.tend_now();
+        writer.reclaim_now();
     }
     assert_eq!(values(&segment, "a"), [("k=\"used\"".into(), 10.0)]);
     assert_eq!(writer.add(&idle, 1), Outcome::Stale);
@@ -362,10 +362,10 @@ fn series_are_found_by_name_or_all_of_one_metric_without_the_others() {
         });
         sum
     };
-    assert_eq!(sum(writer.family("a")), 3);
+    assert_eq!(sum(writer.family_by_name("a")), 3);
     let labels = || ["x=\"2\"", "x=\"3\""].into_iter().map(str::to_owned);
     assert_eq!(sum(writer.family_of("a", labels())), 2);
-    assert!(writer.family("c").is_none() && writer.family_of("c", labels()).is_none());
+    assert!(writer.family_by_name("c").is_none() && writer.family_of("c", labels()).is_none());
     let names: Vec<String> = segment.metrics().into_iter().map(|meta| meta.name).collect();
     assert_eq!(names, ["a", "b"]);
 }

@@ -68,7 +68,7 @@ fn come_and_go(writer: &Writer, metric: MetricId, random: &mut Random) {
     let _ = writer.observe(&series, f64::exp2(random.below(20) as f64), 1);
     writer.remove(metric, &labels);
     if random.below(4) == 0 {
-        writer.tend_now();
+        writer.reclaim_now();
     }
 }
 
@@ -127,14 +127,14 @@ fn sigkill_at_random_moments_loses_and_doubles_nothing() {
     assert_eq!(segment.usage().overflows + segment.usage().refused + segment.usage().damage, 0);
 }
 
-/// After four passes no removed series waits, no claim of a dead writer is left, and a series can be made.
+/// After eight passes no removed series waits, no claim of a dead writer is left, and a series can be made.
 fn nothing_is_left(segment: &Segment) -> Writer {
     let writer = segment.writer().unwrap();
-    for _ in 0..4 {
-        writer.tend_now();
+    for _ in 0..8 {
+        writer.reclaim_now();
     }
-    let last = writer.tend_now();
-    assert_eq!(last, Tended { passed: true, ..Tended::default() });
+    let last = writer.reclaim_now();
+    assert_eq!(last, Reclaimed { passed: true, ..Reclaimed::default() });
     let mut there = 0;
     for family in segment.view().families() {
         let overflow = OVERFLOW_LABELS.as_bytes();
@@ -297,11 +297,11 @@ mod single_steps {
                 applied(writer.observe(&gone, 2.5, 1));
                 assert!(writer.remove(gone.metric(), "k=\"gone\""));
                 for _ in 0..2 {
-                    writer.tend_now();
+                    writer.reclaim_now();
                 }
             },
             operate: |writer, _| {
-                writer.tend_now();
+                writer.reclaim_now();
             },
         },
     ];
@@ -367,11 +367,11 @@ mod single_steps {
             let owners = successor(&segment);
             drop(nothing_is_left(&segment));
             drop(owners);
-            assert_eq!(segment.writer().unwrap().tend_now().recovered, 0, "{name}: left behind");
-            let tended = everything(&segment);
+            assert_eq!(segment.writer().unwrap().reclaim_now().recovered, 0, "{name}: left behind");
+            let reclaimed = everything(&segment);
             // A series that hangs in its chain but was not declared yet becomes one: out before, in now.
-            let is_in = tended == self.after && self.before != self.after;
-            assert!(is_in || tended == found, "{name}: changed by recovery\n{tended:#?}");
+            let is_in = reclaimed == self.after && self.before != self.after;
+            assert!(is_in || reclaimed == found, "{name}: changed by recovery\n{reclaimed:#?}");
             let expected = if is_in { &self.again } else { &self.after };
             assert_eq!(&self.repeat(&segment), expected, "{name}: repeated after {is_in}");
             assert_eq!(segment.usage().damage + segment.usage().refused, 0, "{name}");

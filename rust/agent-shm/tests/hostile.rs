@@ -9,7 +9,7 @@ mod child;
 use agent_shm::*;
 use child::*;
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 fn options() -> Options {
@@ -51,13 +51,13 @@ fn populate(path: &Path) -> Segment {
     writer.event(b"deployed version two of the shop");
     let gone = writer.metric(&spec("requests", Shape::Counter)).unwrap();
     assert!(writer.remove(gone, "path=\"/0\""));
-    writer.tend_now();
+    writer.reclaim_now();
     segment.clone()
 }
 
 /// A copy of a good segment after `spoil`, and what attaching and opening it say.
 fn refusals(folder: &Folder, spoil: impl FnOnce(&Path)) -> [String; 2] {
-    let path = folder.file("shop.v1.seg");
+    let path = folder.file("shop.v2.seg");
     let _ = fs::remove_file(&path);
     drop(populate(&path));
     spoil(&path);
@@ -90,20 +90,11 @@ fn replace(path: &Path, make: impl FnOnce(&Path)) {
 type Spoiled = (&'static str, fn(&Path), &'static str);
 
 const SPOILED: &[Spoiled] = &[
-    ("empty", |path| cut(path, 0), "it does not begin like a segment"),
-    ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
-    ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
     ("another magic", |path| patch(path, 0, b"elf"), "it does not begin like a segment"),
     ("another version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
     ("another layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
-    ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
     ("mode 0666", |path| mode(path, 0o666), "others may write to it (mode 666)"),
     ("mode 0620", |path| mode(path, 0o620), "others may write to it (mode 620)"),
-    (
-        "truncated while in use",
-        |path| cut(path, fs::metadata(path).unwrap().len() - 4096),
-        "it was cut to",
-    ),
     (
         "symbolic link",
         |path| replace(path, |real| std::os::unix::fs::symlink(real, path).unwrap()),
@@ -137,6 +128,100 @@ fn what_is_not_a_good_segment_is_refused_and_told_why() {
     }
 }
 
+/// What a file that contradicts itself says of it.
+const DAMAGED: &[Spoiled] = &[
+    ("empty", |path| cut(path, 0), "it is 0 bytes long, shorter than a header"),
+    ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
+    ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
+    ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
+    (
+        "truncated",
+        |path| cut(path, fs::metadata(path).unwrap().len() - 4096),
+        "bytes long, its header speaks of",
+    ),
+];
+
+#[test]
+fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
+    let _turn = alone();
+    for (name, spoil, expected) in DAMAGED {
+        let folder = Folder::new("damaged");
+        let path = folder.file("shop.v2.seg");
+        let old = populate(&path).file_id();
+        spoil(&path);
+        let told = Segment::attach(&path).err().expect("refused").to_string();
+        assert!(told.contains(expected), "{name}: {told}");
+        let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
+        assert_ne!(new.file_id(), old, "{name}");
+        assert_eq!(told_count(&new), 0, "{name}");
+        let kept = fs::metadata(folder.file("shop.v2.seg.damaged")).unwrap();
+        assert_eq!(Some((kept.dev(), kept.ino())), old, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_not_replaced_under_a_living_writer() {
+    let _turn = alone();
+    for (name, spoil, expected) in DAMAGED {
+        let folder = Folder::new("living");
+        let path = folder.file("shop.v2.seg");
+        let old = populate(&path);
+        let writer = old.writer().unwrap();
+        spoil(&path);
+        let error = Segment::open_or_create(&path, "shop", &options()).err().expect("refused");
+        assert!(matches!(error, agent_shm::Error::Damaged { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        let there = fs::metadata(&path).unwrap();
+        assert_eq!(Some((there.dev(), there.ino())), old.file_id(), "{name}");
+        drop(writer);
+        Segment::open_or_create(&path, "shop", &options()).expect("replaced");
+    }
+}
+
+/// In a control group of a container the boot id may be unreadable, or be another one.
+#[test]
+fn a_file_of_another_boot_with_a_living_writer_is_used() {
+    let _turn = alone();
+    let folder = Folder::new("boot-living");
+    let path = folder.file("shop.v2.seg");
+    let old = populate(&path);
+    let writer = old.writer().unwrap();
+    patch(&path, 16, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let same = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    assert_eq!(same.file_id(), old.file_id());
+    assert_eq!(Segment::attach(&path).unwrap().file_id(), old.file_id());
+    drop(writer);
+}
+
+#[test]
+fn a_truncated_file_does_not_kill_its_writers_and_readers() {
+    let _turn = alone();
+    for keep in [0, 4096, 16384] {
+        let folder = Folder::new("bus");
+        let path = folder.file("shop.v2.seg");
+        let segment = populate(&path);
+        let reader = Segment::attach(&path).unwrap();
+        let child = fork(|| {
+            let writer = segment.writer().unwrap();
+            let requests = get(&writer, "requests", Shape::Counter, "path=\"/1\"");
+            cut(&path, keep);
+            for n in 0..2000 {
+                let _ = writer.add(&requests, 1);
+                let labels = format!("path=\"/{n}\"");
+                if let Ok(metric) = writer.metric(&spec("times", Shape::Counter)) {
+                    if let Ok(series) = writer.series(metric, &labels) {
+                        let _ = writer.add(&series, 1);
+                    }
+                }
+            }
+            assert!(segment.was_hit(), "and it knows");
+            reader.view().families().iter().for_each(|family| family.for_each(&mut |_| ()));
+            0
+        });
+        child.join();
+    }
+}
+
 #[test]
 fn a_file_of_another_user_is_refused() {
     if !is_root("changing the owner of a file") {
@@ -162,8 +247,9 @@ fn a_folder_that_others_may_write_to_is_refused() {
 
 #[test]
 fn a_segment_of_another_boot_is_replaced_by_a_new_one() {
+    let _turn = alone();
     let folder = Folder::new("boot");
-    let path = folder.file("shop.v1.seg");
+    let path = folder.file("shop.v2.seg");
     // Held open, so that its inode has no new owner.
     let old = populate(&path);
     patch(&path, 16, &[1, 2, 3, 4, 5, 6, 7, 8]);
@@ -221,7 +307,7 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
         Err(_) => 61,
     };
     let folder = Folder::new("flip");
-    let path = folder.file("shop.v1.seg");
+    let path = folder.file("shop.v2.seg");
     drop(populate(&path));
     let good = fs::read(&path).unwrap();
     let board = Board::new(4);

@@ -52,7 +52,7 @@ fn apply(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever is added, observed, removed, cleared, tended and re-used: the totals are those of a plain map.
+    /// Whatever is added, observed, removed, cleared, reclaimed and re-used: the totals are those of a plain map.
     #[test]
     fn totals_are_those_of_a_plain_map(actions in actions()) {
         let segment = Segment::private("model", &Options { bytes_max: 4 << 20, ..Options::default() });
@@ -97,21 +97,20 @@ proptest! {
                     prop_assert_eq!(writer.clear(metrics[metric]), before - counters.len());
                 }
                 Action::Tend => {
-                    writer.tend_now();
+                    writer.reclaim_now();
                 }
-                // Time enough to mark series as expiring, never enough for one to die: nothing may be lost.
+                // Everything was used since the last look, if only by adding nothing: nothing may be lost.
                 Action::Expire => {
-                    expirer.run(&writer, now, 0, |_| true);
-                    now += 1;
-                    if now % 2 == 0 {
-                        expirer = Expirer::default();
-                    }
-                    for ((metric, labels), _) in counters.iter() {
-                        let _ = writer.series(metrics[*metric], &label_text(*labels)).unwrap();
+                    for (metric, labels) in counters.keys() {
+                        let get = || writer.series(metrics[*metric], &label_text(*labels)).unwrap();
+                        apply(&mut handles, (*metric, *labels), get, |s| writer.add(s, 0));
                     }
                     for labels in histograms.keys() {
-                        let _ = writer.series(sizes, &label_text(*labels)).unwrap();
+                        let get = || writer.series(sizes, &label_text(*labels)).unwrap();
+                        apply(&mut handles, (9, *labels), get, |s| writer.observe(s, 1.0, 0));
                     }
+                    now += 10;
+                    expirer.run(&writer, now, 5, |_| true);
                 }
             }
         }

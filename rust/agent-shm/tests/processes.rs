@@ -16,7 +16,7 @@ fn totals_of_many_processes_are_exact() {
     const ROUNDS: u64 = 20_000;
     let _turn = alone();
     let folder = Folder::new("totals");
-    let path = folder.file("shop.v1.seg");
+    let path = folder.file("shop.v2.seg");
     let board = Board::new(1);
     let children: Vec<Child> = (0..PROCESSES)
         .map(|n| {
@@ -62,7 +62,8 @@ fn totals_of_many_processes_are_exact() {
                 assert_eq!(buckets.iter().map(|(_, n)| n).sum::<u64>(), all);
             }
             Value::GaugePerProcess(values) => {
-                let mut ranks: Vec<u64> = values.iter().map(|(_, rank)| *rank as u64).collect();
+                let mut ranks: Vec<u64> =
+                    values.iter().map(|process| process.value as u64).collect();
                 ranks.sort_unstable();
                 assert_eq!(ranks, (0..PROCESSES).collect::<Vec<_>>(), "a slot for everybody");
             }
@@ -79,7 +80,7 @@ fn eight_processes_that_create_the_same_file_get_the_same_one() {
     let _turn = alone();
     let folder = Folder::new("race");
     for round in 0..40 {
-        let path = folder.file(&format!("shop{round}.v1.seg"));
+        let path = folder.file(&format!("shop{round}.v2.seg"));
         let board = Board::new(10);
         let children: Vec<Child> = (0..PROCESSES as usize)
             .map(|n| {
@@ -163,13 +164,13 @@ fn a_stopped_process_is_alive_and_what_it_stands_on_is_not_reused() {
     let metric = writer.metric(&spec("a", Shape::Counter)).unwrap();
     assert!(writer.remove(metric, ""));
     for _ in 0..10 {
-        let tended = writer.tend_now();
-        assert_eq!((tended.freed, tended.waiting), (0, 1));
+        let reclaimed = writer.reclaim_now();
+        assert_eq!((reclaimed.freed, reclaimed.waiting), (0, 1));
     }
     child.signal(libc::SIGCONT);
     board.set(0, 2);
     board.wait(0, 3);
-    assert_eq!((0..4).map(|_| writer.tend_now().freed).sum::<u64>(), 1);
+    assert_eq!((0..4).map(|_| writer.reclaim_now().freed).sum::<u64>(), 1);
     board.set(0, 4);
     child.join();
 }
@@ -226,7 +227,7 @@ fn two_thousand_lives_leave_no_trace() {
     const LIVES: u64 = 2000;
     let _turn = alone();
     let folder = Folder::new("lives");
-    let path = folder.file("shop.v1.seg");
+    let path = folder.file("shop.v2.seg");
     let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
     let tender = segment.writer().unwrap();
     let mut after_20 = (0, 0);
@@ -256,7 +257,7 @@ fn two_thousand_lives_leave_no_trace() {
         });
         let status = child.wait(0);
         assert!(libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0, "life {life}");
-        tender.tend_now();
+        tender.reclaim_now();
         let now = (segment.usage().bytes_committed, segment.slots_used());
         if life == 20 {
             after_20 = now;
@@ -278,7 +279,7 @@ fn a_segment_can_be_opened_while_others_make_it_grow() {
     let folder = Folder::new("growing");
     let board = Board::new(1);
     for round in 0..30 {
-        let path = folder.file(&format!("shop{round}.v1.seg"));
+        let path = folder.file(&format!("shop{round}.v2.seg"));
         let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
         board.set(0, 0);
         let grower = fork(|| {
@@ -316,7 +317,7 @@ fn what_a_killed_maker_leaves_is_swept_and_what_a_living_one_fills_is_not() {
         let child = fork(|| {
             for n in 0.. {
                 board.add(0, 1);
-                let path = folder.file(&format!("made{n}.v1.seg"));
+                let path = folder.file(&format!("made{n}.v2.seg"));
                 Segment::open_or_create(&path, "made", &options()).unwrap();
                 std::fs::remove_file(&path).unwrap();
             }
@@ -325,15 +326,15 @@ fn what_a_killed_maker_leaves_is_swept_and_what_a_living_one_fills_is_not() {
         board.wait(0, 1 + round % 5);
         child.kill();
     }
-    std::fs::write(folder.file(".made.v1.seg.1.0.new"), "half").unwrap();
+    std::fs::write(folder.file(".made.v2.seg.1.0.new"), "half").unwrap();
     std::fs::write(folder.file(".precious.new"), "not ours").unwrap();
-    let held = std::fs::File::create(folder.file(".made.v1.seg.2.0.new")).unwrap();
+    let held = std::fs::File::create(folder.file(".made.v2.seg.2.0.new")).unwrap();
     hold_as_maker(&held);
-    Segment::open_or_create(&folder.file("shop.v1.seg"), "shop", &options()).unwrap();
+    Segment::open_or_create(&folder.file("shop.v2.seg"), "shop", &options()).unwrap();
     let mut names = left();
     names.retain(|name| !name.starts_with("made"));
     names.sort();
-    assert_eq!(names, [".made.v1.seg.2.0.new", ".precious.new", "shop.v1.seg"]);
+    assert_eq!(names, [".made.v2.seg.2.0.new", ".precious.new", "shop.v2.seg"]);
 }
 
 /// What a process does that fills in a new file.
@@ -380,7 +381,7 @@ fn come_and_go(writer: &Writer) -> u64 {
     let metric = writer.metric(&spec("comes", Shape::Counter)).unwrap();
     writer.series(metric, "a=\"b\"").unwrap();
     assert!(writer.remove(metric, "a=\"b\""));
-    (0..4).map(|_| writer.tend_now().freed).sum()
+    (0..4).map(|_| writer.reclaim_now().freed).sum()
 }
 
 #[test]
@@ -396,7 +397,7 @@ fn without_membarrier_memory_comes_back_unless_somebody_relies_on_it() {
         assert_eq!(come_and_go(&writer), 0, "the first one leaves the barrier to others");
         board.set(0, 2);
         board.wait(0, 3);
-        assert_eq!((0..4).map(|_| writer.tend_now().freed).sum::<u64>(), 1);
+        assert_eq!((0..4).map(|_| writer.reclaim_now().freed).sum::<u64>(), 1);
         assert_eq!(come_and_go(&writer), 1);
         0
     });

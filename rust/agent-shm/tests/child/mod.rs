@@ -129,11 +129,11 @@ impl Board {
         indices.map(|index| self.get(index)).sum()
     }
 
-    /// Waits until a word has at least this value; panics after 30 seconds.
+    /// Waits until a word has at least this value; panics after two minutes.
     pub fn wait(&self, index: usize, at_least: u64) {
         let start = Instant::now();
         while self.get(index) < at_least {
-            assert!(start.elapsed() < Duration::from_secs(30), "word {index} stays too small");
+            assert!(start.elapsed() < Duration::from_secs(120), "word {index} stays too small");
             std::thread::yield_now();
         }
     }
@@ -207,7 +207,9 @@ pub fn total(segment: &Segment, name: &str, labels: &str) -> Option<f64> {
                     Value::Counter { whole, fraction } => whole as f64 + fraction,
                     Value::Gauge(value) => value,
                     Value::Histogram { count, .. } | Value::Summary { count, .. } => count as f64,
-                    Value::GaugePerProcess(values) => values.iter().map(|(_, value)| value).sum(),
+                    Value::GaugePerProcess(values) => {
+                        values.iter().map(|process| process.value).sum()
+                    }
                 });
             }
         });

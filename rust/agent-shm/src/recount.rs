@@ -1,17 +1,17 @@
 //! How many series there are, counted anew.
 //!
 //! The counts that the limits are compared with change one instruction after the series does: a writer killed in
-//! between leaves them off by one. While a pass of `tend.rs` goes over all blocks it takes a census, and puts right each
+//! between leaves them off by one. While a pass of `reclaim.rs` goes over all blocks it counts them, and puts right each
 //! count that nobody changed meanwhile. A series that comes and goes during the pass may leave a count off by one until
 //! the next: limits are sharp to within the writers at work, never adrift.
 
-use crate::block::{State, EXPIRING, LIVE};
+use crate::block::State;
 use crate::entry::{self, Kind};
 use crate::layout::*;
 use crate::metric;
 use crate::region::Region;
+use crate::registry::OVERFLOW_LABELS;
 use crate::sync::Ordering;
-use crate::writer::OVERFLOW_LABELS;
 use std::collections::HashMap;
 
 /// A count as it was when the pass came by first, and what the pass found.
@@ -21,7 +21,7 @@ struct Count {
     found: u64,
 }
 
-pub struct Census<'a> {
+pub struct Recount<'a> {
     region: &'a Region,
     series: Count,
     metrics: Count,
@@ -29,16 +29,16 @@ pub struct Census<'a> {
     of_metrics: HashMap<u64, Count>,
 }
 
-impl<'a> Census<'a> {
-    pub fn new(region: &'a Region) -> Census<'a> {
+impl<'a> Recount<'a> {
+    pub fn new(region: &'a Region) -> Recount<'a> {
         let count = |word| Count { before: region.word(word).load(Ordering::Acquire), found: 0 };
         let (series, metrics) = (count(WORD_SERIES), count(WORD_METRICS));
-        Census { region, series, metrics, of_metrics: HashMap::new() }
+        Recount { region, series, metrics, of_metrics: HashMap::new() }
     }
 
     /// Takes in one block that is in use.
     pub fn visit(&mut self, block: u64, state: State) {
-        if !matches!(state.state, LIVE | EXPIRING) {
+        if !state.is_live() {
             return;
         }
         let meta = entry::meta(self.region, block);

@@ -1,0 +1,311 @@
+//! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
+
+use crate::gauge;
+use crate::layout::*;
+use crate::parts;
+use crate::region::Region;
+use crate::segment::Inner;
+use crate::slot::Liveness;
+use crate::sync::Ordering;
+use crate::view::{ProcessValue, Value};
+use agent_metric::{octave, GaugeMode, OwnedShape};
+
+/// Room that is used again for every series of a family.
+#[derive(Default)]
+pub struct Scratch {
+    pub labels: Vec<u8>,
+    pub buckets: Vec<(f64, u64)>,
+    pub per_process: Vec<ProcessValue>,
+}
+
+/// Reads the cells of one series.
+pub struct Reader<'a> {
+    pub inner: &'a Inner,
+    pub liveness: &'a Liveness<'a>,
+    pub cells: u64,
+    pub extra: u64,
+}
+
+impl Reader<'_> {
+    fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
+    /// Nothing for a gauge of living processes when none lives.
+    pub fn value<'v>(
+        &self,
+        shape: &OwnedShape,
+        buckets: &'v mut Vec<(f64, u64)>,
+        per_process: &'v mut Vec<ProcessValue>,
+    ) -> Option<Value<'v>> {
+        Some(match shape {
+            OwnedShape::Counter => self.counter(),
+            OwnedShape::Gauge(mode) => return self.gauge(*mode, per_process),
+            OwnedShape::Summary(_) => {
+                let mut total = (0, 0.0);
+                self.each_copy(|cells| add(&mut total, self.pair(cells)));
+                Value::Summary { count: total.0, sum: total.1 }
+            }
+            OwnedShape::Explicit(bounds) => {
+                let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+                buckets.clear();
+                buckets.extend(bounds.map(|bound| (bound, 0)));
+                let mut total = (0, 0.0);
+                self.each_copy(|cells| {
+                    for (index, bucket) in buckets.iter_mut().enumerate() {
+                        let pair = self.pair(cells + index as u64 * 16);
+                        bucket.1 = bucket.1.wrapping_add(pair.0);
+                        add(&mut total, pair);
+                    }
+                });
+                Value::Histogram { count: total.0, sum: total.1, buckets }
+            }
+            OwnedShape::Exponential { schema } => self.exponential(*schema, buckets),
+        })
+    }
+
+    fn pair(&self, offset: u64) -> (u64, f64) {
+        let (count, sum) = self.pair_bits(offset);
+        (count, f64::from_bits(sum))
+    }
+
+    fn pair_bits(&self, offset: u64) -> (u64, u64) {
+        let pair = self.region().pair(offset);
+        if self.region().is_writable() {
+            pair.load()
+        } else {
+            pair.load_counted()
+        }
+    }
+
+    /// Visits the cells above and every stripe. A damaged segment may have one twice: it says where it hangs.
+    fn each_copy(&self, mut each: impl FnMut(u64)) {
+        each(self.cells);
+        let stripes = self.part(self.extra);
+        if stripes == 0 {
+            return;
+        }
+        for stripe in 0..STRIPES {
+            let copy = self.part(stripes + stripe * 8);
+            if copy != 0 {
+                each(copy);
+            }
+        }
+    }
+
+    fn part(&self, link: u64) -> u64 {
+        let body = parts::part(self.region(), link);
+        if body != 0 && parts::hangs_in(self.region(), body, link) {
+            body
+        } else {
+            0
+        }
+    }
+
+    fn counter(&self) -> Value<'static> {
+        let mut total = (0_u64, 0.0);
+        self.each_copy(|cells| {
+            let (whole, fraction) = self.counter_cell(cells);
+            total.0 = total.0.saturating_add(whole);
+            total.1 += fraction;
+        });
+        let carry = total.1 as u64;
+        Value::Counter { whole: total.0.saturating_add(carry), fraction: total.1 - carry as f64 }
+    }
+
+    #[cfg(not(loom))]
+    fn counter_cell(&self, cells: u64) -> (u64, f64) {
+        self.pair(cells)
+    }
+
+    /// Under loom words and pairs are different objects, and counters are words.
+    #[cfg(loom)]
+    fn counter_cell(&self, cells: u64) -> (u64, f64) {
+        let word = |offset| self.region().word(offset).load(Ordering::Acquire);
+        (word(cells), f64::from_bits(word(cells + 8)))
+    }
+
+    fn exponential<'v>(&self, schema: u8, buckets: &'v mut Vec<(f64, u64)>) -> Value<'v> {
+        let size = 1_usize << schema;
+        // Octave by octave, negative ones first and from the far end, so that bounds ascend.
+        let mut octaves: Vec<Option<Vec<u64>>> = vec![None; 256];
+        let (mut zero, mut over, mut under) = ((0, 0.0), (0, 0.0), (0, 0.0));
+        let mut total = (0, 0.0);
+        self.each_copy(|cells| {
+            add(&mut zero, self.pair(cells + parts::EXPONENTIAL_ZERO));
+            add(&mut over, self.pair(cells + parts::EXPONENTIAL_OVER));
+            add(&mut under, self.pair(cells + parts::EXPONENTIAL_UNDER));
+            for (negative, group) in
+                [false, true].into_iter().flat_map(|n| (0..16).map(move |g| (n, g)))
+            {
+                let side =
+                    if negative { self.part(cells + parts::EXPONENTIAL_NEGATIVE) } else { cells };
+                let octaves_of = if side == 0 { 0 } else { self.part(side + group * 8) };
+                if octaves_of == 0 {
+                    continue;
+                }
+                for octave in group as usize * 8..group as usize * 8 + 8 {
+                    let body = self.part(octaves_of + octave as u64 % parts::OCTAVES_IN_GROUP * 8);
+                    if body == 0 {
+                        continue;
+                    }
+                    let place = if negative { 127 - octave } else { 128 + octave };
+                    let counts = octaves[place].get_or_insert_with(|| vec![0; size]);
+                    for (index, count) in counts.iter_mut().enumerate() {
+                        let pair = self.pair(body + index as u64 * 16);
+                        *count = u64::wrapping_add(*count, pair.0);
+                        add(&mut total, pair);
+                    }
+                }
+            }
+        });
+        add(&mut total, zero);
+        add(&mut total, over);
+        add(&mut total, under);
+        buckets.clear();
+        if under.0 > 0 {
+            buckets.push((-f64::exp2(f64::from(octave::OCTAVE_MAX + 1)), under.0));
+        }
+        fill_buckets(&octaves, schema, zero.0, buckets);
+        buckets.push((f64::INFINITY, over.0));
+        Value::Histogram { count: total.0, sum: total.1, buckets }
+    }
+
+    fn gauge<'v>(
+        &self,
+        mode: GaugeMode,
+        per_process: &'v mut Vec<ProcessValue>,
+    ) -> Option<Value<'v>> {
+        use GaugeMode::*;
+        let gauge = |value: Option<f64>| value.map(Value::Gauge);
+        match mode {
+            MostRecent => {
+                let shared = self.region().word(self.cells).load(Ordering::Acquire);
+                let mut value = f64::from_bits(shared);
+                self.each_living(mode, |_, held, _| value += held);
+                gauge(Some(value))
+            }
+            Sum | Min | Max => gauge(Some(self.folded(mode).unwrap_or(0.0))),
+            LiveSum => gauge(self.reduced(mode, |a, b| a + b)),
+            LiveMin => gauge(self.reduced(mode, f64::min)),
+            LiveMax => gauge(self.reduced(mode, f64::max)),
+            LiveMostRecent => {
+                let mut latest: Option<(u64, f64)> = None;
+                self.each_living(mode, |_, value, time| {
+                    if latest.is_none_or(|known| known.0 <= time) {
+                        latest = Some((time, value));
+                    }
+                });
+                gauge(latest.map(|known| known.1))
+            }
+            All | LiveAll => {
+                per_process.clear();
+                self.each_process(mode, per_process);
+                Some(Value::GaugePerProcess(per_process))
+            }
+        }
+    }
+
+    /// Sum, minimum or maximum over all processes that ever were.
+    fn folded(&self, mode: GaugeMode) -> Option<f64> {
+        let mut values = Vec::new();
+        self.each_lane(|_, lane| {
+            // Both at one moment: a new owner moves one into the other, and neither twice nor never may it be seen.
+            let (retired, value) = self.pair_bits(lane);
+            values.extend(gauge::lane_value(retired));
+            values.extend(gauge::lane_value(value));
+        });
+        let values = values.into_iter();
+        match mode {
+            GaugeMode::Sum => Some(values.fold(0.0, |sum, value| sum + value)),
+            GaugeMode::Min => values.reduce(f64::min),
+            _ => values.reduce(f64::max),
+        }
+    }
+
+    fn reduced(&self, mode: GaugeMode, join: impl Fn(f64, f64) -> f64) -> Option<f64> {
+        let mut result: Option<f64> = None;
+        self.each_living(mode, |_, value, _| {
+            result = Some(result.map_or(value, |known| join(known, value)));
+        });
+        result
+    }
+
+    /// Visits what living processes say: the id, the value, and when it was set.
+    fn each_living(&self, mode: GaugeMode, mut each: impl FnMut(u32, f64, u64)) {
+        self.each_lane(|slot, lane| {
+            let generation = self.liveness.generation(slot);
+            let (who, bits) = self.pair_bits(lane + gauge::own_pair(mode, generation));
+            let Some(value) = gauge::lane_value(bits) else { return };
+            if who as u32 == generation as u32 && self.liveness.is_alive(slot, generation) {
+                let time = self.region().word(lane + gauge::LANE_TIME).load(Ordering::Acquire);
+                each((who >> 32) as u32, value, time);
+            }
+        });
+    }
+
+    /// What every process says, of `all` the dead included; of one id the living, then the latest.
+    fn each_process(&self, mode: GaugeMode, found: &mut Vec<ProcessValue>) {
+        let mut dead = Vec::new();
+        self.each_lane(|slot, lane| {
+            let generation = self.liveness.generation(slot);
+            let pairs = if mode == GaugeMode::All { 2 } else { 1 };
+            for pair in 0..pairs {
+                let (who, bits) = self.pair_bits(lane + pair * 16);
+                let Some(value) = gauge::lane_value(bits) else { continue };
+                let pid = (who >> 32) as u32;
+                let is_current = who as u32 == generation as u32;
+                if is_current && self.liveness.is_alive(slot, generation) {
+                    let is_twin = found.iter().any(|known| known.pid == pid);
+                    found.push(ProcessValue { pid, twin: is_twin.then_some(slot), value });
+                } else {
+                    dead.push((who as u32, ProcessValue { pid, twin: None, value }));
+                }
+            }
+        });
+        if mode == GaugeMode::All {
+            dead.sort_by_key(|(generation, _)| std::cmp::Reverse(*generation));
+            for (_, value) in dead {
+                if !found.iter().any(|known| known.pid == value.pid) {
+                    found.push(value);
+                }
+            }
+        }
+    }
+
+    fn each_lane(&self, each: impl FnMut(u16, u64)) {
+        let used = self.region().word(WORD_SLOTS_USED).load(Ordering::Acquire);
+        let slots = used.min(self.inner.places.slots_max) as u16;
+        gauge::each_lane(self.region(), self.extra, slots, each);
+    }
+}
+
+fn add(total: &mut (u64, f64), more: (u64, f64)) {
+    total.0 = total.0.wrapping_add(more.0);
+    total.1 += more.1;
+    // Sums past the largest float are infinite from then on; those of both signs together are +Inf.
+    if total.1.is_nan() {
+        total.1 = f64::INFINITY;
+    }
+}
+
+fn fill_buckets(
+    octaves: &[Option<Vec<u64>>],
+    schema: u8,
+    zero: u64,
+    buckets: &mut Vec<(f64, u64)>,
+) {
+    for (place, counts) in octaves.iter().enumerate() {
+        if place == 128 && (zero > 0 || !buckets.is_empty()) {
+            buckets.push((f64::exp2(f64::from(octave::OCTAVE_MIN)), zero));
+        }
+        let Some(counts) = counts else { continue };
+        let negative = place < 128;
+        let octave = if negative { 127 - place } else { place - 128 };
+        for position in 0..counts.len() {
+            let index = if negative { counts.len() - 1 - position } else { position };
+            let (_, upper) = octave::bounds(negative, octave, index, schema);
+            buckets.push((upper, counts[index]));
+        }
+    }
+}
