@@ -3,13 +3,11 @@
 //!
 //! Items are f64, f32, i64 or i32 in native byte order, of any number of dimensions, contiguous or
 //! strided. f64 that is contiguous is read where it lies; everything else goes through a block of
-//! 512 values on the stack. All values are checked before the first is applied, so a bad one
-//! changes nothing.
+//! 512 values on the stack. Who applies values looks at all of them first, so that a bad one changes
+//! nothing.
 
 use crate::error::{Kind, Refusal};
-use crate::metric::Metric;
 use crate::number;
-use agent_shm::{Series, Writer};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -21,7 +19,7 @@ const CHUNK: usize = 512;
 const RUN: usize = 1 << 16;
 
 #[derive(Clone, Copy)]
-enum Item {
+pub enum Item {
     F64,
     F32,
     I64,
@@ -29,13 +27,13 @@ enum Item {
 }
 
 /// Where the values are.
-enum Values {
+pub enum Values {
     Owned(Vec<f64>),
     Buffer { buffer: PyUntypedBuffer, item: Item },
 }
 
 impl Values {
-    fn of(values: &Bound<'_, PyAny>) -> PyResult<Values> {
+    pub fn of(values: &Bound<'_, PyAny>) -> PyResult<Values> {
         if values.is_instance_of::<PyList>() || values.is_instance_of::<PyTuple>() {
             let mut owned = Vec::with_capacity(values.len()?);
             for value in values.try_iter()? {
@@ -68,7 +66,7 @@ impl Values {
     }
 
     /// Gives all values in runs, in the order of their indexes.
-    fn each_run(&self, run: &mut dyn FnMut(&[f64])) {
+    pub fn each_run(&self, run: &mut dyn FnMut(&[f64])) {
         match self {
             Values::Owned(values) => values.chunks(RUN).for_each(run),
             Values::Buffer { buffer, item: Item::F64 }
@@ -93,6 +91,18 @@ impl Values {
                 }
             }
         }
+    }
+
+    /// The first value that is NaN or infinite.
+    pub fn first_not_finite(&self) -> Option<f64> {
+        let mut bad = None;
+        self.each_run(&mut |run| {
+            // One pass without branches first; the value is looked for only when there is one.
+            if !run.iter().fold(true, |fine, value| fine & value.is_finite()) {
+                bad = bad.or_else(|| run.iter().find(|value| !value.is_finite()).copied());
+            }
+        });
+        bad
     }
 }
 
@@ -167,37 +177,4 @@ pub fn sum_of_amounts(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(u64, f
     }
     let carry = fraction as u64;
     Ok((whole.wrapping_add(carry), fraction - carry as f64))
-}
-
-/// Observes all values; `also` is called for each run of them that was applied.
-pub fn observe_many(
-    py: Python<'_>,
-    metric: &Metric,
-    values: &Bound<'_, PyAny>,
-    also: impl Fn(&Writer, &Series, &[f64]),
-) -> PyResult<()> {
-    let values = Values::of(values)?;
-    let mut bad = None;
-    values.each_run(&mut |run| {
-        // One pass without branches first; the value is looked for only when there is one.
-        if !run.iter().fold(true, |fine, value| fine & value.is_finite()) {
-            bad = bad.or_else(|| run.iter().find(|value| !value.is_finite()).copied());
-        }
-    });
-    if let Some(value) = bad {
-        number::check_observation(&metric.family.name, value)?;
-    }
-    let mut result = Ok(());
-    values.each_run(&mut |run| {
-        if result.is_ok() {
-            result = metric.apply(py, |writer, series| {
-                let outcome = writer.observe_many(series, run);
-                if outcome == agent_shm::Outcome::Applied {
-                    also(writer, series, run);
-                }
-                outcome
-            });
-        }
-    });
-    result
 }

@@ -17,6 +17,9 @@ pub struct Children {
     shapes: UnsafeCell<Vec<Shape>>,
 }
 
+// SAFETY: touched only by attached threads, one at a time (the module declares `gil_used`).
+unsafe impl Sync for Children {}
+
 /// The names of one keyword call, and for each label of the metric the place of its value.
 struct Shape {
     names: Py<PyTuple>,

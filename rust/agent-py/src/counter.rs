@@ -2,12 +2,12 @@
 
 use crate::buffer;
 use crate::metric::{slowly, Common, Metric};
-use crate::name::Class;
 use crate::number;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
+use agent_client::Class;
 use agent_shm::OwnedShape;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -53,7 +53,7 @@ impl Counter {
     /// Raises the counter by every amount in a buffer or list, all or none.
     fn inc_many(slf: &Bound<'_, Self>, amounts: &Bound<'_, PyAny>) -> PyResult<()> {
         let metric = slf.as_super().get();
-        let (whole, fraction) = buffer::sum_of_amounts(&metric.family.name, amounts)?;
+        let (whole, fraction) = buffer::sum_of_amounts(&metric.family().name, amounts)?;
         metric.apply(slf.py(), |writer, series| writer.add(series, whole))?;
         if fraction > 0.0 {
             metric.apply(slf.py(), |writer, series| writer.add_f64(series, fraction))?;
@@ -100,6 +100,6 @@ fn inc_by(py: Python<'_>, metric: &Metric, args: Arguments<'_, '_>) -> PyResult<
         return metric.apply(py, |writer, series| writer.add(series, amount));
     }
     let amount = number::real(&amount)?;
-    number::check_amount(&metric.family.name, amount)?;
+    number::check_amount(&metric.family().name, amount)?;
     metric.apply(py, |writer, series| writer.add_f64(series, amount))
 }

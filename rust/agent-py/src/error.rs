@@ -3,59 +3,49 @@
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// A class of `agent.errors`, by its name there.
-#[derive(Clone, Copy)]
-pub enum Kind {
-    Name,
-    Label,
-    Amount,
-    Conflict,
-    Buffer,
-    Segment,
-}
-
-impl Kind {
-    const fn class(self) -> &'static str {
-        match self {
-            Kind::Name => "InvalidNameError",
-            Kind::Label => "LabelError",
-            Kind::Amount => "AmountError",
-            Kind::Conflict => "ConflictError",
-            Kind::Buffer => "BufferTypeError",
-            Kind::Segment => "SegmentError",
-        }
-    }
-}
+pub use agent_client::Kind;
 
 /// A refusal in words, before it becomes an exception.
-pub struct Refusal {
-    pub kind: Kind,
-    pub text: String,
-}
+pub struct Refusal(agent_client::Refusal);
 
 impl Refusal {
     #[cold]
     pub fn new(kind: Kind, text: impl Into<String>) -> Refusal {
-        Refusal { kind, text: text.into() }
+        Refusal(agent_client::Refusal::new(kind, text))
     }
 }
 
 impl From<Refusal> for PyErr {
     #[cold]
     fn from(refusal: Refusal) -> PyErr {
-        Python::attach(|py| match class(py, refusal.kind.class()) {
-            Ok(class) => PyErr::from_type(class, (refusal.text,)),
-            Err(error) => error,
-        })
+        raised(refusal.0)
     }
+}
+
+/// The class of `agent.errors`.
+const fn class_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Name => "InvalidNameError",
+        Kind::Label => "LabelError",
+        Kind::Amount => "AmountError",
+        Kind::Conflict => "ConflictError",
+        Kind::Buffer => "BufferTypeError",
+        Kind::Segment => "SegmentError",
+    }
+}
+
+/// What the client crate refused, as an exception.
+#[cold]
+pub fn raised(refusal: agent_client::Refusal) -> PyErr {
+    Python::attach(|py| match class(py, class_of(refusal.kind)) {
+        Ok(class) => PyErr::from_type(class, (refusal.text,)),
+        Err(error) => error,
+    })
 }
 
 /// A segment that was asked for by path cannot be used.
 pub fn segment(error: &agent_shm::Error) -> PyErr {
-    match error {
-        agent_shm::Error::Conflict { .. } => Refusal::new(Kind::Conflict, error.to_string()).into(),
-        _ => Refusal::new(Kind::Segment, error.to_string()).into(),
-    }
+    raised(error.into())
 }
 
 /// Warns once for each text and place, through Python's filters. A filter that turns warnings into

@@ -2,11 +2,11 @@
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{single_number, slowly, Common, Metric};
-use crate::name::Class;
 use crate::raw::{none, Arguments, Method};
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
+use agent_client::Class;
 use agent_shm::{GaugeMode, OwnedShape};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;

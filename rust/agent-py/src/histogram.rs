@@ -1,22 +1,17 @@
-//! `Histogram`: counts of values by bucket, exponential unless bounds are given.
+//! `Histogram`: counts of values by bucket; classic bounds, or the exponential buckets of a native histogram.
 
-use crate::buffer;
 use crate::error::{Kind, Refusal};
-use crate::metric::{single_number, slowly, Common, Metric};
-use crate::name::Class;
-use crate::number;
-use crate::raw::{none, Arguments, Method};
+use crate::metric::{Common, Metric};
+use crate::observe;
+use crate::raw::Method;
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
-use agent_shm::{OwnedShape, Writer};
+use agent_client::Class;
+use agent_metric::octave::SCHEMA_MAX;
+use agent_metric::{bounds, OwnedShape};
 use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
-
-/// 8 buckets an octave: a quantile is at most 4.3 % off.
-const SCHEMA: u8 = 3;
-const SCHEMA_MAX: u8 = 6;
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
 pub struct Histogram;
@@ -25,7 +20,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nCounts a finite value in its bucket.",
-        observe,
+        observe::method::<false>,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];
@@ -35,7 +30,7 @@ impl Histogram {
     #[new]
     #[pyo3(signature = (
         name, documentation, labelnames = None, namespace = "", subsystem = "", unit = "", registry
-        = None, *, buckets = None, schema = None
+        = None, *, buckets = None, native = false, schema = None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -48,15 +43,17 @@ impl Histogram {
         unit: &str,
         registry: Option<&Bound<'_, Registry>>,
         buckets: Option<Vec<f64>>,
+        native: bool,
         schema: Option<u8>,
     ) -> PyResult<PyClassInitializer<Histogram>> {
-        let shape = match (buckets, schema) {
-            (Some(_), Some(_)) => {
-                let text = "buckets and schema exclude each other";
+        let shape = match (buckets, native || schema.is_some()) {
+            (Some(_), true) => {
+                let text = "buckets and a native histogram (native, schema) exclude each other";
                 return Err(PyTypeError::new_err(text));
             }
-            (Some(bounds), None) => OwnedShape::Explicit(checked_bounds(bounds)?),
-            (None, schema) => OwnedShape::Exponential { schema: checked_schema(schema)? },
+            (Some(bounds), false) => OwnedShape::Explicit(checked_bounds(bounds)?),
+            (None, false) => OwnedShape::Explicit(bounds::DEFAULT.to_vec()),
+            (None, true) => OwnedShape::Exponential { schema: checked_schema(schema)? },
         };
         let class = Class::Histogram;
         let (name, documentation) = (name.0, documentation.0);
@@ -67,7 +64,7 @@ impl Histogram {
 
     /// Counts every value in a buffer or list, all or none.
     fn observe_many(slf: &Bound<'_, Self>, values: &Bound<'_, PyAny>) -> PyResult<()> {
-        buffer::observe_many(slf.py(), slf.as_super().get(), values, Writer::record_many)
+        observe::many(slf.py(), slf.as_super().get(), values)
     }
 
     /// Observes the seconds that a `with` block or a call of a decorated function takes.
@@ -76,27 +73,13 @@ impl Histogram {
     }
 }
 
-/// Finite, ascending bounds; a last one of +Inf is implied and may be given.
-fn checked_bounds(mut bounds: Vec<f64>) -> Result<Vec<f64>, Refusal> {
-    if bounds.last() == Some(&f64::INFINITY) {
-        bounds.pop();
-    }
-    let why = if bounds.is_empty() {
-        "there must be one that is finite"
-    } else if bounds.len() > agent_shm::BOUNDS_MAX {
-        "there are more than 512"
-    } else if !bounds.iter().all(|bound| bound.is_finite()) {
-        "all but a last +Inf must be finite"
-    } else if !bounds.windows(2).all(|pair| pair[0] < pair[1]) {
-        "they must ascend"
-    } else {
-        return Ok(bounds);
-    };
-    Err(Refusal::new(Kind::Name, format!("buckets cannot be used: {why}")))
+fn checked_bounds(given: Vec<f64>) -> Result<Vec<f64>, Refusal> {
+    let refused = |why| Refusal::new(Kind::Name, format!("buckets cannot be used: {why}"));
+    bounds::check(given).map_err(refused)
 }
 
 fn checked_schema(schema: Option<u8>) -> Result<u8, Refusal> {
-    match schema.unwrap_or(SCHEMA) {
+    match schema.unwrap_or(bounds::NATIVE_SCHEMA) {
         schema if schema <= SCHEMA_MAX => Ok(schema),
         schema => {
             let text =
@@ -104,34 +87,4 @@ fn checked_schema(schema: Option<u8>) -> Result<u8, Refusal> {
             Err(Refusal::new(Kind::Name, text))
         }
     }
-}
-
-unsafe extern "C" fn observe(
-    slf: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of this class and their arguments.
-    let (py, metric, args) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
-    };
-    if nargs == 1 && names.is_null() {
-        match number::real(&args.get(0)) {
-            Ok(value) if value.is_finite() => {
-                if metric.try_apply(&|writer, series| writer.observe(series, value, 1)) {
-                    return none();
-                }
-            }
-            Ok(_) => {}
-            Err(error) => return crate::raw::raise(py, error),
-        }
-    }
-    slowly(py, || {
-        let value = single_number(args, "observe", "amount")?
-            .ok_or_else(|| PyTypeError::new_err("observe() needs a value"))?;
-        number::check_observation(&metric.family.name, value)?;
-        metric.apply(py, |writer, series| writer.observe(series, value, 1))
-    })
 }

@@ -21,7 +21,6 @@ pub fn inspect<'py>(
     told.set_item("header", header(py, &segment)?)?;
     told.set_item("usage", usage(py, &segment)?)?;
     told.set_item("slots", slots(py, &segment)?)?;
-    told.set_item("guests", guests(py, &segment)?)?;
     let families = PyList::empty(py);
     let view = segment.view();
     let mut left = series_shown_max;
@@ -65,6 +64,7 @@ fn usage<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>
     told.set_item("refused", usage.refused)?;
     told.set_item("pending", usage.pending)?;
     told.set_item("damage", usage.damage)?;
+    told.set_item("fallbacks", usage.fallbacks)?;
     Ok(told)
 }
 
@@ -82,16 +82,6 @@ fn slots<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyList>
         entry.set_item("ring_refused", slot.ring_refused)?;
         told.append(entry)?;
     }
-    Ok(told)
-}
-
-/// Writers beyond the last slot.
-fn guests<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
-    let guests = segment.guests();
-    let told = PyDict::new(py);
-    told.set_item("alive", guests.alive)?;
-    told.set_item("ever", guests.ever)?;
-    told.set_item("ring_refused", guests.ring_refused)?;
     Ok(told)
 }
 
@@ -147,7 +137,11 @@ fn told_series<'py>(
         Value::Counter { whole, fraction } if *fraction == 0.0 => told.set_item("value", whole)?,
         Value::Counter { whole, fraction } => told.set_item("value", *whole as f64 + fraction)?,
         Value::Gauge(value) => told.set_item("value", value)?,
-        Value::GaugePerProcess(values) => told.set_item("per_process", values.to_vec())?,
+        Value::GaugePerProcess(values) => {
+            let values: Vec<_> =
+                values.iter().map(|process| (process.id(), process.value)).collect();
+            told.set_item("per_process", values)?;
+        }
         Value::Histogram { count, sum, buckets } => {
             told.set_item("count", count)?;
             told.set_item("sum", sum)?;

@@ -46,7 +46,7 @@ fn fast(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let Some(children) = &metric.children else { return std::ptr::null_mut() };
-    let count = metric.family.label_names.len();
+    let count = metric.family().label_names.len();
     let places = match (args.positional(), args.named()) {
         (given, 0) if given == count => None,
         (0, given) if given == count => match children.places(names) {
@@ -108,7 +108,7 @@ fn slow<'py>(
 /// For each label of the metric, which keyword has its value.
 fn places(metric: &Metric, names: &Bound<'_, PyTuple>) -> PyResult<Vec<usize>> {
     let given: Vec<String> = names.extract()?;
-    let wanted = &metric.family.label_names;
+    let wanted = &metric.family().label_names;
     let places: Option<Vec<usize>> =
         wanted.iter().map(|name| given.iter().position(|other| other == name)).collect();
     match places {
@@ -116,7 +116,7 @@ fn places(metric: &Metric, names: &Bound<'_, PyTuple>) -> PyResult<Vec<usize>> {
         _ => {
             let text = format!(
                 "{} has the labels ({}), got ({})",
-                metric.family.name,
+                metric.family().name,
                 wanted.join(", "),
                 given.join(", ")
             );

@@ -3,19 +3,16 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`metric`] | the base class: a handle, its repair, children |
-//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names them
-//! all |
+//! | [`metric`] | the base class: a handle or the parent of children |
+//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names all |
 //! | [`labels`], [`children`] | from label values to the child |
 //! | [`timer`] | `with` blocks and decorators |
-//! | [`registry`], [`store`], [`family`], [`name`] | which segment, which definitions, which names
-//! |
-//! | [`fork`], [`replace`] | what happens to a store in a child, and to a file that nobody uses |
+//! | [`registry`], [`host`] | a store of `agent-client` as an object; what it asks of Python |
+//! | [`configure`] | what `agent.configure` was told |
 //! | [`render`], [`inspect`] | pages and plain values |
 //! | [`server`], [`settle`] | the loops of workers and aggregator; the ledger of a dead worker |
 //! | [`load`] | the loop of a load executor |
-//! | [`raw`], [`number`], [`text`], [`buffer`], [`error`] | methods without argument parsing;
-//! values; exceptions |
+//! | [`raw`], [`number`], [`text`], [`buffer`], [`error`] | methods without argument parsing; values |
 //!
 //! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells
 //! in the segment are atomic, so this is what a free-threaded build would have to change, not the
@@ -24,25 +21,23 @@
 mod buffer;
 mod children;
 mod classes;
+mod configure;
 mod counter;
 mod error;
-mod family;
-mod fork;
 mod gauge;
 mod histogram;
+mod host;
 mod inspect;
 mod labels;
 mod load;
 mod metric;
-mod name;
 mod number;
+mod observe;
 mod raw;
 mod registry;
 mod render;
-mod replace;
 mod server;
 mod settle;
-mod store;
 mod summary;
 mod text;
 mod timer;
@@ -68,7 +63,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<timer::Block>()?;
     module.add_class::<registry::Registry>()?;
     module.add_function(wrap_pyfunction!(registry::default_registry, module)?)?;
+    module.add_function(wrap_pyfunction!(configure::configure, module)?)?;
+    module.add_function(wrap_pyfunction!(configure::configured, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(render::render_segment, module)?)?;
     module.add_function(wrap_pyfunction!(server::open_segment, module)?)?;
     module.add_function(wrap_pyfunction!(server::check_worker_config, module)?)?;
     module.add_function(wrap_pyfunction!(server::fork_children, module)?)?;

@@ -1,49 +1,28 @@
 //! The base of the four classes: a handle to one series, or the parent of labelled children.
-//!
-//! A use is: compare two epochs, one call into `agent-shm`. Everything else (no writer after a
-//! fork, a series that was removed, a segment that was replaced, a parent used without labels) is
-//! found out behind that comparison, repaired, and the use repeated; nothing is lost and nothing
-//! counted twice.
 
 use crate::children::Children;
-use crate::error::{Kind, Refusal};
-use crate::family::{Definition, Family};
-use crate::name::{self, Class};
+use crate::error::{self, Kind, Refusal};
+use crate::host::PythonHost;
 use crate::raw::{self, Arguments};
 use crate::registry::Registry;
-use crate::store::{Cause, Store};
 use crate::text;
-use agent_shm::{Error, Outcome, OwnedShape, Series, Writer};
+use agent_client::name::{self, Class};
+use agent_client::{Definition, Family, Handle, Store};
+use agent_shm::{Outcome, OwnedShape, Series, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use std::cell::{Cell, UnsafeCell};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-
-/// Repairs before an update is given up: each can be undone at once by another process, hardly
-/// several in a row.
-const ATTEMPTS: u32 = 8;
 
 /// One metric, or one child of a metric with labels. Made by its subclasses only.
 #[pyclass(frozen, subclass, module = "agent")]
 pub struct Metric {
-    /// The store's epoch in which `series` is good; 0 never is.
-    epoch: Cell<u32>,
-    series: UnsafeCell<Option<Series>>,
-    pub store: Arc<Store>,
-    pub family: Arc<Family>,
-    /// Canonical label text.
-    text: Box<str>,
+    handle: Handle,
     /// Label values of a child, in the constructor's order.
     values: Option<Py<PyTuple>>,
     pub children: Option<Children>,
 }
-
-// SAFETY: touched only by attached threads, one at a time (the module declares `gil_used`).
-unsafe impl Send for Metric {}
-// SAFETY: as above.
-unsafe impl Sync for Metric {}
 
 impl Metric {
     fn new(
@@ -52,8 +31,15 @@ impl Metric {
         text: String,
         values: Option<Py<PyTuple>>,
     ) -> Metric {
-        let (epoch, series) = (Cell::new(0), UnsafeCell::new(None));
-        Metric { epoch, series, store, family, text: text.into(), values, children: None }
+        Metric { handle: Handle::new(store, family, text), values, children: None }
+    }
+
+    pub fn family(&self) -> &Family {
+        &self.handle.family
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.handle.store
     }
 
     /// The object behind `self` of a raw method.
@@ -72,18 +58,7 @@ impl Metric {
     /// Does it now, when nothing is in the way.
     #[inline(always)]
     pub fn try_apply(&self, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
-        let Some(writer) = self.store.writer_of(self.epoch.get()) else { return false };
-        self.apply_with(writer, update)
-    }
-
-    #[inline(always)]
-    fn apply_with(&self, writer: &Writer, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
-        // SAFETY: replaced only in `resolve`, by attached threads, and an update runs no Python
-        // code.
-        match unsafe { &*self.series.get() } {
-            Some(series) => update(writer, series) == Outcome::Applied,
-            None => false,
-        }
+        self.handle.try_apply(update)
     }
 
     #[inline(always)]
@@ -100,68 +75,24 @@ impl Metric {
 
     #[cold]
     #[inline(never)]
-    pub fn apply_slowly(
+    fn apply_slowly(
         &self,
         py: Python<'_>,
         update: &impl Fn(&Writer, &Series) -> Outcome,
     ) -> PyResult<()> {
         self.check_is_bound()?;
-        for attempt in 0..ATTEMPTS {
-            // The first time, the series that is known may do: that of a guest does.
-            let known = attempt == 0 && self.store.open(py)? == Some(self.epoch.get());
-            if !known && !self.resolve(py)? {
-                break;
-            }
-            let writer = self.store.opened(self.epoch.get());
-            if writer.is_some_and(|writer| self.apply_with(writer, update)) {
-                return Ok(());
-            }
-        }
-        self.store.lose();
-        Ok(())
+        self.handle.apply_slowly(&PythonHost(py), update).map_err(error::raised)
     }
 
     fn check_is_bound(&self) -> PyResult<()> {
         match &self.children {
             None => Ok(()),
             Some(_) => {
-                let names = self.family.label_names.join(", ");
-                let text = format!("{} has labels: use .labels({names})", self.family.name);
+                let names = self.family().label_names.join(", ");
+                let text = format!("{} has labels: use .labels({names})", self.family().name);
                 Err(Refusal::new(Kind::Label, text).into())
             }
         }
-    }
-
-    /// Gets the series anew. False: there is no memory for it, not even private.
-    #[cold]
-    fn resolve(&self, py: Python<'_>) -> PyResult<bool> {
-        for _ in 0..ATTEMPTS {
-            let Some(epoch) = self.store.open(py)? else { return Ok(false) };
-            let Some(writer) = self.store.opened(epoch) else { return Ok(false) };
-            let found = self.family.id(writer, epoch);
-            let found = found.and_then(|id| writer.series(id, &self.text));
-            match found {
-                Ok(series) => {
-                    // SAFETY: attached, and no reference to the old series is out.
-                    unsafe { *self.series.get() = Some(series) };
-                    self.epoch.set(epoch);
-                    return Ok(true);
-                }
-                Err(error @ Error::Conflict { .. }) => {
-                    self.store.conflict(py, &error.to_string())?
-                }
-                Err(Error::Full { what: "metrics_max" }) => return Ok(false),
-                Err(_) if self.store.is_private() => return Ok(false),
-                Err(error) => self.store.fall_back(py, Cause::Memory, &error.to_string()),
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether the series is really the metric's overflow series.
-    fn is_overflow(&self) -> bool {
-        // SAFETY: as in `try_apply`.
-        unsafe { (*self.series.get()).as_ref().is_some_and(Series::is_overflow) }
     }
 
     /// The child of these values, made and remembered when it is new.
@@ -170,46 +101,57 @@ impl Metric {
         py: Python<'py>,
         key: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Some(children) = &self.children else { return Err(self.no_children().into()) };
+        let Some(children) = &self.children else {
+            return Err(self.no_children().into());
+        };
         if let Some(known) = children.get(key)? {
             return Ok(known);
         }
         let text = self.canonical(key)?;
-        let child =
-            Metric::new(self.store.clone(), self.family.clone(), text, Some(key.clone().unbind()));
-        child.resolve(py)?;
+        let (store, family) = (self.store().clone(), self.handle.family.clone());
+        let child = Metric::new(store, family, text, Some(key.clone().unbind()));
+        child.begin(py)?;
         // The series of a label explosion are one; remembering a child of each would make memory
         // explode instead.
-        let keep = !child.is_overflow();
+        let keep = !child.handle.is_overflow();
         let child = crate::classes::wrap(py, child)?;
         if keep {
-            let children_max = self.store.options().metric_series_max as usize;
+            let children_max = self.store().options().metric_series_max as usize;
             children.put(key, &child, children_max)?;
         }
         Ok(child)
     }
 
+    /// Puts the series on the page, at 0: now when there is a segment, else when there is one.
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.store().is_open() {
+            self.store().note_early(&self.handle.family, &self.handle.text);
+            return Ok(());
+        }
+        self.handle.resolve(&PythonHost(py)).map(drop).map_err(error::raised)
+    }
+
     /// Canonical label text of values in the constructor's order.
     fn canonical(&self, values: &Bound<'_, PyTuple>) -> PyResult<String> {
-        let names = &self.family.label_names;
+        let names = &self.family().label_names;
         let texts: Vec<String> = values
             .iter()
             .zip(names)
-            .map(|(value, label)| text::of_label(&value, &self.family.name, label))
+            .map(|(value, label)| text::of_label(&value, &self.family().name, label))
             .collect::<PyResult<_>>()?;
-        Ok(self.family.text(&texts))
+        Ok(self.family().text(&texts))
     }
 
     pub fn no_children(&self) -> Refusal {
-        let name = &self.family.name;
+        let name = &self.family().name;
         let text = match self.values {
-            Some(_) => format!("{name}{{{}}} has its labels already", self.text),
+            Some(_) => format!("{name}{{{}}} has its labels already", self.handle.text),
             None => format!("{name} was made without labels"),
         };
         Refusal::new(Kind::Label, text)
     }
 
-    /// Makes the metric of a definition, and its series at once when it has no labels.
+    /// Makes the metric of a definition. Its series is there at once when the registry is open and it has no labels.
     pub fn define(
         py: Python<'_>,
         registry: Option<&Bound<'_, Registry>>,
@@ -219,12 +161,13 @@ impl Metric {
             Some(registry) => registry.get().store.clone(),
             None => Registry::default_of(py)?.get().store.clone(),
         };
-        let family = Family::define(&store, definition)?;
+        store.prepare(&PythonHost(py));
+        let family = store.define(definition).map_err(error::raised)?;
         let mut metric = Metric::new(store, family, String::new(), None);
-        if metric.family.label_names.is_empty() {
-            metric.resolve(py)?;
-        } else {
+        if !metric.family().label_names.is_empty() {
             metric.children = Some(Children::new(py));
+        } else if metric.store().is_open() {
+            metric.begin(py)?;
         }
         Ok(metric)
     }
@@ -243,7 +186,8 @@ pub struct Common<'a> {
 
 impl Common<'_> {
     pub fn definition(&self, shape: OwnedShape) -> PyResult<Definition> {
-        let name = name::family(self.class, self.namespace, self.subsystem, self.name, self.unit)?;
+        let name = name::family(self.class, self.namespace, self.subsystem, self.name, self.unit)
+            .map_err(error::raised)?;
         let mut label_names = Vec::new();
         if let Some(names) = self.labelnames {
             if names.is_instance_of::<PyString>() {
@@ -264,22 +208,22 @@ impl Metric {
     /// The family's name, without `_total`.
     #[getter]
     fn name(&self) -> &str {
-        &self.family.name
+        &self.family().name
     }
 
     #[getter]
     fn documentation(&self) -> &str {
-        &self.family.help
+        &self.family().help
     }
 
     #[getter]
     fn unit(&self) -> &str {
-        &self.family.unit
+        &self.family().unit
     }
 
     #[getter]
     fn labelnames<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.family.label_names)
+        PyTuple::new(py, &self.family().label_names)
     }
 
     #[getter]
@@ -293,14 +237,13 @@ impl Metric {
     /// Removes the child of these label values. True if there was one.
     #[pyo3(signature = (*labelvalues))]
     fn remove(&self, py: Python<'_>, labelvalues: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        let Some(children) = &self.children else { return Err(self.no_children().into()) };
+        let Some(children) = &self.children else {
+            return Err(self.no_children().into());
+        };
         let key = self.key_of_values(py, labelvalues)?;
         let text = self.canonical(&key)?;
         children.forget(&key)?;
-        let Some(epoch) = self.store.open(py)? else { return Ok(false) };
-        let Some(writer) = self.store.opened(epoch) else { return Ok(false) };
-        let id = self.family.id(writer, epoch).map_err(|error| crate::error::segment(&error))?;
-        Ok(writer.remove(id, &text))
+        self.handle.remove(&PythonHost(py), &text).map_err(error::raised)
     }
 
     /// Removes every series of the metric, of all processes. Without labels it begins anew at 0.
@@ -308,22 +251,19 @@ impl Metric {
         if let Some(children) = &self.children {
             children.clear(py);
         }
-        let Some(epoch) = self.store.open(py)? else { return Ok(()) };
-        let Some(writer) = self.store.opened(epoch) else { return Ok(()) };
-        let id = self.family.id(writer, epoch).map_err(|error| crate::error::segment(&error))?;
-        writer.clear(id);
-        if self.children.is_none() {
-            self.resolve(py)?;
+        self.handle.clear(&PythonHost(py)).map_err(error::raised)?;
+        match self.children {
+            None => self.begin(py),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn __repr__(&self) -> String {
-        let class = self.family.class.name();
-        let name = &self.family.name;
+        let class = self.family().class.name();
+        let name = &self.family().name;
         match &self.values {
             None => format!("<agent.{class} {name}>"),
-            Some(_) => format!("<agent.{class} {name}{{{}}}>", self.text),
+            Some(_) => format!("<agent.{class} {name}{{{}}}>", self.handle.text),
         }
     }
 
@@ -344,11 +284,11 @@ impl Metric {
         py: Python<'py>,
         values: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let names = &self.family.label_names;
+        let names = &self.family().label_names;
         if values.len() != names.len() {
             let text = format!(
                 "{} has {} labels ({}), got {} values",
-                self.family.name,
+                self.family().name,
                 names.len(),
                 names.join(", "),
                 values.len()

@@ -1,8 +1,9 @@
 //! `Registry`: metrics bound to one segment. The default one is the app's.
 
-use crate::error::{Kind, Refusal};
-use crate::store::{Source, Store};
-use agent_shm::{MetricSpec, Options};
+use crate::error::{self, Kind, Refusal};
+use crate::host::PythonHost;
+use agent_client::{Source, Store};
+use agent_shm::Options;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
@@ -37,7 +38,7 @@ impl Registry {
         options: Options,
     ) -> PyResult<Registry> {
         let store = Store::new(Source::Path { app: app.into(), path }, options);
-        store.open(py)?;
+        store.open(&PythonHost(py)).map_err(error::raised)?;
         Ok(Registry { store })
     }
 }
@@ -79,13 +80,13 @@ impl Registry {
         }
     }
 
-    /// Name of the app; empty while the default registry has no metric yet.
+    /// Name of the app; empty before the first update.
     #[getter]
     fn app(&self) -> String {
         self.store.app()
     }
 
-    /// The segment's file; None in private memory and while there is no metric yet.
+    /// The segment's file; None in private memory and before the first update.
     #[getter]
     fn path(&self) -> Option<String> {
         self.store.path().map(|path| path.to_string_lossy().into_owned())
@@ -104,6 +105,14 @@ impl Registry {
         self.store.lost()
     }
 
+    /// Opens the segment, if there is anything to count and it is not open; what cannot be opened is left to the first
+    /// update.
+    fn open(&self, py: Python<'_>) {
+        if !self.store.is_open() && !self.store.families().is_empty() {
+            let _ = self.store.open(&PythonHost(py));
+        }
+    }
+
     /// The merged view of all processes, as bytes of a text format.
     #[pyo3(signature = (format = "prometheus"))]
     fn render<'py>(&self, py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyBytes>> {
@@ -113,17 +122,7 @@ impl Registry {
     /// Removes every series of every metric, of all processes: counters begin anew. Gives how many
     /// there were.
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
-        let Some(epoch) = self.store.open(py)? else { return Ok(0) };
-        let Some(writer) = self.store.opened(epoch) else { return Ok(0) };
-        let mut removed = 0;
-        for family in writer.segment().view().families() {
-            let meta = family.meta();
-            let shape = meta.shape.borrowed();
-            let spec = MetricSpec { name: &meta.name, help: &meta.help, unit: &meta.unit, shape };
-            let id = writer.metric(&spec).map_err(|error| crate::error::segment(&error))?;
-            removed += writer.clear(id);
-        }
-        Ok(removed)
+        self.store.clear(&PythonHost(py)).map_err(error::raised)
     }
 
     fn __repr__(&self) -> String {

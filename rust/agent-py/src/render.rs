@@ -1,10 +1,12 @@
 //! `render()`: the page of one registry, made without the GIL.
 //!
-//! Cells and rings of all processes, the dead included, are read from the segment. A summary's
+//! Text 0.0.4, OpenMetrics 1.0 or protobuf, the only form with native histograms. Cells and rings of all processes, the dead included, are read from the segment. A summary's
 //! quantiles are exact over what its rings still hold of the last 60 seconds (nearest rank);
 //! without a value in that time it shows none.
 
-use crate::store::Store;
+use crate::error;
+use crate::host::PythonHost;
+use agent_client::Store;
 use agent_net::scrape::{self, Source};
 use agent_shm::{Entry, OwnedShape, RecordKind, Segment, SeriesId};
 use agent_wire::exposition::Format;
@@ -12,25 +14,47 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const WINDOW_MS: u64 = 60_000;
 
 pub fn render<'py>(py: Python<'py>, store: &Store, format: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let format = match format {
-        "prometheus" => Format::Text004,
-        "openmetrics" => Format::OpenMetrics100,
-        other => {
-            let text = format!("format {other:?} is neither 'prometheus' nor 'openmetrics'");
-            return Err(PyValueError::new_err(text));
-        }
-    };
-    store.open(py)?;
+    let format = format_of(format)?;
+    store.open(&PythonHost(py)).map_err(error::raised)?;
     let mut page = Vec::new();
     if let Some(segment) = store.segment() {
         py.detach(|| page_of(&segment, format, &mut page));
     }
     Ok(PyBytes::new(py, &page))
+}
+
+/// The page of the segment at `path`, with the quantiles of its processes. Attaches for reading and
+/// changes nothing. Raises SegmentError when it is none.
+#[pyfunction]
+#[pyo3(signature = (path, format = "prometheus"))]
+pub fn render_segment<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    format: &str,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let format = format_of(format)?;
+    let segment = Segment::attach(&path).map_err(|error| error::segment(&error))?;
+    let mut page = Vec::new();
+    py.detach(|| page_of(&segment, format, &mut page));
+    Ok(PyBytes::new(py, &page))
+}
+
+fn format_of(name: &str) -> PyResult<Format> {
+    match name {
+        "prometheus" => Ok(Format::Text004),
+        "openmetrics" => Ok(Format::OpenMetrics100),
+        "protobuf" => Ok(Format::Protobuf),
+        other => {
+            let text = format!("format {other:?} is not 'prometheus', 'openmetrics' or 'protobuf'");
+            Err(PyValueError::new_err(text))
+        }
+    }
 }
 
 fn page_of(segment: &Segment, format: Format, page: &mut Vec<u8>) {

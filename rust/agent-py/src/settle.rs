@@ -60,7 +60,7 @@ fn settle(path: &std::path::Path, worker: Place) -> Result<u64, agent_shm::Error
 
 /// Connections that a worker had when it died.
 fn connections(writer: &Writer, source: &str, worker: Place) -> u64 {
-    let of = |metric: SelfMetric| total(writer.family(metric.row().name), source, worker);
+    let of = |metric: SelfMetric| total(writer.family_by_name(metric.row().name), source, worker);
     let came = of(SelfMetric::ConnectionsOpened) + of(SelfMetric::ConnectionsTakenOver);
     came.saturating_sub(of(SelfMetric::ConnectionsClosed))
 }
@@ -77,7 +77,7 @@ fn left(writer: &Writer, source: SourceId, worker: Place) -> u64 {
     let name = SelfMetric::Rejected.row().name;
     match open.saturating_sub(sum(writer.family_of(name, rejected))) {
         0 => 0,
-        _ => open.saturating_sub(sum(writer.family(name))),
+        _ => open.saturating_sub(sum(writer.family_by_name(name))),
     }
 }
 

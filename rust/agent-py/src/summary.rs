@@ -4,18 +4,15 @@
 //! of 2,048 values in an app's segment: a process that observes more in a minute is represented by
 //! its newest ones.
 
-use crate::buffer;
 use crate::error::{Kind, Refusal};
-use crate::metric::{single_number, slowly, Common, Metric};
-use crate::name::Class;
-use crate::number;
-use crate::raw::{none, Arguments, Method};
+use crate::metric::{Common, Metric};
+use crate::observe;
+use crate::raw::Method;
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
-use agent_shm::{Outcome, OwnedShape, RecordKind, Series, Writer};
-use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
+use agent_client::Class;
+use agent_shm::OwnedShape;
 use pyo3::prelude::*;
 
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
@@ -28,7 +25,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nAdds a finite value to count, sum and window.",
-        observe,
+        observe::method::<true>,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];
@@ -71,62 +68,11 @@ impl Summary {
 
     /// Adds every value in a buffer or list, all or none.
     fn observe_many(slf: &Bound<'_, Self>, values: &Bound<'_, PyAny>) -> PyResult<()> {
-        let metric = slf.as_super().get();
-        let windowed = windowed(metric);
-        buffer::observe_many(slf.py(), metric, values, |writer, series, run| {
-            if windowed {
-                writer.record_many(series, run);
-            }
-        })
+        observe::many(slf.py(), slf.as_super().get(), values)
     }
 
     /// Observes the seconds that a `with` block or a call of a decorated function takes.
     fn time(slf: &Bound<'_, Self>) -> Block {
         Block::new(slf.as_any(), Action::ObserveSeconds)
     }
-}
-
-/// Whether observations go to the ring as well: those of histograms for the collector's windows, those of summaries for
-/// their quantiles.
-fn windowed(metric: &Metric) -> bool {
-    !matches!(&metric.family.shape, OwnedShape::Summary(quantiles) if quantiles.is_empty())
-}
-
-/// One observation of a histogram or of a summary.
-pub fn add(metric: &Metric, writer: &Writer, series: &Series, value: f64) -> Outcome {
-    let outcome = writer.observe(series, value, 1);
-    if outcome == Outcome::Applied && windowed(metric) {
-        writer.record(series, RecordKind::Sample, value.to_bits());
-    }
-    outcome
-}
-
-unsafe extern "C" fn observe(
-    slf: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of this class and their arguments.
-    let (py, metric, args) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
-    };
-    if nargs == 1 && names.is_null() {
-        match number::real(&args.get(0)) {
-            Ok(value) if value.is_finite() => {
-                if metric.try_apply(&|writer, series| add(metric, writer, series, value)) {
-                    return none();
-                }
-            }
-            Ok(_) => {}
-            Err(error) => return crate::raw::raise(py, error),
-        }
-    }
-    slowly(py, || {
-        let value = single_number(args, "observe", "amount")?
-            .ok_or_else(|| PyTypeError::new_err("observe() needs a value"))?;
-        number::check_observation(&metric.family.name, value)?;
-        metric.apply(py, |writer, series| add(metric, writer, series, value))
-    })
 }

@@ -7,7 +7,6 @@
 //! that problem.
 
 use crate::metric::Metric;
-use agent_shm::OwnedShape;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::RefCell;
@@ -40,8 +39,9 @@ impl Block {
         Ok(self.metric.bind(py).cast::<Metric>()?.get())
     }
 
-    fn shift(&self, py: Python<'_>, change: f64) -> PyResult<()> {
-        self.metric(py)?.apply(py, |writer, series| writer.shift(series, change))
+    /// What this process holds ends with it: a block that is killed leaves no count behind.
+    fn hold(&self, py: Python<'_>, change: f64) -> PyResult<()> {
+        self.metric(py)?.apply(py, |writer, series| writer.hold(series, change))
     }
 
     fn took(&self) -> Option<f64> {
@@ -69,7 +69,7 @@ impl Block {
             Action::ObserveSeconds | Action::SetSeconds => {
                 block.starts.borrow_mut().push((this_thread(), Instant::now()));
             }
-            Action::TrackInProgress => block.shift(slf.py(), 1.0)?,
+            Action::TrackInProgress => block.hold(slf.py(), 1.0)?,
             Action::CountExceptions(_) => {}
         }
         Ok(slf.clone())
@@ -86,10 +86,7 @@ impl Block {
         match &self.action {
             Action::ObserveSeconds => {
                 if let Some(took) = self.took() {
-                    metric.apply(py, |writer, series| match metric.family.shape {
-                        OwnedShape::Summary(_) => crate::summary::add(metric, writer, series, took),
-                        _ => writer.observe(series, took, 1),
-                    })?;
+                    crate::observe::one(py, metric, took)?;
                 }
             }
             Action::SetSeconds => {
@@ -97,7 +94,7 @@ impl Block {
                     metric.apply(py, |writer, series| writer.set(series, took))?;
                 }
             }
-            Action::TrackInProgress => self.shift(py, -1.0)?,
+            Action::TrackInProgress => self.hold(py, -1.0)?,
             Action::CountExceptions(counted) => {
                 if !class.is_none() && is_subclass(class, counted.bind(py))? {
                     metric.apply(py, |writer, series| writer.add(series, 1))?;

@@ -4,7 +4,7 @@
 //! name loses `_total`, which the exposition adds; a unit is appended when the name does not end in
 //! it.
 
-use crate::error::{Kind, Refusal};
+use crate::refusal::{Kind, Refusal};
 
 pub const NAME_BYTES_MAX: usize = 200;
 pub const LABELS_MAX: usize = 32;

@@ -1,0 +1,40 @@
+//! Metrics that found no room in the segment: counted in private memory until there is some.
+//!
+//! Everything else of the process goes on where it was. Once a second, at the next use, the segment is asked again; when
+//! it has room, all that was counted aside is added there, nothing lost. Until then its numbers are on nobody's page, and
+//! pages say so (`agent_private_metrics_total`). A process that ends before takes them along. A forked child begins with
+//! nothing aside: what its parent counted is its parent's.
+
+use crate::family::Family;
+use agent_shm::{MetricSpec, Options, Segment, Series, Writer};
+
+/// The segment is asked so often, and no more.
+pub const RETRY_MS: u64 = 1000;
+
+pub struct Aside {
+    pub writer: Writer,
+}
+
+impl Aside {
+    /// Nothing when there is no address space.
+    pub fn new(app: &str, options: &Options) -> Option<Aside> {
+        let small = Options { bytes_max: 16 << 20, slots_max: 2, ring_records: 8, ..*options };
+        let writer = Segment::anonymous(app, &small).ok()?.writer().ok()?;
+        Some(Aside { writer })
+    }
+
+    pub fn series(&self, spec: &MetricSpec<'_>, label_names: &str, text: &str) -> Option<Series> {
+        let id = self.writer.family(spec, label_names, 0).ok()?.id;
+        self.writer.series(id, text).ok()
+    }
+
+    pub fn remove(&self, family: &Family, text: &str) -> bool {
+        self.writer.find_metric(&family.name).is_some_and(|(id, _)| self.writer.remove(id, text))
+    }
+
+    pub fn clear(&self, family: &Family) {
+        if let Some((id, _)) = self.writer.find_metric(&family.name) {
+            self.writer.clear(id);
+        }
+    }
+}

@@ -1,0 +1,716 @@
+//! Where the metrics of one registry live, seen from this process: segment, writer, and what happens to them.
+//!
+//! ```text
+//!  (nothing) --first update--> shared segment --a metric without room--> that metric aside, until there is
+//!      ^ \--folder unusable, app not known--> private memory, asked again every second
+//!      +-- fork while the app was not known; file removed, replaced, truncated
+//! ```
+//!
+//! A definition alone makes no file: the first update does, and puts all definitions there, so that a page shows them
+//! from 0 on. A registry that is open already takes a new definition at once.
+//!
+//! Every move to other memory raises `epoch`; a handle remembers the epoch in which it was resolved, so the hot path is
+//! one comparison with `live`: the epoch while this process has a writer, 0 while it has none. It also burns `fuel`:
+//! after so many updates the process looks whether the file is still in its place, whether it was damaged, and whether
+//! another definition of a family counts by now. Every slow call looks too.
+//!
+//! All of it is used by one thread at a time. Nothing here calls the host while it holds a borrow.
+
+use crate::aside::{Aside, RETRY_MS};
+use crate::binding::{Binding, Cause, Fallback, Opened, Source};
+use crate::family::{Definition, Family};
+use crate::fork::{Forked, Watch};
+use crate::host::Host;
+use crate::lineage::Lineage;
+use crate::refusal::{Kind, Refusal};
+use agent_shm::{Error, MetricId, Options, Segment, Series, Value, Writer, OVERFLOW_LABELS};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Updates of this process between two looks at its segment: a few comparisons, once a second more.
+const FUEL: u32 = 64;
+/// Private memory is left for the segment that should be there, when it can be: asked so often.
+const REBIND_MS: u64 = 1000;
+/// Attempts to claim a slot of a file that others replace meanwhile.
+const ATTEMPTS: u32 = 5;
+/// Things that the user is told of.
+const TOLD_MAX: usize = 64;
+const PRIVATE: &str = "private memory";
+/// Children of labelled metrics that are made before there is a segment.
+const EARLY_MAX: usize = 10_000;
+
+#[derive(Default)]
+struct Inner {
+    binding: Option<Binding>,
+    /// Why it is private, or not even that, though it should be shared.
+    fallback: Option<Fallback>,
+    /// Definitions by family name, and the family that owns each sample name.
+    families: HashMap<String, Arc<Family>>,
+    samples: HashMap<String, String>,
+    /// Series that were asked for before there was a segment.
+    early: Vec<(Arc<Family>, Box<str>)>,
+    /// Of what the user was told.
+    told: Vec<String>,
+}
+
+pub struct Store {
+    live: Cell<u32>,
+    fuel: Cell<u32>,
+    epoch: Cell<u32>,
+    writer: UnsafeCell<Option<Writer>>,
+    aside: UnsafeCell<Option<Aside>>,
+    /// Grows when what is aside is given up.
+    aside_epoch: Cell<u32>,
+    inner: RefCell<Inner>,
+    source: Source,
+    options: Options,
+    lineage: Lineage,
+    /// Definitions that the segment had ever seen when the families were joined last.
+    births: Cell<u64>,
+    looked_ms: Cell<u64>,
+    /// When the file was looked at last.
+    checked_ms: Cell<u64>,
+    /// When private memory was entered, or the segment was asked again last.
+    rebind_ms: Cell<u64>,
+    aside_ms: Cell<u64>,
+    /// Updates that found no memory at all, in this process.
+    lost: Cell<u64>,
+}
+
+// SAFETY: one thread uses a store at a time (the head of lib.rs); the fork handler runs in a process of one thread.
+unsafe impl Send for Store {}
+// SAFETY: as above.
+unsafe impl Sync for Store {}
+
+static WATCH: Watch<Store> = Watch::new();
+
+extern "C" fn child() {
+    WATCH.tell();
+}
+
+impl Store {
+    pub fn new(source: Source, options: Options) -> Arc<Store> {
+        let store = Arc::new(Store {
+            live: Cell::new(0),
+            fuel: Cell::new(0),
+            epoch: Cell::new(1),
+            writer: UnsafeCell::new(None),
+            aside: UnsafeCell::new(None),
+            aside_epoch: Cell::new(1),
+            inner: RefCell::default(),
+            source,
+            options,
+            lineage: Lineage::default(),
+            births: Cell::new(0),
+            looked_ms: Cell::new(0),
+            checked_ms: Cell::new(0),
+            rebind_ms: Cell::new(0),
+            aside_ms: Cell::new(0),
+            lost: Cell::new(0),
+        });
+        WATCH.watch(Arc::as_ptr(&store), child);
+        store
+    }
+
+    /// The writer, when a handle of `epoch` may be used with it.
+    #[inline(always)]
+    pub fn writer_of(&self, epoch: u32) -> Option<&Writer> {
+        let fuel = self.fuel.get();
+        if epoch != self.live.get() || epoch == 0 || fuel == 0 {
+            return None;
+        }
+        self.fuel.set(fuel - 1);
+        // SAFETY: `live` is not 0, so the writer is there; it is replaced only by the one thread that uses the store,
+        // never during a call that holds this reference, because such calls do not call the host.
+        unsafe { (*self.writer.get()).as_ref() }
+    }
+
+    /// The writer, when it is of `epoch`, for the slow way.
+    pub fn opened(&self, epoch: u32) -> Option<&Writer> {
+        if epoch != self.epoch.get() {
+            return None;
+        }
+        // SAFETY: as in `writer_of`; after a fork there is none.
+        unsafe { (*self.writer.get()).as_ref() }
+    }
+
+    /// The writer there is.
+    pub fn opened_now(&self) -> Option<&Writer> {
+        self.opened(self.epoch.get())
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.opened_now().is_some()
+    }
+
+    fn put_writer(&self, writer: Writer) {
+        // SAFETY: callers hold no reference to the writer.
+        unsafe { *self.writer.get() = Some(writer) };
+        self.live.set(self.epoch.get());
+        self.fuel.set(FUEL);
+    }
+
+    /// The epoch of a writer, opening and claiming what is missing. Nothing only when memory itself is gone.
+    ///
+    /// # Errors
+    /// What was asked for by path, or by a strict user, cannot be used.
+    #[cold]
+    pub fn open(&self, host: &dyn Host) -> Result<Option<u32>, Refusal> {
+        self.look(host)?;
+        for _ in 0..ATTEMPTS {
+            if self.is_open() {
+                return Ok(Some(self.epoch.get()));
+            }
+            if self.inner.borrow().binding.is_none() {
+                let opened = Binding::open(&self.source, &self.options, host)?;
+                self.bind(host, opened)?;
+                // Telling the user may have run code that counts.
+                if self.is_open() {
+                    continue;
+                }
+            }
+            match self.segment().map(|segment| segment.writer()) {
+                Some(Ok(writer)) => {
+                    self.put_writer(writer);
+                    self.announce();
+                    return Ok(Some(self.epoch.get()));
+                }
+                // The file was replaced after it was mapped: look again at its path.
+                Some(Err(Error::NotUsable { .. })) => self.unbind(),
+                Some(Err(Error::Io { ref source, .. }))
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    self.unbind();
+                }
+                Some(Err(error)) if !self.is_private() => {
+                    self.fall_back(host, Cause::Open, &error.to_string())?;
+                }
+                _ => return Ok(None),
+            }
+        }
+        self.fall_back(host, Cause::Open, "the segment keeps being replaced by others")?;
+        Ok(None)
+    }
+
+    /// Before the first definition: see [`Host::prepare`].
+    pub fn prepare(&self, host: &dyn Host) {
+        if matches!(self.source, Source::App) && self.inner.borrow().families.is_empty() {
+            host.prepare();
+        }
+    }
+
+    /// Asks for the segment that should be there at the next look, if this is private memory.
+    pub fn ask_again_now(&self) {
+        self.rebind_ms.set(0);
+        self.checked_ms.set(0);
+        self.fuel.set(0);
+    }
+
+    /// Takes a binding in, unless finding the app made one on its way; tells why it is private, if it should not be.
+    fn bind(&self, host: &dyn Host, (binding, fallback): Opened) -> Result<(), Refusal> {
+        if let (Some((_, text)), true) = (&fallback, host.is_strict()) {
+            return Err(Refusal::new(Kind::Segment, text.clone()));
+        }
+        {
+            let mut inner = self.inner.borrow_mut();
+            if inner.binding.is_some() {
+                return Ok(());
+            }
+            inner.binding = binding;
+            inner.fallback.clone_from(&fallback);
+        }
+        if let Some((_, text)) = fallback {
+            self.rebind_ms.set(now_unix_ms());
+            self.tell(host, PRIVATE, &private_text(&text));
+        }
+        Ok(())
+    }
+
+    /// Puts the definitions that are known into a segment that is new to this process, so that a page shows them from
+    /// 0 on. Errors are left to the next use, which repairs them.
+    fn announce(&self) {
+        let epoch = self.epoch.get();
+        let early = std::mem::take(&mut self.inner.borrow_mut().early);
+        let Some(writer) = self.opened(epoch) else { return };
+        // Before: what appears meanwhile is looked at next time.
+        let births = writer.segment().births();
+        let lineage = self.lineage.of_this_process();
+        for family in self.families() {
+            // Joined, not looked up: after a fork it is this process that uses it.
+            let joined = family.join(writer, epoch, lineage);
+            if let (Ok(id), true) = (joined, family.label_names.is_empty()) {
+                let _ = writer.series(id, "");
+            }
+        }
+        for (family, text) in early {
+            if let Ok(id) = family.id(writer, epoch, lineage) {
+                let _ = writer.series(id, &text);
+            }
+        }
+        self.births.set(births);
+    }
+
+    /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
+    /// done once a second, in a slow call always: that is a system call.
+    fn look(&self, host: &dyn Host) -> Result<(), Refusal> {
+        let now = now_unix_ms();
+        let is_soon = now.abs_diff(self.checked_ms.get()) < RETRY_MS;
+        let is_burnt = self.live.get() != 0 && self.fuel.get() == 0;
+        self.fuel.set(FUEL);
+        if is_burnt && is_soon {
+            self.join_again(host, now);
+            return Ok(());
+        }
+        self.checked_ms.set(now);
+        let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
+        if let Some(why) = why {
+            let (app, path) = (self.app(), self.path().unwrap_or_default());
+            self.unbind();
+            let text =
+                format!("metrics of app {app:?} begin anew, because {why}: {}", path.display());
+            self.tell(host, why, &text);
+            return Ok(());
+        }
+        if self.has_fallen_back() && now.abs_diff(self.rebind_ms.get()) >= REBIND_MS {
+            self.rebind_ms.set(now);
+            return self.come_back(host);
+        }
+        self.join_again(host, now);
+        if self.is_open() && self.aside().is_some() && self.may_ask_for_room() {
+            self.bring_back();
+        }
+        Ok(())
+    }
+
+    /// Joins families again whose name has a new definition, or which were not shown.
+    fn join_again(&self, host: &dyn Host, now: u64) {
+        let hidden = self.join_where_needed(now);
+        for name in hidden {
+            let text = format!(
+                "metric {name} of app {:?} is defined otherwise by a process that came later: what \
+                 this process counts in it is on no page while such a process lives",
+                self.app()
+            );
+            self.tell(host, &format!("hidden {name}"), &text);
+        }
+    }
+
+    /// Gives the names of families that pages do not show.
+    fn join_where_needed(&self, now: u64) -> Vec<String> {
+        let mut hidden = Vec::new();
+        let epoch = self.epoch.get();
+        let Some(writer) = self.opened(epoch) else { return hidden };
+        let births = writer.segment().births();
+        let is_new = births != self.births.get();
+        if !is_new && now.abs_diff(self.looked_ms.get()) < RETRY_MS {
+            return hidden;
+        }
+        self.looked_ms.set(now);
+        let lineage = self.lineage.of_this_process();
+        let mut changed = false;
+        for family in self.families() {
+            if !family.is_joined(epoch) || !is_new && family.is_shown() {
+                continue;
+            }
+            let before = family.id(writer, epoch, lineage).ok();
+            let joined = family.join(writer, epoch, lineage).ok();
+            let is_anew = joined.is_some() && joined != before;
+            if let (Some(id), true) = (joined, is_anew && family.label_names.is_empty()) {
+                // It began anew, at 0.
+                let _ = writer.series(id, "");
+            }
+            changed |= is_anew;
+            if !family.is_shown() {
+                hidden.push(family.name.clone());
+            }
+        }
+        // As it was before: what appeared meanwhile is looked at next time.
+        self.births.set(births);
+        if changed {
+            // Others of this definition find their series gone as soon as memory is reclaimed.
+            for _ in 0..3 {
+                writer.reclaim_now();
+            }
+            let next = self.next_epoch();
+            for family in self.families() {
+                family.move_to(epoch, next);
+            }
+            self.live.set(next);
+        }
+        hidden
+    }
+
+    /// Leaves private memory when the segment that should be there can be had; what was counted goes along.
+    fn come_back(&self, host: &dyn Host) -> Result<(), Refusal> {
+        let before = self.epoch.get();
+        // What cannot be had yet is no news.
+        let Ok((Some(binding), _)) = Binding::open(&self.source, &self.options, host) else {
+            return Ok(());
+        };
+        // Finding the app may have run code that came back before us.
+        if binding.is_private() || before != self.epoch.get() || !self.has_fallen_back() {
+            return Ok(());
+        }
+        let Ok(writer) = binding.segment.writer() else { return Ok(()) };
+        // SAFETY: no reference to the writer is out.
+        let before = unsafe { (*self.writer.get()).take() };
+        let old = {
+            let mut inner = self.inner.borrow_mut();
+            inner.fallback = None;
+            inner.binding.replace(binding)
+        };
+        let epoch = self.next_epoch();
+        self.put_writer(writer);
+        self.announce();
+        if self.opened(epoch).is_none() {
+            return Ok(());
+        }
+        let Some(before) = before else { return Ok(()) };
+        for family in before.view().families() {
+            let Some(known) = self.family(&family.meta().name) else { continue };
+            let mut result = Ok(());
+            family.for_each(&mut |found| {
+                let labels = String::from_utf8_lossy(found.labels);
+                if result.is_ok() && !self.take_in(&known, &labels, &found.value) {
+                    result = self.take_aside(host, &known, &labels, &found.value);
+                }
+            });
+            result?;
+        }
+        drop(before);
+        drop(old);
+        Ok(())
+    }
+
+    /// Forgets the segment; the next use looks for it again.
+    fn unbind(&self) {
+        self.drop_writer();
+        let old = self.inner.borrow_mut().binding.take();
+        drop(old);
+        self.next_epoch();
+    }
+
+    fn next_epoch(&self) -> u32 {
+        self.epoch.set(self.epoch.get().wrapping_add(1).max(1));
+        self.epoch.get()
+    }
+
+    /// Goes on in private memory. Handles of the shared segment are resolved again at their next use.
+    fn fall_back(&self, host: &dyn Host, cause: Cause, detail: &str) -> Result<(), Refusal> {
+        if host.is_strict() {
+            return Err(Refusal::new(Kind::Segment, detail));
+        }
+        let app = self.app();
+        self.drop_writer();
+        let fallback = Some((cause, detail.to_string()));
+        let binding = Binding::private(&app, &self.options, fallback.clone());
+        let old = {
+            let mut inner = self.inner.borrow_mut();
+            inner.fallback = fallback;
+            std::mem::replace(&mut inner.binding, binding)
+        };
+        drop(old);
+        self.next_epoch();
+        self.rebind_ms.set(now_unix_ms());
+        self.tell(host, PRIVATE, &private_text(detail));
+        Ok(())
+    }
+
+    /// Warns once of each thing.
+    fn tell(&self, host: &dyn Host, of: &str, text: &str) {
+        {
+            let mut inner = self.inner.borrow_mut();
+            if inner.told.iter().any(|told| told == of) || inner.told.len() >= TOLD_MAX {
+                return;
+            }
+            inner.told.push(of.to_string());
+        }
+        host.warn(text);
+    }
+
+    fn drop_writer(&self) {
+        self.live.set(0);
+        // SAFETY: callers hold no reference to the writer.
+        unsafe { *self.writer.get() = None };
+    }
+
+    /// The metric of a family in the segment.
+    pub fn id(&self, family: &Family) -> Result<MetricId, Error> {
+        let epoch = self.epoch.get();
+        let Some(writer) = self.opened(epoch) else { return Err(Error::Full { what: "memory" }) };
+        family.id(writer, epoch, self.lineage.of_this_process())
+    }
+
+    /// The series of a family with these labels, in the segment.
+    pub fn place(&self, family: &Family, text: &str) -> Result<Series, Error> {
+        let id = self.id(family)?;
+        let Some(writer) = self.opened_now() else { return Err(Error::Full { what: "memory" }) };
+        let placed = writer.series(id, text);
+        if let Err(Error::Replaced) = placed {
+            family.leave();
+        }
+        placed
+    }
+
+    /// Removes every series of every metric, of all processes; gives how many there were.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn clear(&self, host: &dyn Host) -> Result<usize, Refusal> {
+        let Some(epoch) = self.open(host)? else { return Ok(0) };
+        let Some(writer) = self.opened(epoch) else { return Ok(0) };
+        let metrics = writer.segment().metrics();
+        let ids = metrics.iter().filter_map(|meta| writer.find_metric(&meta.name));
+        Ok(ids.map(|(id, _)| writer.clear(id)).sum())
+    }
+
+    /// The series of a metric without room, in memory of this process; tells once, and every page.
+    pub fn place_aside(
+        &self,
+        host: &dyn Host,
+        family: &Family,
+        text: &str,
+        why: &Error,
+    ) -> Result<Option<Series>, Refusal> {
+        let name = &family.name;
+        if host.is_strict() {
+            return Err(Refusal::new(Kind::Segment, format!("no room for metric {name}: {why}")));
+        }
+        // SAFETY: no reference to what is aside is out.
+        let aside = unsafe { &mut *self.aside.get() };
+        if aside.is_none() {
+            *aside = Aside::new(&self.app(), &self.options);
+        }
+        let spec = family.spec();
+        let series =
+            aside.as_ref().and_then(|aside| aside.series(&spec, family.defined_names(), text));
+        if let Some(segment) = self.segment() {
+            segment.count_fallback();
+        }
+        self.tell(
+            host,
+            name,
+            &format!(
+                "there is no room for metric {name} in the segment of app {:?}, so it is on no page \
+                 until there is: {why}",
+                self.app()
+            ),
+        );
+        Ok(series)
+    }
+
+    /// Tells that this process's value of a gauge has no room.
+    pub fn tell_no_room(&self, host: &dyn Host, family: &Family) {
+        if let Some(segment) = self.segment() {
+            segment.count_fallback();
+        }
+        let (name, app) = (&family.name, self.app());
+        let text = format!(
+            "there is no room for what this process says of gauge {name} in the segment of app {app:?}"
+        );
+        self.tell(host, name, &text);
+    }
+
+    /// The writer of what is aside, and the number that a handle remembers of it.
+    pub fn aside(&self) -> Option<(&Aside, u32)> {
+        // SAFETY: made in `place_aside` and dropped at a fork only.
+        unsafe { (*self.aside.get()).as_ref() }.map(|aside| (aside, self.aside_epoch.get()))
+    }
+
+    /// Adds a value that was counted elsewhere to the segment; `false` when there is no room for it.
+    fn take_in(&self, family: &Family, labels: &str, value: &Value<'_>) -> bool {
+        let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
+            return false;
+        };
+        writer.absorb(&series, value);
+        if let (true, Ok(id)) = (labels == OVERFLOW_LABELS, self.id(family)) {
+            writer.note_overflow(id);
+        }
+        true
+    }
+
+    fn take_aside(
+        &self,
+        host: &dyn Host,
+        family: &Family,
+        labels: &str,
+        value: &Value<'_>,
+    ) -> Result<(), Refusal> {
+        let why = Error::Full { what: "bytes_max" };
+        let series = self.place_aside(host, family, labels, &why)?;
+        match (series, self.aside()) {
+            (Some(series), Some((aside, _))) => aside.writer.absorb(&series, value),
+            _ => self.lose(),
+        }
+        Ok(())
+    }
+
+    /// Adds what is aside to the segment, as far as there is room by now. Handles find their series gone from here, and
+    /// get them there.
+    fn bring_back(&self) {
+        let Some((aside, _)) = self.aside() else { return };
+        for family in aside.writer.view().families() {
+            let Some(known) = self.family(&family.meta().name) else { continue };
+            family.for_each(&mut |found| {
+                let labels = String::from_utf8_lossy(found.labels);
+                if self.take_in(&known, &labels, &found.value) {
+                    aside.remove(&known, &labels);
+                }
+            });
+        }
+    }
+
+    /// Whether the segment is to be asked again whether it has room.
+    fn may_ask_for_room(&self) -> bool {
+        let now = now_unix_ms();
+        let may = now.abs_diff(self.aside_ms.get()) >= RETRY_MS;
+        if may {
+            self.aside_ms.set(now);
+        }
+        may
+    }
+
+    pub fn segment(&self) -> Option<Segment> {
+        self.inner.borrow().binding.as_ref().map(|binding| binding.segment.clone())
+    }
+
+    /// The name of the app, empty before anything was counted.
+    pub fn app(&self) -> String {
+        match (&self.inner.borrow().binding, &self.source) {
+            (Some(binding), _) => binding.app.clone(),
+            (None, Source::Path { app, .. } | Source::Private { app }) => app.clone(),
+            (None, Source::App) => String::new(),
+        }
+    }
+
+    /// The file of the segment; nothing for private memory and before anything was counted.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.inner.borrow().binding.as_ref().and_then(|binding| binding.path.clone())
+    }
+
+    pub fn is_private(&self) -> bool {
+        self.inner.borrow().binding.as_ref().is_some_and(Binding::is_private)
+    }
+
+    fn has_fallen_back(&self) -> bool {
+        self.inner.borrow().fallback.is_some()
+    }
+
+    /// Why the metrics of this process are in private memory though they should be shared.
+    pub fn fallback(&self) -> Option<(Cause, String)> {
+        self.inner.borrow().fallback.clone()
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// An update that could be kept nowhere.
+    pub fn lose(&self) {
+        self.lost.set(self.lost.get() + 1);
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+
+    pub fn families(&self) -> Vec<Arc<Family>> {
+        self.inner.borrow().families.values().cloned().collect()
+    }
+
+    pub fn family(&self, name: &str) -> Option<Arc<Family>> {
+        self.inner.borrow().families.get(name).cloned()
+    }
+
+    /// Notes a series that is asked for before there is a segment.
+    pub fn note_early(&self, family: &Arc<Family>, text: &str) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.early.len() < EARLY_MAX {
+            inner.early.push((family.clone(), text.into()));
+        }
+    }
+
+    /// The family of this definition: the one that is there when it says the same, else a new one.
+    pub fn define(&self, definition: Definition) -> Result<Arc<Family>, Refusal> {
+        let family = Family::new(definition)?;
+        let mut inner = self.inner.borrow_mut();
+        if let Some(known) = inner.families.get(&family.name) {
+            if known.is_same(&family) {
+                return Ok(known.clone());
+            }
+            let (name, known, told) = (&family.name, known.told(), family.told());
+            let text = format!("metric {name:?} exists as {known}, not as {told}");
+            return Err(Refusal::new(Kind::Conflict, text));
+        }
+        let samples = || family.class.suffixes().iter().map(|end| format!("{}{end}", family.name));
+        for sample in samples() {
+            if let Some(owner) = inner.samples.get(&sample) {
+                let name = &family.name;
+                let text = format!("{name:?} would have the sample {sample:?}, as {owner:?} has");
+                return Err(Refusal::new(Kind::Conflict, text));
+            }
+        }
+        inner.samples.extend(samples().map(|sample| (sample, family.name.clone())));
+        let family = Arc::new(family);
+        inner.families.insert(family.name.clone(), family.clone());
+        Ok(family)
+    }
+}
+
+fn private_text(detail: &str) -> String {
+    format!("metrics of this process are in private memory, unseen by a collector: {detail}")
+}
+
+fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Forked for Store {
+    /// The inherited slot is the parent's. A child takes its own at once, while it still is the user that its parent
+    /// was: later it may not be able to open the file.
+    fn after_fork(&self) {
+        self.live.set(0);
+        // SAFETY: the only thread of this process; a call that was under way in another thread does not exist here.
+        let (inherited, aside) =
+            unsafe { ((*self.writer.get()).take(), (*self.aside.get()).take()) };
+        // What its parent counted aside is its parent's. Leaked: a handle may still point into it until it is resolved.
+        std::mem::forget(aside);
+        self.aside_epoch.set(self.aside_epoch.get().wrapping_add(1));
+        let had_writer = inherited.is_some();
+        if let Some(writer) = inherited {
+            writer.forget_in_child();
+        }
+        // A borrow that was held at the fork stays held in the child when its thread is gone: leave the binding then.
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return };
+        // Private memory that should have been shared holds what the parent counted: that is the parent's to give back.
+        let is_pending = inner.binding.as_ref().is_some_and(|binding| binding.pending);
+        if is_pending || inner.fallback.take().is_some() {
+            // Leaked, not unmapped: as above.
+            std::mem::forget(inner.binding.take());
+            self.next_epoch();
+            return;
+        }
+        let segment = match &inner.binding {
+            Some(binding) if had_writer && !binding.is_private() => binding.segment.clone(),
+            _ => return,
+        };
+        drop(inner);
+        if matches!(self.source, Source::App) {
+            if let Ok(writer) = segment.writer() {
+                self.put_writer(writer);
+                // So that the first slow call joins the families as this process.
+                self.births.set(0);
+                self.fuel.set(0);
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        WATCH.forget(self);
+    }
+}

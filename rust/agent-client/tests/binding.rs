@@ -1,0 +1,462 @@
+//! How a process keeps its segment, whatever the program around it does: descriptors closed and recycled, users changed,
+//! files removed and truncated, disks full, forks, definitions that come before and after.
+
+#[path = "../../agent-shm/tests/child/mod.rs"]
+mod child;
+
+use agent_client::*;
+use agent_shm::{Options, Outcome, OwnedShape, Segment, Series, Writer};
+use child::{alone, fork, total, Board, Child, Folder};
+use std::cell::RefCell;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A program whose app is known, and what it was warned of.
+struct Program {
+    path: PathBuf,
+    strict: bool,
+    warned: RefCell<Vec<String>>,
+}
+
+impl Program {
+    fn new(path: &Path) -> Program {
+        Program { path: path.into(), strict: false, warned: RefCell::default() }
+    }
+}
+
+impl Host for Program {
+    fn find_app(&self) -> Result<Place, String> {
+        Ok(Place::Known { app: "shop".into(), path: self.path.clone() })
+    }
+
+    fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    fn warn(&self, text: &str) {
+        self.warned.borrow_mut().push(text.into());
+    }
+}
+
+fn options() -> Options {
+    Options { slots_max: 64, bytes_max: 8 << 20, ..Options::default() }
+}
+
+fn store() -> Arc<Store> {
+    Store::new(Source::App, options())
+}
+
+fn define(store: &Arc<Store>, name: &str, shape: OwnedShape, labels: &[&str]) -> Arc<Family> {
+    let class = match shape {
+        OwnedShape::Counter => Class::Counter,
+        OwnedShape::Gauge(_) => Class::Gauge,
+        _ => Class::Histogram,
+    };
+    let label_names = labels.iter().map(|label| label.to_string()).collect();
+    let (help, unit) = (String::new(), String::new());
+    store.define(Definition { class, name: name.into(), help, unit, shape, label_names }).unwrap()
+}
+
+fn counter(store: &Arc<Store>, name: &str) -> Handle {
+    let family = define(store, name, OwnedShape::Counter, &[]);
+    Handle::new(store.clone(), family, String::new())
+}
+
+fn add(n: u64) -> impl Fn(&Writer, &Series) -> Outcome {
+    move |writer, series| writer.add(series, n)
+}
+
+fn inc(handle: &Handle, host: &Program, n: u64) {
+    if !handle.try_apply(&add(n)) {
+        handle.apply_slowly(host, &add(n)).unwrap();
+    }
+}
+
+fn value(path: &Path, name: &str) -> Option<f64> {
+    total(&Segment::attach(path).unwrap(), name, "")
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: a system call without pointers, in a child that owns none of what it closes by intention.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+#[test]
+fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
+    let _turn = alone();
+    let folder = Folder::new("first");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let (a, b) = (counter(&store, "a"), counter(&store, "b"));
+    let labelled = define(&store, "labelled", OwnedShape::Counter, &["x"]);
+    store.note_early(&labelled, "x=\"1\"");
+    assert!(!path.exists());
+    inc(&a, &host, 2);
+    assert_eq!((value(&path, "a"), value(&path, "b")), (Some(2.0), Some(0.0)));
+    assert_eq!(total(&Segment::attach(&path).unwrap(), "labelled", "x=\"1\""), Some(0.0));
+    inc(&b, &host, 1);
+    assert_eq!(value(&path, "b"), Some(1.0));
+}
+
+/// Every daemoniser closes all descriptors, and the program opens files of its own under the same numbers.
+#[test]
+fn no_byte_goes_through_a_descriptor_that_became_somebody_elses_file() {
+    let _turn = alone();
+    let folder = Folder::new("descriptors");
+    let path = folder.file("shop.v2.seg");
+    let database = folder.file("database");
+    fork(|| {
+        let host = Program::new(&path);
+        let store = store();
+        let requests = counter(&store, "requests");
+        let paths = define(&store, "paths", OwnedShape::Counter, &["path"]);
+        inc(&requests, &host, 1);
+        let slot = store.opened_now().unwrap().slot();
+        close_range(3, !0);
+        let files: Vec<fs::File> = (0..40)
+            .map(|n| fs::File::create(folder.file(&format!("database{n}"))).unwrap())
+            .collect();
+        assert!(files[0].as_raw_fd() == 3, "the number of the segment is one of these");
+        // Growth, slow calls, passes.
+        for n in 0..20_000 {
+            let handle = Handle::new(store.clone(), paths.clone(), format!("path=\"{n}\""));
+            inc(&handle, &host, 1);
+            inc(&requests, &host, 1);
+            if n % 100 == 0 {
+                store.opened_now().unwrap().reclaim_now();
+            }
+        }
+        for n in 0..40 {
+            assert_eq!(fs::metadata(folder.file(&format!("database{n}"))).unwrap().len(), 0);
+        }
+        let segment = Segment::attach(&path).unwrap();
+        assert_eq!(total(&segment, "requests", ""), Some(20_001.0));
+        assert!(segment.slot_is_alive(slot), "it keeps its slot");
+        assert_eq!(segment.usage().overflows, 10_000, "the limit of a metric, and nothing else");
+        assert!(store.fallback().is_none() && host.warned.borrow().is_empty());
+        0
+    })
+    .join();
+    drop(database);
+}
+
+#[test]
+fn a_forked_child_has_a_slot_before_it_can_change_its_user() {
+    let _turn = alone();
+    // SAFETY: a system call without arguments.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "to be run as root");
+    let folder = Folder::new("dropped");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let requests = counter(&store, "requests");
+    let paths = define(&store, "paths", OwnedShape::Counter, &["path"]);
+    inc(&requests, &host, 1);
+    let children: Vec<Child> = (0..4)
+        .map(|child| {
+            let (store, paths, requests, host) = (&store, &paths, &requests, &host);
+            fork(move || {
+                // SAFETY: system calls without pointers.
+                unsafe {
+                    assert_eq!(libc::setgid(65534), 0);
+                    assert_eq!(libc::setuid(65534), 0);
+                }
+                for n in 0..5000 {
+                    inc(requests, host, 1);
+                    let label = format!("path=\"{}\"", child * 5000 + n);
+                    inc(&Handle::new(store.clone(), paths.clone(), label), host, 1);
+                }
+                assert!(store.fallback().is_none());
+                i32::from(store.opened_now().unwrap().slot() == 0)
+            })
+        })
+        .collect();
+    children.into_iter().for_each(Child::join);
+    assert_eq!(value(&path, "requests"), Some(20_001.0));
+    assert!(host.warned.borrow().is_empty());
+}
+
+#[test]
+fn a_removed_file_is_noticed_and_everybody_meets_in_a_new_one() {
+    let _turn = alone();
+    let folder = Folder::new("removed");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let (one, two) = (store(), store());
+    let (first, second) = (counter(&one, "requests"), counter(&two, "requests"));
+    inc(&first, &host, 5);
+    inc(&second, &host, 5);
+    fs::remove_file(&path).unwrap();
+    // Looked at once a second by a process at work.
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(1500);
+    while std::time::Instant::now() < until {
+        (0..100).for_each(|_| inc(&first, &host, 1));
+        (0..100).for_each(|_| inc(&second, &host, 1));
+    }
+    let counted = value(&path, "requests").unwrap();
+    assert!(counted > 0.0, "{counted}");
+    let before = counted;
+    (0..100).for_each(|_| inc(&first, &host, 1));
+    assert_eq!(value(&path, "requests"), Some(before + 100.0));
+    let warned = host.warned.borrow();
+    assert_eq!(warned.len(), 2, "once for each: {warned:?}");
+    assert!(warned[0].contains("begin anew") && warned[0].contains("was removed"), "{warned:?}");
+}
+
+#[test]
+fn a_slow_call_notices_a_removed_file_at_once() {
+    let _turn = alone();
+    let folder = Folder::new("slow");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let requests = counter(&store, "requests");
+    let paths = define(&store, "paths", OwnedShape::Counter, &["path"]);
+    inc(&requests, &host, 5);
+    fs::remove_file(&path).unwrap();
+    inc(&Handle::new(store.clone(), paths, "path=\"1\"".into()), &host, 1);
+    inc(&requests, &host, 2);
+    assert_eq!(value(&path, "requests"), Some(2.0));
+    assert_eq!(total(&Segment::attach(&path).unwrap(), "paths", "path=\"1\""), Some(1.0));
+}
+
+#[test]
+fn a_truncated_file_is_survived_and_left() {
+    let _turn = alone();
+    for keep in [0, 4096, 100_000] {
+        let folder = Folder::new("truncated");
+        let path = folder.file("shop.v2.seg");
+        fork(|| {
+            let host = Program::new(&path);
+            let store = store();
+            let requests = counter(&store, "requests");
+            inc(&requests, &host, 5);
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(keep).unwrap();
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(1500);
+            while std::time::Instant::now() < until {
+                (0..100).for_each(|_| inc(&requests, &host, 1));
+            }
+            let counted = value(&path, "requests").unwrap();
+            (0..100).for_each(|_| inc(&requests, &host, 1));
+            assert_eq!(value(&path, "requests"), Some(counted + 100.0), "{keep}");
+            assert_eq!(host.warned.borrow().len(), 1, "{:?}", host.warned.borrow());
+            0
+        })
+        .join();
+    }
+}
+
+#[test]
+fn a_metric_without_room_goes_aside_alone_and_comes_back() {
+    let _turn = alone();
+    let folder = Folder::new("aside");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let tiny = Options { bytes_max: 192 << 10, ..options() };
+    let store = Store::new(Source::App, tiny);
+    let requests = counter(&store, "requests");
+    inc(&requests, &host, 1);
+    let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
+    for bytes in (1..400).step_by(12) {
+        for n in 0..90 {
+            let text = format!("n=\"{n:0bytes$}\"");
+            inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
+        }
+    }
+    // Of a size that no page has.
+    let bounds = (0..300).map(f64::from).collect();
+    let late = define(&store, "late", OwnedShape::Explicit(bounds), &[]);
+    let late = Handle::new(store.clone(), late, String::new());
+    let observe = |writer: &Writer, series: &Series| writer.observe(series, 7.5, 1);
+    (0..1000).for_each(|_| late.apply_slowly(&host, &observe).unwrap());
+    assert_eq!(value(&path, "late"), None, "there is no room for it");
+    (0..1000).for_each(|_| inc(&requests, &host, 1));
+    assert_eq!(value(&path, "requests"), Some(1001.0), "everything else goes on");
+    assert!(store.fallback().is_none());
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 1, "every page can say so");
+    let told = host.warned.borrow().clone();
+    assert!(told.len() == 1 && told[0].contains("no room for metric late"), "{told:?}");
+    let all = Handle::new(store.clone(), filler, String::new());
+    assert!(all.clear(&host).unwrap() > 100);
+    // Asked once a second.
+    let mut observed = 1000.0;
+    while value(&path, "late").is_none() {
+        late.apply_slowly(&host, &observe).unwrap();
+        observed += 1.0;
+    }
+    assert_eq!(value(&path, "late"), Some(observed), "what was aside is there");
+    late.apply_slowly(&host, &observe).unwrap();
+    assert_eq!(value(&path, "late"), Some(observed + 1.0));
+}
+
+#[test]
+fn a_strict_program_is_refused_instead() {
+    let _turn = alone();
+    let folder = Folder::new("strict");
+    let path = folder.file("shop.v2.seg");
+    let host = Program { strict: true, ..Program::new(&path) };
+    let store = Store::new(Source::App, Options { metrics_max: 1, ..options() });
+    inc(&counter(&store, "one"), &host, 1);
+    let refused = counter(&store, "two").apply_slowly(&host, &add(1)).unwrap_err();
+    assert!(refused.text.contains("no room for metric two"), "{refused}");
+    let host = Program { strict: true, ..Program::new(&folder.file("none/shop.v2.seg")) };
+    fs::write(folder.file("none"), "a file").unwrap();
+    let store = self::store();
+    let refused = counter(&store, "one").apply_slowly(&host, &add(1)).unwrap_err();
+    assert_eq!(refused.kind, Kind::Segment);
+}
+
+#[test]
+fn private_memory_is_left_when_the_segment_can_be_had() {
+    let _turn = alone();
+    let folder = Folder::new("back");
+    let path = folder.file("later/shop.v2.seg");
+    fs::write(folder.file("later"), "in the way").unwrap();
+    let host = Program::new(&path);
+    let store = store();
+    let requests = counter(&store, "requests");
+    inc(&requests, &host, 7);
+    assert!(store.is_private() && store.fallback().is_some());
+    fs::remove_file(folder.file("later")).unwrap();
+    store.ask_again_now();
+    (0..5000).for_each(|_| inc(&requests, &host, 1));
+    assert!(!store.is_private() && store.fallback().is_none());
+    assert_eq!(value(&path, "requests"), Some(5007.0));
+}
+
+/// What a parent counted in private memory is the parent's to give back: not its children's too.
+#[test]
+fn a_child_of_a_process_in_private_memory_gives_back_its_own_alone() {
+    let _turn = alone();
+    let folder = Folder::new("own");
+    let path = folder.file("later/shop.v2.seg");
+    fs::write(folder.file("later"), "in the way").unwrap();
+    let host = Program::new(&path);
+    let store = store();
+    let requests = counter(&store, "requests");
+    inc(&requests, &host, 100);
+    let child = fork(|| {
+        inc(&requests, &host, 1);
+        fs::remove_file(folder.file("later")).unwrap();
+        store.ask_again_now();
+        inc(&requests, &host, 1);
+        i32::from(store.is_private())
+    });
+    child.join();
+    store.ask_again_now();
+    inc(&requests, &host, 1);
+    assert_eq!(value(&path, "requests"), Some(103.0));
+}
+
+#[test]
+fn what_is_aside_can_be_removed_and_goes_on_and_comes_back_all_at_once() {
+    let _turn = alone();
+    let folder = Folder::new("several");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { bytes_max: 192 << 10, ..options() });
+    let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
+    for bytes in (1..400).step_by(12) {
+        for n in 0..90 {
+            let text = format!("n=\"{n:0bytes$}\"");
+            inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
+        }
+    }
+    let bounds = (0..60).map(f64::from).collect();
+    let late = define(&store, "late", OwnedShape::Explicit(bounds), &["n"]);
+    let handle = |n: u32| Handle::new(store.clone(), late.clone(), format!("n=\"{n}\""));
+    let observe = |writer: &Writer, series: &Series| writer.observe(series, 7.5, 1);
+    let handles: Vec<Handle> = (0..20).map(handle).collect();
+    let twin = handle(0);
+    let all = |handle: &Handle| handle.apply_slowly(&host, &observe).unwrap();
+    (0..10).for_each(|_| handles.iter().for_each(all));
+    assert!(twin.remove(&host, "n=\"0\"").unwrap());
+    (0..5).for_each(|_| all(&handles[0]));
+    (0..5).for_each(|_| all(&twin));
+    assert_eq!(store.lost(), 0);
+    Handle::new(store.clone(), filler, String::new()).clear(&host).unwrap();
+    let shown = |n: u32| total(&Segment::attach(&path).unwrap(), "late", &format!("n=\"{n}\""));
+    while shown(1).is_none() {
+        all(&handles[1]);
+    }
+    // With the first everything came back, whether it is used again or not.
+    assert_eq!((shown(0), shown(2), shown(19)), (Some(10.0), Some(10.0), Some(10.0)));
+    all(&handles[0]);
+    all(&twin);
+    assert_eq!((shown(0), store.lost()), (Some(12.0), 0));
+}
+
+#[test]
+fn a_child_forked_in_the_middle_counts_what_it_counts() {
+    let _turn = alone();
+    let folder = Folder::new("fork");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let requests = counter(&store, "requests");
+    inc(&requests, &host, 1);
+    let board = Board::new(1);
+    let children: Vec<Child> = (0..8)
+        .map(|_| {
+            fork(|| {
+                (0..1000).for_each(|_| inc(&requests, &host, 1));
+                board.add(0, 1);
+                board.wait(0, 8);
+                0
+            })
+        })
+        .collect();
+    children.into_iter().for_each(Child::join);
+    let segment = Segment::attach(&path).unwrap();
+    assert_eq!(total(&segment, "requests", ""), Some(8001.0));
+    assert_eq!(segment.slots().len(), 9);
+    assert!(segment.slot_is_alive(0), "the parent's");
+    assert_eq!(segment.slots().iter().filter(|slot| slot.alive).count(), 1);
+}
+
+#[test]
+fn a_changed_definition_is_a_matter_of_its_family() {
+    let _turn = alone();
+    let folder = Folder::new("changed");
+    let path = folder.file("shop.v2.seg");
+    let board = Board::new(1);
+    let took = |bounds: &[f64]| {
+        let store = store();
+        let family = define(&store, "took", OwnedShape::Explicit(bounds.to_vec()), &[]);
+        let keep = counter(&store, "keep");
+        (Handle::new(store, family, String::new()), keep)
+    };
+    let observe = |writer: &Writer, series: &Series| writer.observe(series, 0.5, 1);
+    let host = Program::new(&path);
+    let (old, keep) = took(&[1.0, 2.0]);
+    old.apply_slowly(&host, &observe).unwrap();
+    inc(&keep, &host, 10);
+    // A rolling upgrade: one new process beside the old one, each at work.
+    let child = fork(|| {
+        let (new, keep) = took(&[1.0, 5.0]);
+        for _ in 0..100 {
+            new.apply_slowly(&Program::new(&path), &observe).unwrap();
+            inc(&keep, &Program::new(&path), 1);
+        }
+        board.set(0, 1);
+        board.wait(0, 2);
+        0
+    });
+    board.wait(0, 1);
+    for _ in 0..50 {
+        old.apply_slowly(&host, &observe).unwrap();
+        inc(&keep, &host, 1);
+    }
+    assert_eq!((value(&path, "took"), value(&path, "keep")), (Some(100.0), Some(160.0)));
+    // The new one is rolled back: the old one counts again, from zero.
+    board.set(0, 2);
+    child.join();
+    while value(&path, "took") != Some(0.0) {
+        (0..1000).for_each(|_| inc(&keep, &host, 0));
+    }
+    old.apply_slowly(&host, &observe).unwrap();
+    assert_eq!((value(&path, "took"), value(&path, "keep")), (Some(1.0), Some(160.0)));
+}
