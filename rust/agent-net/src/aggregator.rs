@@ -167,6 +167,7 @@ impl Aggregator {
         self.common.sets.max = config.windows_series_max;
         self.common.is_windowed = config.windows;
         self.expiry.idle_ms = u64::from(config.series.idle_expiry_s) * 1000;
+        self.apps.set_idle_s(config.apps_idle_s);
     }
 
     /// One pass: takes what is new, and when a second is over, moves the windows on and shows them.
@@ -210,7 +211,7 @@ impl Aggregator {
         for (own, refused) in ledger.refused.iter_mut().zip(&mut common.refused) {
             own.add(&common.writer, std::mem::take(refused));
         }
-        ledger.freed.add(&common.writer, common.writer.tend().freed);
+        ledger.freed.add(&common.writer, common.writer.reclaim().freed);
         stats.publish(&common.writer);
     }
 

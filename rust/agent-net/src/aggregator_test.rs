@@ -341,7 +341,7 @@ impl Folder {
     }
 
     fn segment(&self, app: &str) -> Segment {
-        let path = self.0.join(format!("{app}.v1.seg"));
+        let path = self.0.join(format!("{app}.v{}.seg", agent_shm::LAYOUT_VERSION));
         Segment::open_or_create(&path, app, &Options::default()).expect("a segment")
     }
 }

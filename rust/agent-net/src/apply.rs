@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | counter | counter | value / rate |
 //! | gauge | gauge, the most recent value | value, or a shift when it had a sign |
-//! | timer, histogram, distribution | exponential histogram | value, `round(1 / rate)` times; timers in seconds |
+//! | timer, histogram, distribution | histogram: classic bounds or native, as the settings and mapping rules say | value, `round(1 / rate)` times; timers in seconds |
 //! | set | gauge set by the aggregator | a 64-bit hash of the member, in the ring |
 //!
 //! An [`Apply`] is one batch: a datagram batch, one read of a stream, one request. While it lives
@@ -17,7 +17,8 @@
 //! every observation is one record, see [`crate::window::pack`] for how its weight travels.
 //!
 //! Names that begin with `agent_` are our own: a sample of such a name counts as `exported_agent_...`, so that
-//! nobody on the network can write into the ledger.
+//! nobody on the network can write into the ledger. The label `app` says on the page which app a series is of: a sample's own
+//! goes by `exported_app`, so that nobody on the network can stand in for an app.
 //!
 //! Time stamps of samples (`|T`) are read and not used: a cell has no time. Container, external and
 //! cardinality fields are read and not used. A metric keeps the type of its first sample; others are
@@ -27,6 +28,7 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
+use agent_metric::OwnedShape;
 use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
 };
@@ -39,7 +41,7 @@ use crate::admission::{Admission, Peer, Shed};
 use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};
 use crate::config::WorkerConfig;
 use crate::scrape::{clash, Type};
-use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId, HISTOGRAM_SCHEMA};
+use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId};
 use crate::window;
 
 /// How the names of our own metrics begin.
@@ -85,6 +87,8 @@ pub enum Line<'a> {
 struct Rules {
     limits: agent_wire::Limits,
     mapper: Mapper,
+    /// What observed values become where no mapping rule says it.
+    observed: OwnedShape,
     windows: bool,
 }
 
@@ -122,6 +126,8 @@ impl Applier {
         admission: Admission,
     ) -> Result<Applier, String> {
         let writer = segment.writer().map_err(|error| error.to_string())?;
+        // The aggregator does it, by the clock; a batch must not wait for a pass.
+        writer.leave_reclaiming_to_others();
         crate::telemetry::reserve(&writer);
         let account = |source: &SourceId| Account::new(*source, config.worker);
         let label = format!("worker=\"{}\"", config.worker);
@@ -190,7 +196,8 @@ impl Applier {
 impl Rules {
     fn new(config: &WorkerConfig) -> Result<Rules, String> {
         let mapper = Mapper::compile(&config.mapping).map_err(|error| error.to_string())?;
-        Ok(Rules { limits: config.limits.wire(), mapper, windows: config.windows })
+        let (limits, observed) = (config.limits.wire(), config.histograms.shape());
+        Ok(Rules { limits, mapper, observed, windows: config.windows })
     }
 }
 
@@ -325,7 +332,8 @@ impl<'a> Apply<'a> {
         if name.starts_with(OWN_PREFIX) {
             name.insert_str(0, "exported_");
         }
-        let shape = shape_of(sample.kind);
+        let known = self.writer.find_metric(&name).map(|(_, known)| known.shape);
+        let shape = shape_of(sample.kind, &self.parts.rules.observed, known.as_ref());
         let spec = MetricSpec { name: &name, help: "", unit: "", shape };
         conflict_with(self.writer, &spec)
     }
@@ -443,6 +451,7 @@ impl Parts {
         let Scratch { name: family, labels: text } = &mut self.scratch;
         let limits = &self.rules.limits;
         let (mut kind, mut help) = (sample.kind, sample.help);
+        let mut observed = &self.rules.observed;
         let (unit, scale) = match sample.labels {
             Labels::Tags(tags) => match self.rules.mapper.apply(sample.name, sample.kind) {
                 Mapped::Unmatched => {
@@ -453,6 +462,7 @@ impl Parts {
                 Mapped::Renamed(new) => {
                     labels::from_statsd_tags_and_pairs(tags, &new.labels, limits, text)?;
                     (kind, help) = (new.kind, new.help);
+                    observed = new.observed.unwrap_or(observed);
                     name::family_into(kind, new.name.as_bytes(), family)
                 }
             },
@@ -469,8 +479,11 @@ impl Parts {
         if family.starts_with(OWN_PREFIX) {
             family.insert_str(0, "exported_");
         }
+        labels::move_away("app", text);
         let help = if help.is_empty() { default_help(kind) } else { help };
-        let spec = MetricSpec { name: family, help, unit, shape: shape_of(kind) };
+        let known = writer.find_metric(family).map(|(_, known)| known.shape);
+        let shape = shape_of(kind, observed, known.as_ref());
+        let spec = MetricSpec { name: family, help, unit, shape };
         if conflict_with(writer, &spec).is_some() {
             return Err(Reason::TypeConflict);
         }
@@ -512,12 +525,17 @@ fn conflict_with(writer: &Writer, spec: &MetricSpec<'_>) -> Option<String> {
     clash(spec.name, kind, find).map(|conflict| conflict.to_string())
 }
 
-fn shape_of(kind: Kind) -> Shape<'static> {
+/// A histogram that is there already keeps its bounds: they are the same for as long as the family lives, whatever
+/// settings say meanwhile.
+fn shape_of<'s>(kind: Kind, observed: &'s OwnedShape, known: Option<&'s OwnedShape>) -> Shape<'s> {
     match kind {
         Kind::Counter => Shape::Counter,
         Kind::Gauge | Kind::Set => Shape::Gauge(GaugeMode::MostRecent),
         Kind::Timer | Kind::Histogram | Kind::Distribution => {
-            Shape::Exponential { schema: HISTOGRAM_SCHEMA }
+            let is_histogram = |shape: &&OwnedShape| {
+                matches!(shape, OwnedShape::Exponential { .. } | OwnedShape::Explicit(_))
+            };
+            known.filter(is_histogram).unwrap_or(observed).borrowed()
         }
     }
 }

@@ -58,7 +58,7 @@ fn each_kind_ends_in_its_cell() {
             "price:1|d",
         ],
     );
-    assert_eq!(totals["shop_orders{app=\"x\",country=\"de\"}"], 8.0);
+    assert_eq!(totals["shop_orders{country=\"de\",exported_app=\"x\"}"], 8.0);
     assert_eq!(totals["half{}"], 0.5);
     assert_eq!(totals["depth{}"], 6.0);
     assert_eq!(totals["api_time_seconds{}"], 1.0);
@@ -95,6 +95,42 @@ fn rules_rename_label_retype_and_drop() {
 }
 
 /// Between "nobody has the name" and "register it", another worker registers it.
+#[test]
+fn observed_values_become_the_histogram_that_settings_and_rules_say() {
+    let shapes = |json: &str, reloaded: &str| {
+        let segment = segment(100);
+        let mut applier = applier(&segment, json);
+        let lines = ["wait:1|ms", "size:1|h", "fine:1|d", "bare:1|h"];
+        for line in lines {
+            let _ = applier.batch().line(SOURCE, line.as_bytes());
+        }
+        applier.reload(&config(reloaded)).expect("fine");
+        for line in lines.into_iter().chain(["late:1|h"]) {
+            let _ = applier.batch().line(SOURCE, line.as_bytes());
+        }
+        let totals = totals(&segment);
+        assert_eq!(ledger(&totals), (9.0, 9.0, 0.0));
+        let of = |name: &str| {
+            let metas = segment.metrics();
+            metas.into_iter().find(|meta| meta.name == name).expect(name).shape
+        };
+        ["wait_seconds", "size", "fine", "bare", "late"].map(of)
+    };
+    let classic = || OwnedShape::Explicit(agent_metric::bounds::STATSD.to_vec());
+    let native = || OwnedShape::Exponential { schema: 3 };
+    let (given, other) = (vec![1.0, 2.0], vec![7.0]);
+    assert_eq!(shapes("", "").map(|shape| shape == classic()), [true; 5]);
+    let rules = concat!(
+        r#", "histograms": {"buckets": [1, 2]}, "mapping": ["#,
+        r#"{"match": "fine", "name": "fine", "native": true},"#,
+        r#"{"match": "bare", "name": "bare", "buckets": [7]}]"#
+    );
+    // What is there keeps its bounds whatever a reload says; what is new gets the new ones.
+    let given = || OwnedShape::Explicit(given.clone());
+    let expected = [given(), given(), native(), OwnedShape::Explicit(other), native()];
+    assert_eq!(shapes(rules, r#", "histograms": {"native": true}"#), expected);
+}
+
 #[test]
 fn workers_that_meet_at_a_new_name_do_not_refuse_it() {
     const NAMES: usize = 2000;

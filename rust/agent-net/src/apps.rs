@@ -1,43 +1,57 @@
 //! The segments of apps: found in a folder, attached for reading, let go when they vanish.
 //!
-//! Before every scrape the folder is listed. A file `<app>.v1.seg` is attached once and again when
-//! its inode changes (the app was restarted with another layout, or after a clean-up); a file that
-//! is gone is detached. What cannot be used is left out, counted by reason, and looked at again
-//! only when its identity, time or size changes: a bad file costs itself, never the scrape.
+//! Before every scrape the folder is listed. A file `<name>.vN.seg`, N being the version of the
+//! layout, is attached once and again when its inode changes (the app was restarted with another
+//! layout, or after a clean-up); a file that is gone is detached. What cannot be used is left out,
+//! counted by reason, and looked at again only when its identity, time or size changes, or when
+//! there is room for it: a bad file costs itself, never the scrape.
+//!
+//! An app without living writers is not shown any more after `apps.idle_s` (`apps/life.rs`); it
+//! stays attached, and is shown again when a writer comes. What an app is called on the page is in
+//! `apps/called.rs`.
 //!
 //! Refused: a folder that is not ours or that others may write to, symbolic links, files of other
-//! users, files that others may write to, other layouts, truncated files, more than [`APPS_MAX`].
+//! users, files that others may write to, other layouts, truncated files, more than
+//! [`ATTACHED_MAX`] at one time.
 //!
 //! # SIGBUS
 //!
 //! A mapped file that its owner truncates makes the next read of the lost pages a SIGBUS, which
-//! kills the process. `apps/bus.rs` has the handler for that; here every attached segment is
+//! kills the process. `agent-shm` has the handler for that; every attached segment is
 //! registered with it, and one that was hit is detached and counted as `damaged`.
 
-mod bus;
+mod called;
+mod life;
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use agent_shm::{Error, Segment};
+use agent_shm::{Error, Segment, LAYOUT_VERSION, SEGMENTS_MAX};
 
 use crate::http::{Count, Stats};
-use bus::Watched;
+use life::{Clocks, Life};
 
-/// Apps shown at one time.
-pub const APPS_MAX: usize = 256;
-const SUFFIX: &str = ".v1.seg";
+/// Apps attached at one time, shown or not.
+pub const ATTACHED_MAX: usize = SEGMENTS_MAX - 64;
+/// How long an app is shown without a living writer, where nothing else is said.
+pub const IDLE_S: u32 = 3600;
+
+/// What the name of a segment of our layout ends with.
+fn suffix() -> &'static str {
+    static SUFFIX: OnceLock<String> = OnceLock::new();
+    SUFFIX.get_or_init(|| format!(".v{LAYOUT_VERSION}.seg"))
+}
 
 /// An attached app. Whoever holds one may read the segment: the guard lives as long as any clone.
 #[derive(Clone)]
 pub struct App {
     pub name: String,
     pub segment: Segment,
-    watched: Arc<Watched>,
 }
 
 /// Why a folder or a file is not used; `as_str` is the label `reason`.
@@ -95,14 +109,18 @@ struct Quarantined {
 
 struct Attached {
     id: FileId,
+    /// Called like its file; what it is called on the page depends on the others.
     app: App,
     damage: u64,
+    life: Life,
 }
 
 /// The apps of one folder.
 pub struct Apps {
     folder: PathBuf,
     own: Option<FileId>,
+    /// Nothing: apps are shown for ever.
+    idle: Option<Duration>,
     attached: HashMap<String, Attached>,
     quarantine: HashMap<String, Quarantined>,
 }
@@ -113,13 +131,23 @@ impl Apps {
         Apps {
             folder: folder.to_owned(),
             own,
+            idle: idle(IDLE_S),
             attached: HashMap::new(),
             quarantine: HashMap::new(),
         }
     }
 
-    /// Looks at the folder again and gives the apps there are, sorted by name.
+    /// How long an app is shown without a living writer; 0 = for ever.
+    pub fn set_idle_s(&mut self, idle_s: u32) {
+        self.idle = idle(idle_s);
+    }
+
+    /// Looks at the folder again and gives the apps to show, sorted by name.
     pub fn refresh(&mut self, stats: &Stats) -> Vec<App> {
+        self.refresh_at(stats, Clocks::read())
+    }
+
+    fn refresh_at(&mut self, stats: &Stats, now: Clocks) -> Vec<App> {
         if self.folder.as_os_str().is_empty() {
             return Vec::new();
         }
@@ -139,9 +167,27 @@ impl Apps {
         for (name, metadata) in &files {
             self.look_at(name, metadata, stats);
         }
-        let mut apps: Vec<App> = self.attached.values().map(|one| one.app.clone()).collect();
+        for (file, metadata) in &files {
+            if let Some(one) = self.attached.get_mut(file) {
+                one.life.look(&one.app.segment, metadata, now);
+            }
+        }
+        let mut apps = self.shown(now);
         apps.sort_by(|a, b| a.name.cmp(&b.name));
         apps
+    }
+
+    /// The apps that have not been without a writer for too long, as they are called.
+    fn shown(&self, now: Clocks) -> Vec<App> {
+        // Those that are not shown have their say too: else a name would change when one leaves.
+        let names =
+            called::names(self.attached.values().map(|one| (&*one.app.name, &one.app.segment)));
+        self.attached
+            .values()
+            .zip(names)
+            .filter(|(one, _)| self.idle.is_none_or(|idle| !one.life.is_over(idle, now)))
+            .map(|(one, name)| App { name, ..one.app.clone() })
+            .collect()
     }
 
     /// Names and reasons of what is not used, sorted by name.
@@ -154,7 +200,7 @@ impl Apps {
 
     fn drop_damaged(&mut self, files: &[(String, Metadata)], stats: &Stats) {
         let hit = |one: &Attached| {
-            one.app.watched.was_hit() || one.app.segment.usage().damage > one.damage
+            one.app.segment.was_hit() || one.app.segment.usage().damage > one.damage
         };
         let names: Vec<String> =
             self.attached.iter().filter(|(_, one)| hit(one)).map(|(n, _)| n.clone()).collect();
@@ -167,14 +213,19 @@ impl Apps {
     }
 
     fn look_at(&mut self, name: &str, metadata: &Metadata, stats: &Stats) {
+        let is_full = self.attached.len() >= ATTACHED_MAX;
         let known = self.quarantine.get(name);
-        if known.is_some_and(|bad| bad.id == id_of(metadata) && bad.changed == changed(metadata)) {
+        if known.is_some_and(|bad| {
+            bad.id == id_of(metadata)
+                && bad.changed == changed(metadata)
+                && (is_full || bad.why != Refused::TooMany)
+        }) {
             return;
         }
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(name) {
             return;
         }
-        if self.attached.len() >= APPS_MAX {
+        if is_full {
             self.refuse(name, metadata, Refused::TooMany, stats);
             return;
         }
@@ -208,10 +259,16 @@ fn attach(folder: &Path, file: &str) -> Result<Attached, Option<Refused>> {
         _ => Some(Refused::NotUsable),
     })?;
     let id = segment.file_id().ok_or(None)?;
-    let watched = Arc::new(Watched::new(&segment).ok_or(Some(Refused::TooMany))?);
-    let name = file.strip_suffix(SUFFIX).unwrap_or(file).to_owned();
+    if !segment.is_guarded() {
+        return Err(Some(Refused::TooMany));
+    }
+    let name = file.strip_suffix(suffix()).unwrap_or(file).to_owned();
     let damage = segment.usage().damage;
-    Ok(Attached { id, app: App { name, segment, watched }, damage })
+    Ok(Attached { id, app: App { name, segment }, damage, life: Life::default() })
+}
+
+fn idle(idle_s: u32) -> Option<Duration> {
+    (idle_s > 0).then(|| Duration::from_secs(idle_s.into()))
 }
 
 /// The files that may be segments of apps, links among them: attaching refuses those.
@@ -221,7 +278,7 @@ fn list(folder: &Path) -> Result<Vec<(String, Metadata)>, Refused> {
         .filter_map(Result::ok)
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(SUFFIX)?;
+            let stem = name.strip_suffix(suffix())?;
             let wanted = !stem.is_empty() && !stem.starts_with('.');
             let metadata = entry.metadata().ok().filter(|_| wanted)?;
             Some((name, metadata))

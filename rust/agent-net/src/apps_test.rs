@@ -3,23 +3,38 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::symlink;
 
-use agent_shm::{MetricSpec, Options, Outcome, Shape};
+use agent_shm::{MetricSpec, Options, Outcome, Shape, Writer};
 
 use super::*;
 use crate::http::conn_test::temporary_folder;
 use crate::scrape::{render, Source};
 use agent_wire::exposition::Format;
 
+fn file(folder: &Path, stem: &str) -> PathBuf {
+    folder.join(format!("{stem}{}", suffix()))
+}
+
 /// Makes the segment of an app with one counter at `n`.
 fn make(folder: &Path, app: &str, n: u64) -> Segment {
-    let path = folder.join(format!("{app}{SUFFIX}"));
-    let segment = Segment::open_or_create(&path, app, &Options::default()).expect("a segment");
+    write(&file(folder, app), app, n).segment().clone()
+}
+
+/// Adds `n` to the counter of an app; it lives as long as the writer.
+fn write(path: &Path, app: &str, n: u64) -> Writer {
+    let segment = Segment::open_or_create(path, app, &Options::default()).expect("a segment");
     let writer = segment.writer().expect("a slot");
     let spec = MetricSpec { name: "hits", help: "", unit: "", shape: Shape::Counter };
     let metric = writer.metric(&spec).expect("room");
     let series = writer.series(metric, "").expect("room");
     assert_eq!(writer.add(&series, n), Outcome::Applied);
-    segment
+    drop(series);
+    writer
+}
+
+/// So many seconds after an instant, on both clocks.
+fn after(now: Clocks, seconds: u64) -> Clocks {
+    let ms = seconds * 1000;
+    Clocks { unix_ms: now.unix_ms + ms, monotonic_ms: now.monotonic_ms + ms }
 }
 
 fn names(apps: &[App]) -> Vec<&str> {
@@ -46,13 +61,92 @@ fn apps_are_found_followed_and_let_go() {
     let found = apps.refresh(&stats);
     assert_eq!(names(&found), ["blog", "shop"]);
     assert!(shown(&found).contains("hits_total{app=\"shop\"} 2\n"));
-    fs::remove_file(folder.join("shop.v1.seg")).expect("remove");
+    fs::remove_file(file(&folder, "shop")).expect("remove");
     make(&folder, "shop", 5);
     let found = apps.refresh(&stats);
     assert!(shown(&found).contains("hits_total{app=\"shop\"} 5\n"), "{}", shown(&found));
-    fs::remove_file(folder.join("blog.v1.seg")).expect("remove");
+    fs::remove_file(file(&folder, "blog")).expect("remove");
     assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
     assert!(apps.refused().is_empty());
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn an_app_without_living_writers_leaves_the_page_and_comes_back_with_its_counters() {
+    let folder = temporary_folder("apps");
+    let path = file(&folder, "shop");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    let start = Clocks::read();
+    let writer = write(&path, "shop", 2);
+    let year = 365 * 86_400;
+    assert_eq!(names(&apps.refresh_at(&stats, after(start, year))), ["shop"], "it lives");
+    drop(writer);
+    let death = after(start, year);
+    assert_eq!(names(&apps.refresh_at(&stats, death)), ["shop"]);
+    assert_eq!(names(&apps.refresh_at(&stats, after(death, 3599))), ["shop"]);
+    assert_eq!(names(&apps.refresh_at(&stats, after(death, 3600))), [""; 0]);
+    let writer = write(&path, "shop", 3);
+    let found = apps.refresh_at(&stats, after(death, 7200));
+    assert!(shown(&found).contains("hits_total{app=\"shop\"} 5\n"), "{}", shown(&found));
+    drop(writer);
+    apps.set_idle_s(0);
+    assert_eq!(names(&apps.refresh_at(&stats, after(death, 100 * year))), ["shop"], "for ever");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_dead_app_on_the_page() {
+    let folder = temporary_folder("apps");
+    make(&folder, "shop", 2);
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    let start = Clocks::read();
+    assert_eq!(apps.refresh_at(&stats, start).len(), 1);
+    let year_ms = 365 * 86_400_000;
+    let set_back = |now: Clocks| Clocks { unix_ms: now.unix_ms - year_ms, ..now };
+    assert_eq!(apps.refresh_at(&stats, set_back(after(start, 3599))).len(), 1);
+    assert_eq!(apps.refresh_at(&stats, set_back(after(start, 3600))).len(), 0);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn the_next_collector_knows_when_an_app_was_last_alive() {
+    let folder = temporary_folder("apps");
+    let path = file(&folder, "shop");
+    let stats = Stats::default();
+    let writer = write(&path, "shop", 2);
+    let start = Clocks::read();
+    // The writer began now, and lives two days; a collector is there and marks the file.
+    let (death, two_days) = (after(start, 172_800), 172_800_000);
+    assert_eq!(Apps::new(&folder, None).refresh_at(&stats, death).len(), 1);
+    let marked = fs::metadata(&path).expect("a file").modified().expect("a time");
+    let marked_ms = marked.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    assert_eq!(u128::from(start.unix_ms) + two_days, marked_ms);
+    drop(writer);
+    assert_eq!(Apps::new(&folder, None).refresh_at(&stats, after(death, 3500)).len(), 1);
+    assert_eq!(Apps::new(&folder, None).refresh_at(&stats, after(death, 3600)).len(), 0);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn two_deployments_are_called_apart_even_when_one_is_not_shown_any_more() {
+    let folder = temporary_folder("apps");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    write(&file(&folder, "shop-0000000a"), "shop", 1);
+    let start = Clocks::read();
+    assert_eq!(names(&apps.refresh_at(&stats, start)), ["shop"]);
+    let writer = write(&file(&folder, "shop-0000000b"), "shop", 2);
+    let both = ["shop-0000000a", "shop-0000000b"];
+    assert_eq!(names(&apps.refresh_at(&stats, after(start, 60))), both);
+    assert_eq!(names(&apps.refresh_at(&stats, after(start, 4000))), ["shop-0000000b"]);
+    fs::remove_file(file(&folder, "shop-0000000a")).expect("remove");
+    assert_eq!(names(&apps.refresh_at(&stats, after(start, 4060))), ["shop"]);
+    // A name that was given is never taken by one that was found.
+    let given = write(&file(&folder, "shop"), "shop", 3);
+    assert_eq!(names(&apps.refresh_at(&stats, after(start, 4061))), ["shop", "shop-0000000b"]);
+    drop((writer, given));
     fs::remove_dir_all(folder).expect("clean up");
 }
 
@@ -60,14 +154,14 @@ fn apps_are_found_followed_and_let_go() {
 fn what_cannot_be_used_is_left_out_counted_once_and_named() {
     let folder = temporary_folder("apps");
     make(&folder, "good", 1);
-    fs::write(folder.join("garbage.v1.seg"), vec![7; 100_000]).expect("write");
-    fs::write(folder.join("empty.v1.seg"), b"").expect("write");
-    fs::create_dir(folder.join("folder.v1.seg")).expect("mkdir");
-    symlink(folder.join("good.v1.seg"), folder.join("link.v1.seg")).expect("link");
-    let whole = fs::read(folder.join("good.v1.seg")).expect("read");
-    fs::write(folder.join("short.v1.seg"), &whole[..5000]).expect("write");
+    fs::write(file(&folder, "garbage"), vec![7; 100_000]).expect("write");
+    fs::write(file(&folder, "empty"), b"").expect("write");
+    fs::create_dir(file(&folder, "folder")).expect("mkdir");
+    symlink(file(&folder, "good"), file(&folder, "link")).expect("link");
+    let whole = fs::read(file(&folder, "good")).expect("read");
+    fs::write(file(&folder, "short"), &whole[..5000]).expect("write");
     make(&folder, "open", 1);
-    let path = folder.join("open.v1.seg");
+    let path = file(&folder, "open");
     fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("chmod");
     fs::write(folder.join("notes.txt"), b"not a segment").expect("write");
     let stats = Stats::default();
@@ -77,7 +171,7 @@ fn what_cannot_be_used_is_left_out_counted_once_and_named() {
     assert_eq!(stats.of(Count::AppsRefused, "reason=\"not_usable\""), 6);
     let refused: Vec<String> = apps.refused().into_iter().map(|(name, _)| name).collect();
     let expected = ["empty", "folder", "garbage", "link", "open", "short"];
-    assert_eq!(refused, expected.map(|name| format!("{name}.v1.seg")));
+    assert_eq!(refused, expected.map(|name| format!("{name}{}", suffix())));
     fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
     assert_eq!(names(&apps.refresh(&stats)), ["good", "open"], "looked at again after a change");
     fs::remove_dir_all(folder).expect("clean up");
@@ -87,7 +181,7 @@ fn what_cannot_be_used_is_left_out_counted_once_and_named() {
 fn a_segment_of_another_version_is_named_so() {
     let folder = temporary_folder("apps");
     make(&folder, "old", 1);
-    let path = folder.join("old.v1.seg");
+    let path = file(&folder, "old");
     let mut bytes = fs::read(&path).expect("read");
     // The layout word stands behind the magic word; its upper half is the version.
     bytes[12..16].copy_from_slice(&77u32.to_le_bytes());
@@ -95,7 +189,7 @@ fn a_segment_of_another_version_is_named_so() {
     let stats = Stats::default();
     let mut apps = Apps::new(&folder, None);
     assert!(apps.refresh(&stats).is_empty());
-    assert_eq!(apps.refused(), [("old.v1.seg".to_owned(), Refused::OtherLayout)]);
+    assert_eq!(apps.refused(), [(format!("old{}", suffix()), Refused::OtherLayout)]);
     fs::remove_dir_all(folder).expect("clean up");
 }
 
@@ -125,7 +219,7 @@ fn a_segment_truncated_under_our_feet_costs_itself_and_not_the_process() {
     let found = apps.refresh(&stats);
     assert_eq!(names(&found), ["cut", "good"]);
     let view = found[0].segment.view();
-    let file = OpenOptions::new().write(true).open(folder.join("cut.v1.seg")).expect("open");
+    let file = OpenOptions::new().write(true).open(file(&folder, "cut")).expect("open");
     file.set_len(0).expect("truncate");
     // The view knows the old length, so these reads fall into pages that are gone.
     let mut sum = 0;
@@ -137,7 +231,7 @@ fn a_segment_truncated_under_our_feet_costs_itself_and_not_the_process() {
     assert!(shown(&found).contains("hits_total{app=\"good\"} 1\n"));
     assert_eq!(names(&apps.refresh(&stats)), ["good"]);
     assert_eq!(stats.of(Count::AppsRefused, "reason=\"damaged\""), 1);
-    assert_eq!(apps.refused(), [("cut.v1.seg".to_owned(), Refused::Damaged)]);
+    assert_eq!(apps.refused(), [(format!("cut{}", suffix()), Refused::Damaged)]);
     fs::remove_dir_all(folder).expect("clean up");
 }
 

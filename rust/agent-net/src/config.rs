@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use agent_metric::{bounds, OwnedShape};
 use agent_wire::mapping::MappingRule;
 use serde::Deserialize;
 
@@ -61,6 +62,9 @@ pub struct WorkerConfig {
     /// Folder of the segments of apps.
     #[serde(default)]
     pub apps_dir: String,
+    /// How long an app is shown without a living writer; 0 = for ever.
+    #[serde(default = "apps_idle_s")]
+    pub apps_idle_s: u32,
     /// The worker's end of the supervisor's socket pair.
     pub control_fd: i32,
     /// Where its connections go when it retires, and where those of its predecessor come from; see
@@ -82,6 +86,8 @@ pub struct WorkerConfig {
     pub limits: Limits,
     #[serde(default)]
     pub series: Series,
+    #[serde(default)]
+    pub histograms: Histograms,
     #[serde(default)]
     pub mapping: Vec<MappingRule>,
     /// Whether raw samples go through the rings to the aggregator.
@@ -106,6 +112,9 @@ pub struct AggregatorConfig {
     pub segment: String,
     #[serde(default)]
     pub apps_dir: String,
+    /// As in [`WorkerConfig`].
+    #[serde(default = "apps_idle_s")]
+    pub apps_idle_s: u32,
     pub control_fd: i32,
     #[serde(default)]
     pub series: Series,
@@ -263,6 +272,31 @@ impl Default for Series {
     }
 }
 
+/// What timers, histograms and distributions become where no mapping rule says it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Histograms {
+    /// Finite upper bounds, ascending; the supervisor has checked them.
+    pub buckets: Vec<f64>,
+    /// Native histograms instead.
+    pub native: bool,
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Histograms { buckets: bounds::STATSD.to_vec(), native: false }
+    }
+}
+
+impl Histograms {
+    pub fn shape(&self) -> OwnedShape {
+        match self.native {
+            true => OwnedShape::Exponential { schema: bounds::NATIVE_SCHEMA },
+            false => OwnedShape::Explicit(self.buckets.clone()),
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }
@@ -273,6 +307,10 @@ fn no_fd() -> i32 {
 
 fn yes() -> bool {
     true
+}
+
+fn apps_idle_s() -> u32 {
+    crate::apps::IDLE_S
 }
 
 fn drain_timeout_s() -> f64 {

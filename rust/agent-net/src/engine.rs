@@ -38,8 +38,8 @@ use crate::control::{Control, Level};
 use crate::datagram::{self, Receiver, Socket};
 use crate::desk::Desk;
 use crate::http::HttpService;
-use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX};
-use crate::memory::Memory;
+use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX, REST_MS};
+use crate::memory::{Memory, Room};
 use crate::place::Place;
 use crate::pushes::Pushes;
 use crate::seats::Seats;
@@ -135,8 +135,7 @@ pub struct Engine {
     memory: Memory,
     memory_bytes_max: u64,
     memory_looked_ms: u64,
-    memory_is_full: bool,
-    workers: u32,
+    room: Room,
     /// Where the search for an idle HTTP connection goes on.
     pub(crate) evict_from: u32,
     figures: Figures,
@@ -147,6 +146,8 @@ pub struct Engine {
     has_successor: bool,
     wakeups: u64,
     published_ms: u64,
+    /// Since when a listener rests, if one does.
+    pub(crate) rested_ms: u64,
     swept_ms: u64,
     due: Vec<u32>,
 }
@@ -205,8 +206,7 @@ impl Engine {
             memory: Memory::new(config.limits.memory_bytes_max, config.workers),
             memory_bytes_max: config.limits.memory_bytes_max,
             memory_looked_ms: 0,
-            memory_is_full: false,
-            workers: config.workers,
+            room: Room::default(),
             evict_from: 0,
             figures: Figures::new(config.worker),
             phase: Phase::Running,
@@ -214,6 +214,7 @@ impl Engine {
             has_successor: false,
             wakeups: 0,
             published_ms: 0,
+            rested_ms: 0,
             swept_ms: 0,
             due: Vec::new(),
         };
@@ -333,7 +334,9 @@ impl Engine {
         if !self.pushes.is_empty() || self.handover_from.is_some() {
             return Duration::ZERO;
         }
-        let timeout_ms = if self.conns.wheel.is_empty() && self.phase == Phase::Running {
+        let timeout_ms = if self.listeners.iter().any(|listening| listening.is_paused) {
+            REST_MS
+        } else if self.conns.wheel.is_empty() && self.phase == Phase::Running {
             (self.published_ms + 1000).saturating_sub(self.conns.now_ms).clamp(1, 1000)
         } else {
             TICK_MS

@@ -5,7 +5,8 @@
 //!
 //! When the process is out of descriptors, a spare one is given up, the connection is accepted and
 //! closed at once, and the spare is taken again: the client learns that there is no room, and the loop
-//! does not spin. When the machine is out of memory or of files, the listener rests for a tick.
+//! does not spin. When the machine is out of memory or of files, the listener rests ([`REST_MS`]); so it does
+//! when there is no memory to refuse connections with (see [`crate::memory`]), but for a few of HTTP.
 //!
 //! A drain first takes what waits: the kernel has told those clients that they are connected. When the
 //! whole collector leaves, the listener then refuses, so that a client hears it at once; in a worker that
@@ -41,6 +42,10 @@ const EVICT_LOOKS_MAX: u32 = 1024;
 
 /// Connections taken from one listener when a drain begins; no backlog is longer.
 pub const LAST_ACCEPTS_MAX: usize = 65_536;
+/// Between two tries of a listener that rests.
+pub const REST_MS: u64 = 50;
+/// HTTP connections that are accepted between two rests when there is no memory to do so, for probes.
+const TRICKLE: usize = 16;
 
 /// The answer to an HTTP connection for which there is no room.
 pub(crate) const NO_ROOM: &[u8] =
@@ -245,9 +250,19 @@ impl Engine {
         }
         let mut opened = 0;
         self.applier.admission().forget_others();
+        let is_http = self.listeners[number].protocol == Protocol::Http;
+        let mut trickle = if is_http { TRICKLE } else { 0 };
         for _ in 0..most {
+            if !self.may_accept() {
+                if trickle == 0 {
+                    self.rest(number);
+                    break;
+                }
+                trickle -= 1;
+            }
             match system::accept(self.listeners[number].fd) {
                 Ok((fd, address)) => {
+                    self.seats.note_accepted(self.applier.writer());
                     let peer = self.applier.admission().peer(address, self.conns.now_ms);
                     opened += u64::from(self.welcome(number, fd, &peer));
                 }
@@ -268,7 +283,6 @@ impl Engine {
     }
 
     fn welcome(&mut self, number: usize, fd: i32, peer: &Peer) -> bool {
-        self.make_room_known();
         if self.applier.admission().must_ask_others() {
             let others = self.seats.others(self.applier.writer());
             self.applier.admission().set_others(others);
@@ -362,9 +376,16 @@ impl Engine {
             return true;
         }
         if !is_ours {
-            self.listeners[number].is_paused = true;
-            self.conns.epoll.remove(self.listeners[number].fd);
+            self.rest(number);
         }
         false
+    }
+
+    /// Lets connections wait in the kernel's queue for a while.
+    #[cold]
+    fn rest(&mut self, number: usize) {
+        self.listeners[number].is_paused = true;
+        self.rested_ms = self.conns.now_ms;
+        self.conns.epoll.remove(self.listeners[number].fd);
     }
 }

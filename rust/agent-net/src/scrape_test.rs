@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
 
+use super::labels::{inspect, Labels};
 use super::*;
 use crate::http::gateway_path::GroupKey;
 
@@ -36,7 +37,10 @@ fn page(sources: &[Source<'_>], format: Format) -> (String, Skipped) {
     let total = sources.iter().fold(pushed, |sum, one| Skipped {
         type_conflicts: sum.type_conflicts + one.type_conflicts,
         bad_names: sum.bad_names + one.bad_names,
+        bad_bounds: sum.bad_bounds + one.bad_bounds,
         bad_labels: sum.bad_labels + one.bad_labels,
+        repeated: sum.repeated + one.repeated,
+        infinite_sums: sum.infinite_sums + one.infinite_sums,
     });
     (String::from_utf8(out).expect("UTF-8"), total)
 }
@@ -118,9 +122,9 @@ fn what_is_left_out_is_told_apart_by_app() {
 fn label_text_of_a_foreign_segment_is_checked() {
     let good = ["", "a=\"\"", "a=\"x\",b=\"y\\\\\"", "_a=\"\\\"\\n\"", "a=\"\u{fc}\""];
     for text in good {
-        assert_eq!(inspect_labels(text.as_bytes()), Labels::Sound, "{text}");
+        assert_eq!(inspect(text.as_bytes(), "le"), Labels::Sound, "{text}");
     }
-    let bad: [&[u8]; 13] = [
+    let bad: [&[u8]; 14] = [
         b"a",
         b"a=",
         b"a=\"",
@@ -134,12 +138,15 @@ fn label_text_of_a_foreign_segment_is_checked() {
         b"a=\"\xff\"",
         b"a-b=\"x\"",
         b"a=\"x\"}\nb 1",
+        b"__name__=\"x\"",
     ];
     for text in bad {
         let text_shown = String::from_utf8_lossy(text);
-        assert_eq!(inspect_labels(text), Labels::Broken, "{text_shown}");
+        assert_eq!(inspect(text, "le"), Labels::Broken, "{text_shown}");
     }
-    assert_eq!(inspect_labels(b"a=\"1\",app=\"2\""), Labels::Clash(6));
+    for odd in [&b"a=\"1\",app=\"2\""[..], b"le=\"1\"", b"b=\"1\",a=\"2\"", b"a=\"\",a=\"\""] {
+        assert_eq!(inspect(odd, "le"), Labels::Odd);
+    }
     let (shop, writer) = segment("shop");
     count(&writer, "hits", "broken", 1);
     count(&writer, "hits", "a=\"1\"", 1);
@@ -155,6 +162,113 @@ fn a_label_app_of_its_own_is_kept_under_another_name() {
     let (text, _) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
     let line = "hits_total{app=\"shop\",a=\"1\",exported_app=\"mine\"} 1\n";
     assert!(text.ends_with(line), "{text}");
+}
+
+#[test]
+fn labels_app_and_exported_app_are_both_kept() {
+    let (shop, writer) = segment("shop");
+    count(&writer, "hits", "app=\"1\",exported_app=\"2\"", 1);
+    // A hostile segment may have a name twice, in one text or in another order.
+    count(&writer, "hits", "b=\"1\",b=\"2\"", 1);
+    let (text, skipped) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
+    let line = "hits_total{app=\"shop\",exported_app=\"2\",exported_exported_app=\"1\"} 1\n";
+    assert!(text.ends_with(line), "{text}");
+    assert_eq!(skipped.bad_labels, 1);
+}
+
+#[test]
+fn a_label_set_that_two_sources_have_is_shown_once() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    count(&own_writer, "hits", "app=\"shop\",b=\"1\"", 1);
+    count(&own_writer, "hits", "app=\"shop\",b=\"2\"", 2);
+    count(&shop_writer, "hits", "b=\"1\",c=\"\"", 3);
+    count(&shop_writer, "hits", "b=\"3\"", 4);
+    let sources = [Source::own(&own), Source::of_app(&shop, "shop")];
+    let (text, skipped) = page(&sources, Format::Text004);
+    assert_eq!((skipped.repeated, text.matches("b=\"1\"").count()), (1, 1), "{text}");
+    assert!(text.contains("hits_total{app=\"shop\",b=\"1\"} 1\n"), "the first wins: {text}");
+    assert!(text.contains("hits_total{app=\"shop\",b=\"3\"} 4\n"), "{text}");
+    let named = repeated(&sources, &[], 10);
+    assert_eq!(
+        (named.len(), named[0].owner, named[0].holder),
+        (1, Owner::App("shop"), Owner::Collector)
+    );
+    assert_eq!(named[0].series, "hits{app=\"shop\",b=\"1\",c=\"\"}");
+}
+
+#[test]
+fn bounds_that_do_not_ascend_cost_their_family_only() {
+    let (shop, writer) = segment("shop");
+    for (name, bounds) in [("good", [1.0, 2.0]), ("bad", [2.0, 1.0]), ("worse", [1.0, f64::NAN])] {
+        let metric = writer.metric(&spec(name, "", Shape::Explicit(&bounds))).expect("room");
+        writer.series(metric, "").expect("room");
+    }
+    let (text, skipped) = page(&[Source::of_app(&shop, "shop")], Format::Text004);
+    assert_eq!(skipped.bad_bounds, 2);
+    assert!(text.contains("good_count") && !text.contains("bad") && !text.contains("worse"));
+}
+
+#[test]
+fn the_time_of_a_family_is_one_of_its_names() {
+    let mut names = Names::default();
+    names.try_claim("v", Type::Counter, Owner::Collector).expect("the first");
+    names.try_claim("w_created", Type::Gauge, Owner::Collector).expect("the first");
+    names.try_claim("v_created", Type::Gauge, Owner::App("shop")).expect_err("a name of v");
+    names.try_claim("w", Type::Summary, Owner::App("shop")).expect_err("has a name of w");
+}
+
+#[test]
+fn what_is_below_zero_shows_the_same_samples_in_every_format() {
+    let (own, writer) = segment("agent");
+    let made = |name, shape| {
+        let metric = writer.metric(&spec(name, "Help.", shape)).expect("room");
+        writer.series(metric, "").expect("room")
+    };
+    let classic = made("c", Shape::Explicit(&[1.0]));
+    let below = made("b", Shape::Explicit(&[-1.0, 1.0]));
+    let native = made("n", Shape::Exponential { schema: 0 });
+    let summary = made("s", Shape::Summary(&[0.5]));
+    let shown = |format| {
+        let (text, _) = page(&[Source::own(&own)], format);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let mut names: Vec<String> =
+            lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect();
+        names.sort();
+        (names, text)
+    };
+    let without_times = |names: &[String]| {
+        names.iter().filter(|name| !name.contains("_created")).cloned().collect::<Vec<_>>()
+    };
+    let (born, _) = shown(Format::OpenMetrics100);
+    assert_eq!(born.len() - without_times(&born).len(), 4);
+    assert_eq!(without_times(&born), shown(Format::Text004).0);
+    for series in [&classic, &below, &native, &summary] {
+        assert_eq!(writer.observe(series, -7.0, 1), agent_shm::Outcome::Applied);
+    }
+    let (names, text) = shown(Format::OpenMetrics100);
+    assert_eq!(names, born, "a value has changed what is shown");
+    assert_eq!(without_times(&names), shown(Format::Text004).0);
+    for family in ["c", "b", "n", "s"] {
+        let lines =
+            format!("# HELP {family}_sum Help.\n# TYPE {family}_sum unknown\n{family}_sum -7\n");
+        assert!(text.contains(&lines), "{text}");
+    }
+}
+
+#[test]
+fn an_infinite_sum_of_finite_values_is_counted() {
+    let (own, writer) = segment("agent");
+    let metric = writer.metric(&spec("h", "", Shape::Explicit(&[1.0]))).expect("room");
+    let series = writer.series(metric, "").expect("room");
+    assert_eq!(writer.observe(&series, 1e308, 1), agent_shm::Outcome::Applied);
+    assert_eq!(page(&[Source::own(&own)], Format::Text004).1.infinite_sums, 0);
+    assert_eq!(writer.observe(&series, 1e308, 1), agent_shm::Outcome::Applied);
+    for format in [Format::Text004, Format::OpenMetrics100, Format::Protobuf] {
+        let mut out = Vec::new();
+        let left_out = render(&[Source::own(&own)], format, &mut out);
+        assert_eq!(left_out.sources[0].infinite_sums, 1);
+    }
 }
 
 #[test]
@@ -183,6 +297,7 @@ fn every_kind_of_metric_has_its_lines() {
         "h_count 2",
         "s{quantile=\"0.5\"} 1.5",
         "s_count 2",
+        "e_bucket{le=\"1.0\"} 0",
         "e_bucket{le=\"2.0\"} 2",
         "e_sum 3",
     ] {
@@ -242,5 +357,37 @@ fn pushed_groups_join_the_families_of_segments() {
     assert!(text.contains("# TYPE push_time_seconds gauge\n"), "{text}");
     let open = shown(Format::OpenMetrics100);
     assert!(open.contains("# TYPE bare unknown\nbare{instance=\"\",job=\"j\"} 2\n"), "{open}");
+    std::fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_pushed_bound_keeps_its_text_and_openmetrics_its_own() {
+    use crate::http::gateway::Gateway;
+    let folder = crate::http::conn_test::temporary_folder("scrape");
+    let limits = agent_wire::Limits::default();
+    let key = GroupKey::from_path("job/j", &limits).expect("a key");
+    let body = b"# TYPE go histogram\ngo_bucket{le=\"1\"} 1\ngo_bucket{le=\"2.5\"} 1\n\
+        go_bucket{le=\"+Inf\"} 2\ngo_sum 3\ngo_count 2\n\
+        # TYPE py histogram\npy_bucket{le=\"1.0\"} 1\npy_bucket{le=\"+Inf\"} 1\npy_sum 1\npy_count 1\n\
+        # TYPE s summary\ns{quantile=\"1\"} 2\ns_sum 3\ns_count 2\n";
+    Gateway::new(&folder).put(&key, true, body, &limits, Names::default()).expect("taken");
+    // Through the file, as another worker sees it.
+    let groups: Vec<Arc<Group>> = Gateway::new(&folder).groups().0;
+    let shown = |format| {
+        let mut out = Vec::new();
+        render_pieces(&[], &groups, format, &mut out, &mut |_| true);
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let (text, open) = (shown(Format::Text004), shown(Format::OpenMetrics100));
+    for (name, of_text) in
+        [("go_bucket", "le=\"1\""), ("py_bucket", "le=\"1.0\""), ("s", "quantile=\"1\"")]
+    {
+        let of = |page: &str, bound: &str| {
+            page.contains(&format!("{name}{{instance=\"\",job=\"j\",{bound}}} "))
+        };
+        assert!(of(&text, of_text), "{text}");
+        assert!(of(&open, &of_text.replace("\"1\"", "\"1.0\"")), "{open}");
+    }
+    assert!(text.contains("le=\"2.5\"") && open.contains("le=\"2.5\""));
     std::fs::remove_dir_all(folder).expect("clean up");
 }

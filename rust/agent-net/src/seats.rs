@@ -13,6 +13,9 @@
 //! Connections on their way from the desk to a worker stand in a number of their own: the desk adds one
 //! before it sends it, the worker takes one off before it counts it.
 //!
+//! How many connections were ever accepted stands in one number that all of them count up; the room in
+//! memory is an account of it, see [`crate::memory::Room`].
+//!
 //! Not promised: exactness in a race. A worker that is killed between these two leaves one too many.
 //! Workers that look at the same moment may all take the last seat, so the sum may be over the limit by
 //! the number of workers.
@@ -27,6 +30,7 @@ pub struct Seats {
     all: Vec<Own>,
     full: Vec<Own>,
     passing: Own,
+    accepted: Own,
     own: usize,
 }
 
@@ -45,6 +49,7 @@ impl Seats {
             all: of_all(SelfMetric::WorkerConnections),
             full: of_all(SelfMetric::MemoryFull),
             passing: Own::new(SelfMetric::DeskPassing, String::new()),
+            accepted: Own::new(SelfMetric::ConnectionsAccepted, String::new()),
             own: place.index(workers as usize),
         }
     }
@@ -76,6 +81,16 @@ impl Seats {
         let others = self.all.iter_mut().enumerate().filter(|(worker, _)| *worker != own);
         let there: u32 = others.map(|(_, gauge)| gauge.get(writer).max(0.0) as u32).sum();
         there.saturating_add(self.passing.get(writer).max(0.0) as u32)
+    }
+
+    /// How many connections all processes have ever accepted.
+    pub fn accepted(&mut self, writer: &Writer) -> u64 {
+        self.accepted.get(writer).max(0.0) as u64
+    }
+
+    /// One more is accepted.
+    pub fn note_accepted(&mut self, writer: &Writer) {
+        self.accepted.shift(writer, 1.0);
     }
 
     /// The first desk of a collector: its doors are new, whatever the segment says of the last one's.
@@ -124,6 +139,9 @@ mod tests {
         seats[0].note_passing(&writers[0], 1);
         seats[0].none_is_passing(&writers[0]);
         assert_eq!(seats[0].others(&writers[0]), 23);
+        seats[0].note_accepted(&writers[0]);
+        seats[1].note_accepted(&writers[1]);
+        assert_eq!(seats[2].accepted(&writers[2]), 2);
         seats[2].note_full(&writers[2], true);
         assert!(seats[1].is_any_full(&writers[1]));
         vacate(&writers[0], Place::Worker(2));

@@ -14,8 +14,10 @@ use agent_wire::Reject;
 
 use crate::place::Place;
 
-/// Buckets an octave (2^3) of every histogram made from samples: relative error 4.4 %.
-pub const HISTOGRAM_SCHEMA: u8 = 3;
+/// Bounds of our own histograms, in seconds: passes and scrapes take from a tenth of a millisecond to a few seconds.
+pub const OWN_BOUNDS: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
 /// Where samples come from; the label `source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -189,6 +191,9 @@ self_metrics! {
         "Connections of a worker now, of all sources; their sum is held below `limits.connections_max`.";
     DeskPassing: Gauge "agent_desk_passing_connections", "",
         "Connections on their way from the desk to a worker.";
+    ConnectionsAccepted: Gauge "agent_connections_accepted", "",
+        "Connections that all processes together have accepted, refused ones included: the account of \
+         the room in memory.";
     ConnectionsOpened: Counter "agent_connections_opened", "",
         "Connections accepted, by source.";
     ConnectionsTakenOver: Counter "agent_connections_taken_over", "",
@@ -257,7 +262,7 @@ impl Row {
         let shape = match self.r#type {
             Type::Counter => Shape::Counter,
             Type::Gauge => Shape::Gauge(GaugeMode::MostRecent),
-            Type::Histogram => Shape::Exponential { schema: HISTOGRAM_SCHEMA },
+            Type::Histogram => Shape::Explicit(&OWN_BOUNDS),
         };
         MetricSpec { name: self.name, help: self.help, unit: self.unit, shape }
     }

@@ -91,7 +91,7 @@ fn a_column_that_is_touched_never_expires_while_others_do() {
     let mut expirer = agent_shm::Expirer::default();
     for second in 0..20 {
         expirer.run(&writer, second * 1000, 3000, |_| true);
-        writer.tend_now();
+        writer.reclaim_now();
         account.touch(&writer);
     }
     let totals = totals(&segment);

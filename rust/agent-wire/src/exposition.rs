@@ -1,4 +1,5 @@
-//! Metrics out: Prometheus text 0.0.4 and OpenMetrics 1.0, written into a `Vec<u8>`.
+//! Metrics out: Prometheus text 0.0.4 and OpenMetrics 1.0, written into a `Vec<u8>`; [`crate::protobuf`] is the third form,
+//! and [`crate::page`] writes any of them.
 //!
 //! The caller writes one family at a time: [`Encoder::family`], then its samples, and at the end
 //! [`Encoder::finish`]. Label text is copied as it is (it is canonical, see [`crate::labels`]),
@@ -11,24 +12,33 @@
 //! | unit | - | `# UNIT`, when the name ends in it |
 //! | help | `\\` `\n` escaped | `\\` `\n` `\"` escaped |
 //! | histogram, summary | cumulative `le`, `_sum`, `_count` | the same and `_created` |
+//! | native histogram | the ladder of [`agent_metric::bounds`] | the same |
+//! | below zero | as everything | in parts, see below |
 //! | end | - | `# EOF` |
 //!
 //! `le` and `quantile` have the same text in both (`1.0`, not `1`), so that a change of format does
-//! not make new series. Nothing is buffered: flush `out` whenever it is large.
+//! not make new series; in text 0.0.4, [`Encoder::set_plain_bounds`] keeps `1` where it was pushed so.
+//!
+//! *Below zero.* In OpenMetrics a histogram with a negative bound has no `_sum` and no `_count`, a sum is not negative and
+//! not NaN, a quantile is not negative; strict readers refuse the page. What a family shows must not depend on a value, so
+//! such a family is written in [`Piece`]s, each a family of type unknown: `x_bucket` or `x`, `x_sum`, `x_count`, `x_created`.
+//! All samples keep name, labels and value; only the type is lost. Nothing is buffered: flush `out` whenever it is large.
 //!
 //! Not promised: names and label text are not checked again; a family written twice, or a prefix
 //! label that the caller put into the label text under another spelling, makes a bad page. Time
-//! stamps, exemplars and native histograms are not written.
+//! stamps and exemplars are not written.
 
-use crate::number::{write_bound, write_f64, write_u64};
+use crate::number::{write_bound, write_f64, write_plain_bound, write_u64};
 
 pub use crate::negotiate::{accepts_gzip, format as negotiate};
 
-/// A text format.
+/// The form of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Text004,
     OpenMetrics100,
+    /// Delimited `io.prometheus.client.MetricFamily`.
+    Protobuf,
 }
 
 impl Format {
@@ -37,6 +47,10 @@ impl Format {
         match self {
             Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
             Format::OpenMetrics100 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=delimited"
+            }
         }
     }
 }
@@ -45,13 +59,41 @@ impl Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FamilyKind {
     Counter,
+    /// A counter that is not called `_total`, under the name that it has; unknown to OpenMetrics.
+    BareCounter,
     Gauge,
     Histogram,
     Summary,
     Unknown,
 }
 
-/// Writes one exposition. Reusable: [`Encoder::finish`] leaves it as new.
+/// Which samples of a histogram or summary are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    All,
+    /// Buckets or quantiles.
+    Points,
+    Sum,
+    Count,
+    Created,
+}
+
+impl Piece {
+    /// What a family below zero is written in.
+    pub const EACH: [Piece; 4] = [Piece::Points, Piece::Sum, Piece::Count, Piece::Created];
+}
+
+/// Whether OpenMetrics has no such histogram; see the head of this file.
+pub fn is_below_zero(buckets: &[(f64, u64)], sum: f64) -> bool {
+    sum < 0.0 || sum.is_nan() || buckets.first().is_some_and(|&(upper, _)| upper < 0.0)
+}
+
+/// Whether OpenMetrics has no such summary.
+pub fn is_summary_below_zero(quantiles: &[(f64, f64)], sum: f64) -> bool {
+    sum < 0.0 || sum.is_nan() || quantiles.iter().any(|&(_, value)| value < 0.0)
+}
+
+/// Writes one exposition in text. Reusable: [`Encoder::finish`] leaves it as new.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     format: Format,
@@ -63,6 +105,8 @@ pub struct Encoder {
     prefix: Vec<u8>,
     /// `app="`: what must not stand in the label text again.
     prefix_name: Vec<u8>,
+    piece: Piece,
+    has_plain_bounds: bool,
 }
 
 impl Encoder {
@@ -74,7 +118,14 @@ impl Encoder {
             kind: FamilyKind::Unknown,
             prefix: Vec::new(),
             prefix_name: Vec::new(),
+            piece: Piece::All,
+            has_plain_bounds: false,
         }
+    }
+
+    /// Whether whole bounds and quantiles are written without `.0` from now on, in text 0.0.4.
+    pub fn set_plain_bounds(&mut self, plain: bool) {
+        self.has_plain_bounds = plain && self.format == Format::Text004;
     }
 
     pub fn format(&self) -> Format {
@@ -107,35 +158,64 @@ impl Encoder {
         unit: &str,
         kind: FamilyKind,
     ) {
-        self.kind = kind;
-        self.name.clear();
-        self.name.extend_from_slice(name.as_bytes());
-        self.sample_name.clone_from(&self.name);
-        if kind == FamilyKind::Counter {
-            self.sample_name.extend_from_slice(b"_total");
-        }
+        self.begin(name, kind, Piece::All);
         let open = self.format == Format::OpenMetrics100;
         let shown = if open { &self.name } else { &self.sample_name };
-        if !help.is_empty() {
-            let mut escaped = String::with_capacity(help.len());
-            crate::name::escape_text(help, open, &mut escaped);
-            put(out, &[b"# HELP ", shown, b" ", escaped.as_bytes(), b"\n"]);
-        }
-        put(out, &[b"# TYPE ", shown, b" ", self.type_word(), b"\n"]);
+        self.header(out, shown, help, self.type_word());
         let ends_in_unit = name.strip_suffix(unit).is_some_and(|head| head.ends_with('_'));
         if open && !unit.is_empty() && ends_in_unit {
             put(out, &[b"# UNIT ", shown, b" ", unit.as_bytes(), b"\n"]);
         }
     }
 
+    /// Begins one piece of a histogram or summary as a family of its own, of type unknown.
+    pub fn piece(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: &str,
+        help: &str,
+        kind: FamilyKind,
+        piece: Piece,
+    ) {
+        self.begin(name, kind, piece);
+        let suffix: &[u8] = match (piece, kind) {
+            (Piece::Points, FamilyKind::Histogram) => b"_bucket",
+            (Piece::Sum, _) => b"_sum",
+            (Piece::Count, _) => b"_count",
+            (Piece::Created, _) => b"_created",
+            _ => b"",
+        };
+        self.header(out, &[name.as_bytes(), suffix].concat(), help, b"unknown");
+    }
+
+    fn begin(&mut self, name: &str, kind: FamilyKind, piece: Piece) {
+        (self.kind, self.piece) = (kind, piece);
+        self.name.clear();
+        self.name.extend_from_slice(name.as_bytes());
+        self.sample_name.clone_from(&self.name);
+        if kind == FamilyKind::Counter {
+            self.sample_name.extend_from_slice(b"_total");
+        }
+    }
+
+    fn header(&self, out: &mut Vec<u8>, shown: &[u8], help: &str, word: &[u8]) {
+        if !help.is_empty() {
+            let mut escaped = String::with_capacity(help.len());
+            let open = self.format == Format::OpenMetrics100;
+            crate::name::escape_text(help, open, &mut escaped);
+            put(out, &[b"# HELP ", shown, b" ", escaped.as_bytes(), b"\n"]);
+        }
+        put(out, &[b"# TYPE ", shown, b" ", word, b"\n"]);
+    }
+
     fn type_word(&self) -> &'static [u8] {
         match (self.kind, self.format) {
-            (FamilyKind::Counter, _) => b"counter",
+            (FamilyKind::Counter, _) | (FamilyKind::BareCounter, Format::Text004) => b"counter",
             (FamilyKind::Gauge, _) => b"gauge",
             (FamilyKind::Histogram, _) => b"histogram",
             (FamilyKind::Summary, _) => b"summary",
             (FamilyKind::Unknown, Format::Text004) => b"untyped",
-            (FamilyKind::Unknown, Format::OpenMetrics100) => b"unknown",
+            (FamilyKind::Unknown | FamilyKind::BareCounter, _) => b"unknown",
         }
     }
 
@@ -167,16 +247,24 @@ impl Encoder {
         out.push(b'\n');
     }
 
-    /// A gauge of one process, with the label `pid` behind the others.
-    pub fn gauge_of_process(&self, out: &mut Vec<u8>, labels: &[u8], pid: u32, value: f64) {
-        self.head(out, b"", labels, Some((b"pid", Bound::Whole(u64::from(pid)))));
+    /// A gauge of one process, with the label `pid` behind the others. `twin` tells processes of one id apart, which
+    /// several containers have: `pid="1@17"`.
+    pub fn gauge_of_process(
+        &self,
+        out: &mut Vec<u8>,
+        labels: &[u8],
+        pid: u32,
+        twin: Option<u16>,
+        value: f64,
+    ) {
+        self.head(out, b"", labels, Some((b"pid", Bound::Process(pid, twin))));
         write_f64(value, out);
         out.push(b'\n');
     }
 
     /// A histogram: (upper bound, count in this bucket alone), ascending. A last bucket of +Inf is
-    /// added when it is missing. OpenMetrics forbids a sum beside negative bounds, so there it is
-    /// left out.
+    /// added when it is missing. One that OpenMetrics does not have is left out there unless it is
+    /// written in pieces: it has become so since the family was begun.
     pub fn histogram(
         &self,
         out: &mut Vec<u8>,
@@ -185,19 +273,21 @@ impl Encoder {
         sum: f64,
         created_unix_ms: Option<u64>,
     ) {
+        if self.refuses(is_below_zero(buckets, sum)) {
+            return;
+        }
         let mut count = 0u64;
+        let shows_points = matches!(self.piece, Piece::All | Piece::Points);
         for &(upper, inside) in buckets {
             count = count.wrapping_add(inside);
-            self.bucket(out, labels, upper, count);
+            if shows_points {
+                self.bucket(out, labels, upper, count);
+            }
         }
-        if buckets.last().is_none_or(|&(upper, _)| upper != f64::INFINITY) {
+        if shows_points && buckets.last().is_none_or(|&(upper, _)| upper != f64::INFINITY) {
             self.bucket(out, labels, f64::INFINITY, count);
         }
-        let negative = buckets.first().is_some_and(|&(upper, _)| upper < 0.0);
-        if !(negative && self.format == Format::OpenMetrics100) {
-            self.sum_and_count(out, labels, sum, count);
-        }
-        self.created(out, labels, created_unix_ms);
+        self.sum_and_count(out, labels, sum, count, created_unix_ms);
     }
 
     fn bucket(&self, out: &mut Vec<u8>, labels: &[u8], upper: f64, count: u64) {
@@ -206,7 +296,8 @@ impl Encoder {
         out.push(b'\n');
     }
 
-    /// A summary: (quantile, value), ascending; may have none.
+    /// A summary: (quantile, value), ascending; may have none. See [`Encoder::histogram`] for what is
+    /// below zero.
     pub fn summary(
         &self,
         out: &mut Vec<u8>,
@@ -216,22 +307,44 @@ impl Encoder {
         count: u64,
         created_unix_ms: Option<u64>,
     ) {
-        for &(quantile, value) in quantiles {
-            self.head(out, b"", labels, Some((b"quantile", Bound::Float(quantile))));
-            write_f64(value, out);
-            out.push(b'\n');
+        if self.refuses(is_summary_below_zero(quantiles, sum)) {
+            return;
         }
-        self.sum_and_count(out, labels, sum, count);
-        self.created(out, labels, created_unix_ms);
+        if matches!(self.piece, Piece::All | Piece::Points) {
+            for &(quantile, value) in quantiles {
+                self.head(out, b"", labels, Some((b"quantile", Bound::Float(quantile))));
+                write_f64(value, out);
+                out.push(b'\n');
+            }
+        }
+        self.sum_and_count(out, labels, sum, count, created_unix_ms);
     }
 
-    fn sum_and_count(&self, out: &mut Vec<u8>, labels: &[u8], sum: f64, count: u64) {
-        self.head(out, b"_sum", labels, None);
-        write_f64(sum, out);
-        out.push(b'\n');
-        self.head(out, b"_count", labels, None);
-        write_u64(count, out);
-        out.push(b'\n');
+    fn refuses(&self, is_below_zero: bool) -> bool {
+        is_below_zero && self.piece == Piece::All && self.format == Format::OpenMetrics100
+    }
+
+    fn sum_and_count(
+        &self,
+        out: &mut Vec<u8>,
+        labels: &[u8],
+        sum: f64,
+        count: u64,
+        created_unix_ms: Option<u64>,
+    ) {
+        if matches!(self.piece, Piece::All | Piece::Sum) {
+            self.head(out, b"_sum", labels, None);
+            write_f64(sum, out);
+            out.push(b'\n');
+        }
+        if matches!(self.piece, Piece::All | Piece::Count) {
+            self.head(out, b"_count", labels, None);
+            write_u64(count, out);
+            out.push(b'\n');
+        }
+        if matches!(self.piece, Piece::All | Piece::Created) {
+            self.created(out, labels, created_unix_ms);
+        }
     }
 
     /// `_created`, in seconds with milliseconds; OpenMetrics only.
@@ -297,8 +410,15 @@ impl Encoder {
             out.extend_from_slice(name);
             out.extend_from_slice(b"=\"");
             match bound {
+                Bound::Float(value) if self.has_plain_bounds => write_plain_bound(value, out),
                 Bound::Float(value) => write_bound(value, out),
-                Bound::Whole(value) => write_u64(value, out),
+                Bound::Process(pid, twin) => {
+                    write_u64(u64::from(pid), out);
+                    if let Some(twin) = twin {
+                        out.push(b'@');
+                        write_u64(u64::from(twin), out);
+                    }
+                }
             }
             out.push(b'"');
         }
@@ -325,7 +445,7 @@ impl Encoder {
 #[derive(Clone, Copy)]
 enum Bound {
     Float(f64),
-    Whole(u64),
+    Process(u32, Option<u16>),
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {

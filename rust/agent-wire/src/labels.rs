@@ -207,6 +207,32 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
+/// Gives the label `name` of canonical text another name, `exported_` before it as often as it takes to be free; the text
+/// stays canonical.
+pub fn move_away(name: &str, text: &mut String) {
+    let has = |text: &str, wanted: &str| parse(text).any(|(name, _)| name == wanted);
+    if !text.contains(name) || !has(text, name) {
+        return;
+    }
+    let mut moved = format!("exported_{name}");
+    while has(text, &moved) {
+        moved.insert_str(0, "exported_");
+    }
+    let mut pairs: Vec<(&str, Cow<'_, str>)> = parse(text).collect();
+    pairs.iter_mut().filter(|(known, _)| *known == name).for_each(|pair| pair.0 = &moved);
+    pairs.sort_unstable();
+    let mut out = String::with_capacity(text.len() + moved.len());
+    for (name, value) in pairs {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.extend([name, "=\""]);
+        name::escape_label_value(value.as_bytes(), &mut out);
+        out.push('"');
+    }
+    *text = out;
+}
+
 /// Undoes the escapes `\\`, `\"` and `\n`; any other backslash stays.
 pub fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -250,6 +276,19 @@ mod tests {
         assert_eq!(tags(b"q:say \"hi\"\\"), "q=\"say \\\"hi\\\"\\\\\"");
         assert_eq!(tags(b"bad:\xff"), "bad=\"\u{fffd}\"");
         assert_eq!(tags(b"a:1,a:"), "");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_moved_until_it_is_free() {
+        let moved = |text: &str| {
+            let mut text = text.to_owned();
+            move_away("app", &mut text);
+            text
+        };
+        assert_eq!(moved("a=\"app=\""), "a=\"app=\"");
+        assert_eq!(moved("app=\"a\\\"b\",b=\"1\""), "b=\"1\",exported_app=\"a\\\"b\"");
+        let twice = "exported_app=\"2\",exported_exported_app=\"1\"";
+        assert_eq!(moved("app=\"1\",exported_app=\"2\""), twice);
     }
 
     #[test]

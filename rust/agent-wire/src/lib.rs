@@ -9,7 +9,10 @@
 //! | [`name`] | names as Prometheus wants them; family name, unit and scale of a sample |
 //! | [`labels`] | tags and pairs -> canonical label text `a="x",b="y"`, and back |
 //! | [`mapping`] | rules that rename, label, retype or drop StatsD names |
-//! | [`exposition`] | text format 0.0.4 and OpenMetrics 1.0, and which one a client asked for |
+//! | [`exposition`] | text format 0.0.4 and OpenMetrics 1.0 |
+//! | [`protobuf`] | the same as protobuf, with native histograms |
+//! | [`page`] | any of these forms |
+//! | [`negotiate`] | which form a client asked for |
 //! | [`number`] | floats and integers, read and written |
 //!
 //! Rules of the crate: no I/O, no clock, no `unsafe`, no panic on any input, memory bounded by
@@ -18,8 +21,8 @@
 //!
 //! Not promised: values are `f64` and so exact up to 2^53; the unit of a `h` or `d` sample is not
 //! guessed; two raw names that sanitise to one name become one series; Telegraf multi-values
-//! (`a:1|c:2|ms`), tag dialects other than `|#`, length-prefixed stream framing, exemplars, native
-//! histograms and protobuf are not read or written. A family's samples are written in the order
+//! (`a:1|c:2|ms`), tag dialects other than `|#`, length-prefixed stream framing, exemplars are
+//! not read or written, native histograms and protobuf are not read. A family's samples are written in the order
 //! the caller gives them, and the caller must not write one family twice.
 #![forbid(unsafe_code)]
 
@@ -31,7 +34,9 @@ pub mod mapping;
 pub mod name;
 pub mod negotiate;
 pub mod number;
+pub mod page;
 pub mod prometheus_text;
+pub mod protobuf;
 pub mod push_json;
 pub mod reject;
 pub mod sample;

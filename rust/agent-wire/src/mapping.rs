@@ -11,7 +11,8 @@
 //! A regular expression searches: anchor it with `^` and `$`. `$1` or `${1}` is what the first `*`
 //! or group caught, `${word}` a named group, `$$` a dollar. `type` changes the kind of the sample
 //! (`timer` <-> `histogram` and so on; nothing becomes a set, no set becomes anything else). The
-//! name goes through [`crate::name::family`] afterwards, as any other name.
+//! name goes through [`crate::name::family`] afterwards, as any other name. `buckets` or `native` say what a
+//! timer, histogram or distribution becomes; the first rule that makes a metric decides for all.
 //!
 //! Globs are compiled to one tree of name parts, so many rules cost about as much as few. Regular
 //! expressions are tried one by one, and only those before the glob that matched.
@@ -20,13 +21,14 @@
 //! a template.
 //!
 //! Not promised: `**`, part-wise globs such as `a*.b` (use a regular expression), statsd_exporter's
-//! "most specific first", per-rule buckets and time to live.
+//! "most specific first", per-rule time to live.
 
 mod glob;
 mod template;
 
 use std::collections::BTreeMap;
 
+use agent_metric::{bounds, OwnedShape};
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
@@ -62,6 +64,12 @@ pub struct MappingRule {
     pub kind: Option<Kind>,
     #[serde(default)]
     pub help: Option<String>,
+    /// Bounds of the histogram that a timer, histogram or distribution becomes; empty: those of all.
+    #[serde(default)]
+    pub buckets: Vec<f64>,
+    /// It becomes a native histogram.
+    #[serde(default)]
+    pub native: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -119,6 +127,8 @@ pub struct Renamed<'m> {
     pub kind: Kind,
     /// Empty when the rule has none.
     pub help: &'m str,
+    /// What observed values become, when the rule says it.
+    pub observed: Option<&'m OwnedShape>,
 }
 
 /// Compiled rules.
@@ -138,6 +148,7 @@ struct Rule {
     labels: Vec<(String, Template)>,
     kind: Option<Kind>,
     help: String,
+    observed: Option<OwnedShape>,
 }
 
 impl Mapper {
@@ -219,7 +230,20 @@ impl Mapper {
                 wrong(format!("a {} cannot become a {}", from.as_str(), to.as_str()));
             }
         }
+        let observed = match (rule.buckets.is_empty(), rule.native) {
+            (true, false) => None,
+            (true, true) => Some(OwnedShape::Exponential { schema: bounds::NATIVE_SCHEMA }),
+            (false, true) => {
+                wrong("`buckets` and `native` exclude each other".to_owned());
+                None
+            }
+            (false, false) => bounds::check(rule.buckets.clone())
+                .map_err(|why| wrong(format!("`buckets` cannot be used: {why}")))
+                .ok()
+                .map(OwnedShape::Explicit),
+        };
         self.rules.push(Rule {
+            observed,
             only: rule.match_metric_type,
             name,
             labels,
@@ -268,6 +292,7 @@ impl Mapper {
             labels: labels.map(|(label, value)| (label.as_str(), value.fill(&group))).collect(),
             kind: rule.kind.filter(|to| may_become(kind, *to)).unwrap_or(kind),
             help: &rule.help,
+            observed: rule.observed.as_ref(),
         })
     }
 }

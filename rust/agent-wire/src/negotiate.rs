@@ -15,6 +15,7 @@ pub fn format(accept: &[u8]) -> Format {
         let quality = entry.quality();
         let offered = match entry.name {
             name if is(name, "application/openmetrics-text") => entry.openmetrics(),
+            name if is(name, "application/vnd.google.protobuf") => entry.protobuf(),
             name if is(name, "text/plain") => entry.text(),
             name if is(name, "*/*") || is(name, "text/*") => Some(Format::Text004),
             _ => None,
@@ -84,6 +85,13 @@ impl Entry<'_> {
         }
     }
 
+    /// Only the one message that we have, each behind its length.
+    fn protobuf(&self) -> Option<Format> {
+        let is_ours = self.parameter("proto") == Some(b"io.prometheus.client.MetricFamily")
+            && self.parameter("encoding") == Some(b"delimited");
+        is_ours.then_some(Format::Protobuf)
+    }
+
     fn text(&self) -> Option<Format> {
         match self.parameter("version") {
             None | Some(b"0.0.4") => Some(Format::Text004),
@@ -99,8 +107,8 @@ mod tests {
 
     #[test]
     fn the_best_quality_decides_the_format() {
-        use Format::{OpenMetrics100, Text004};
-        let golden: [(&str, Format); 17] = [
+        use Format::{OpenMetrics100, Protobuf, Text004};
+        let golden: [(&str, Format); 22] = [
             ("", Text004),
             ("*/*", Text004),
             ("text/html,application/xhtml+xml,*/*;q=0.8", Text004),
@@ -122,13 +130,33 @@ mod tests {
                  version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 OpenMetrics100,
             ),
-            // Prometheus 3 with native histograms: protobuf first, which we do not have.
+            // Prometheus 2.42 with native histograms.
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                 encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,\
+                 application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,\
+                 */*;q=0.1",
+                Protobuf,
+            ),
+            ("application/vnd.google.protobuf", Text004),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", Text004),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                 encoding=text,application/openmetrics-text;q=0.1",
+                OpenMetrics100,
+            ),
+            (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=\"delimited\"; q=0.1, text/plain; q=0.2",
+                Text004,
+            ),
+            // Prometheus 3 with native histograms.
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
                  encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;\
                  escaping=allow-utf-8;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
                  text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-                OpenMetrics100,
+                Protobuf,
             ),
         ];
         for (accept, format_expected) in golden {

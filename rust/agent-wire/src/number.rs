@@ -150,6 +150,14 @@ pub fn write_bound(value: f64, out: &mut Vec<u8>) {
     }
 }
 
+/// As Go's Prometheus libraries write it in text: `1`, not `1.0`.
+pub fn write_plain_bound(value: f64, out: &mut Vec<u8>) {
+    write_bound(value, out);
+    if out.ends_with(b".0") {
+        out.truncate(out.len() - 2);
+    }
+}
+
 /// `1234567.0` -> `1.234567e+06`, `0.000012` -> `1.2e-05`.
 fn write_scientific(text: &str, out: &mut Vec<u8>) {
     let unsigned = text.strip_prefix('-').unwrap_or(text);

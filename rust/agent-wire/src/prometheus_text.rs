@@ -49,6 +49,8 @@ pub struct Series<'a> {
     /// Sorted by name, values unescaped.
     pub labels: Vec<(&'a str, Cow<'a, str>)>,
     pub value: SeriesValue,
+    /// A whole `le` or `quantile` stood there without a point, as Go writes it.
+    pub has_plain_bounds: bool,
     pub timestamp_ms: Option<i64>,
     /// Line of its first sample, from 1.
     pub line: usize,

@@ -2,7 +2,7 @@
 //!
 //! The files in `tests/golden` are the reviewed truth; a difference is a change of the interface.
 
-use agent_wire::exposition::{Encoder, FamilyKind, Format};
+use agent_wire::exposition::{Encoder, FamilyKind, Format, Piece};
 use agent_wire::prometheus_text::{self, SeriesValue};
 use agent_wire::{labels, Limits};
 use proptest::prelude::*;
@@ -39,14 +39,24 @@ fn page(format: Format) -> String {
         page.gauge(&mut out, label, value);
     }
     page.family(&mut out, "workers_busy", "Busy.", "seconds", FamilyKind::Gauge);
-    page.gauge_of_process(&mut out, b"", 4711, 1.0);
-    page.gauge_of_process(&mut out, b"pool=\"a\"", 4712, 0.0);
+    page.gauge_of_process(&mut out, b"", 4711, None, 1.0);
+    page.gauge_of_process(&mut out, b"pool=\"a\"", 4712, None, 0.0);
     page.family(&mut out, "api_seconds", "Time.", "seconds", FamilyKind::Histogram);
     let buckets = [(0.005, 1), (1.0, 0), (2.5, 4), (1e6, 1), (f64::INFINITY, 2)];
     page.histogram(&mut out, b"path=\"/\"", &buckets, 12.75, CREATED);
     page.histogram(&mut out, b"", &[], 0.0, None);
-    page.family(&mut out, "offset", "May be negative.", "", FamilyKind::Histogram);
-    page.histogram(&mut out, b"", &[(-1.0, 1), (1.0, 2)], -3.0, None);
+    let pieces: &[Piece] = match format {
+        Format::OpenMetrics100 => &[Piece::Points, Piece::Sum, Piece::Count],
+        _ => &[Piece::All],
+    };
+    for piece in pieces {
+        let (name, help, kind) = ("offset", "May be negative.", FamilyKind::Histogram);
+        match piece {
+            Piece::All => page.family(&mut out, name, help, "", kind),
+            piece => page.piece(&mut out, name, help, kind, *piece),
+        }
+        page.histogram(&mut out, b"", &[(-1.0, 1), (1.0, 2)], -3.0, None);
+    }
     page.family(&mut out, "size", "Sizes.", "", FamilyKind::Summary);
     page.summary(&mut out, b"", &[(0.5, 1.0), (0.99, 2.5), (1.0, f64::NAN)], 9.5, 7, CREATED);
     page.summary(&mut out, b"a=\"b\"", &[], 0.0, 0, None);

@@ -168,3 +168,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rule_can_say_which_histogram_it_makes() {
+    let rule = |json: &str| serde_json::from_str::<MappingRule>(json).expect("a rule");
+    let both = r#"{"match": "a", "name": "a", "buckets": [1, 2], "native": true}"#;
+    let down = r#"{"match": "a", "name": "a", "buckets": [2, 1]}"#;
+    let told: Vec<String> =
+        Mapper::errors(&[rule(both), rule(down)]).iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2);
+    assert!(told[0].contains("exclude") && told[1].contains("ascend"), "{told:?}");
+}

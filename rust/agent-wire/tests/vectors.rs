@@ -184,7 +184,7 @@ fn series_json(series: &Series<'_>) -> Json {
 
 fn family_json(family: &Family<'_>) -> Json {
     let kind = match family.kind {
-        FamilyKind::Counter => "counter",
+        FamilyKind::Counter | FamilyKind::BareCounter => "counter",
         FamilyKind::Gauge => "gauge",
         FamilyKind::Histogram => "histogram",
         FamilyKind::Summary => "summary",

@@ -6,21 +6,22 @@ use crate::conns::{Conns, SPECIAL_BIT};
 use crate::control::Level;
 use crate::exchange::LINGER_MS;
 use crate::http::HttpService;
-use crate::listen::CloseReason;
-use crate::memory::Usage;
+use crate::listen::{CloseReason, REST_MS};
+use crate::memory::{is_above, Marks, Usage};
 use crate::slab::{flag, Conn, Protocol};
 use crate::wheel::{tick_after, tick_of, TICK_MS};
 
 /// Between two looks at the memory when there is no room.
-const LOOK_MS: u64 = 20;
+const LOOK_FULL_MS: u64 = 20;
+/// While connections come: what else grows is noticed as soon.
+const LOOK_BUSY_MS: u64 = 100;
 
 /// Times of the config, in the loop's unit.
 pub(super) struct Timeouts {
     http_idle_ms: u64,
     stream_idle_ms: u64,
     pub(super) drain_ms: u64,
-    memory_used_ratio_max: f64,
-    memory_connections_ratio_max: f64,
+    memory: Marks,
 }
 
 impl Timeouts {
@@ -30,8 +31,7 @@ impl Timeouts {
             http_idle_ms: ms(config.limits.http_idle_timeout_s),
             stream_idle_ms: ms(config.limits.stream_idle_timeout_s),
             drain_ms: ms(config.drain_timeout_s),
-            memory_used_ratio_max: config.limits.memory_used_ratio_max,
-            memory_connections_ratio_max: config.limits.memory_connections_ratio_max,
+            memory: Marks::new(&config.limits),
         }
     }
 
@@ -105,8 +105,21 @@ impl Engine {
             self.expire(index);
         }
         self.due = due;
+        if self.conns.now_ms >= self.rested_ms + REST_MS {
+            self.wake_listeners();
+        }
         if self.conns.now_ms >= self.published_ms + 1000 {
             self.tick_second();
+        }
+    }
+
+    fn wake_listeners(&mut self) {
+        for listening in &mut self.listeners {
+            if std::mem::take(&mut listening.is_paused) && self.phase == Phase::Running {
+                let token = SPECIAL_BIT | u64::from(listening.number);
+                // When it fails again, accepting will say so.
+                let _ = self.conns.epoll.add(listening.fd, token, listening.interest());
+            }
         }
     }
 
@@ -122,13 +135,6 @@ impl Engine {
         }
         if !self.has_successor {
             self.publish_state();
-        }
-        for listening in &mut self.listeners {
-            if std::mem::take(&mut listening.is_paused) && self.phase == Phase::Running {
-                let token = SPECIAL_BIT | u64::from(listening.number);
-                // When it fails again, accepting will say so.
-                let _ = self.conns.epoll.add(listening.fd, token, listening.interest());
-            }
         }
         let writer = self.applier.writer();
         self.http.publish(writer);
@@ -155,25 +161,37 @@ impl Engine {
         figures.sources.set(writer, sources);
     }
 
-    /// Before a batch of connections: knows how many memory has room for.
-    pub(crate) fn make_room_known(&mut self) {
-        if self.applier.admission().memory_credit() > 0 {
-            return;
-        }
+    /// Before each connection: knows how many may be let in, and whether one more may be accepted at all.
+    pub(crate) fn may_accept(&mut self) -> bool {
+        let accepted = self.seats.accepted(self.applier.writer());
+        let credit = self.room.credit(accepted);
+        let age_ms = self.conns.now_ms - self.memory_looked_ms;
         // Used up is not full; what is full is not looked at for each who is refused.
-        if !self.memory_is_full || self.conns.now_ms >= self.memory_looked_ms + LOOK_MS {
+        let is_due = match credit {
+            0 => !self.room.is_full() || age_ms >= LOOK_FULL_MS,
+            _ => age_ms >= LOOK_BUSY_MS,
+        };
+        if is_due {
             self.look_at_memory();
+        } else {
+            self.applier.admission().set_memory_credit(credit);
         }
+        self.room.may_accept(accepted)
     }
 
     fn look_at_memory(&mut self) {
-        let Some(usage) = self.memory.usage() else { return };
+        let writer = self.applier.writer();
+        let others = self.seats.others(writer);
+        // Before the kernel is asked: see `Room::look`.
+        let accepted = self.seats.accepted(writer);
+        let connections = self.applier.admission().connections().saturating_add(others);
+        let Some(usage) = self.memory.usage(connections) else { return };
         self.memory_looked_ms = self.conns.now_ms;
         let ratio = usage.ratio();
         let writer = self.applier.writer();
         self.figures.memory_used.set(writer, ratio);
         self.figures.memory_limit.set(writer, usage.limit_bytes as f64);
-        let most = self.timeouts.memory_used_ratio_max;
+        let most = self.timeouts.memory.shed_max;
         let was_short = self.applier.admission().memory_is_short();
         let is_short = is_above(ratio, most, was_short);
         self.applier.admission().set_memory_is_short(is_short);
@@ -182,21 +200,15 @@ impl Engine {
                 if is_short { "above the watermark: samples are shed" } else { "enough again" };
             self.log(Level::Warning, &format!("memory is {now} ({:.0} % used)", ratio * 100.0));
         }
-        self.look_at_room(usage);
+        self.look_at_room(usage, accepted);
     }
 
     /// Whether there is room for more connections, and for how many.
-    fn look_at_room(&mut self, usage: Usage) {
-        let most = self.timeouts.memory_connections_ratio_max;
-        let was_full = self.memory_is_full;
-        let is_full = is_above(usage.ratio(), most, was_full);
-        let credit = match most < 1.0 {
-            true if is_full => 0,
-            true => usage.credit(most, self.workers).max(1),
-            false => u32::MAX,
-        };
-        self.applier.admission().set_memory_credit(credit);
-        self.memory_is_full = is_full;
+    fn look_at_room(&mut self, usage: Usage, accepted: u64) {
+        let was_full = self.room.is_full();
+        self.room.look(usage, self.timeouts.memory, accepted);
+        let is_full = self.room.is_full();
+        self.applier.admission().set_memory_credit(self.room.credit(accepted));
         self.seats.note_full(self.applier.writer(), is_full);
         // The desk is asked about all.
         let is_any_full =
@@ -212,9 +224,4 @@ impl Engine {
         }
         self.http.set_out_of_memory(told);
     }
-}
-
-/// Above a watermark; once above, a little below it is still above, so that it does not flicker.
-fn is_above(ratio: f64, most: f64, was_above: bool) -> bool {
-    most < 1.0 && ratio >= if was_above { most * 0.97 } else { most }
 }

@@ -557,7 +557,7 @@ fn a_push_that_the_page_would_leave_out_is_refused_with_who_has_the_name() {
     let folder = temporary_folder("conflict");
     let mut bench = Bench::with("{}", folder.to_str().expect("UTF-8"));
     fill(&bench.segment, 1);
-    let path = folder.join("shop.v1.seg");
+    let path = folder.join(format!("shop.v{}.seg", agent_shm::LAYOUT_VERSION));
     let shop = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
     let writer = shop.writer().expect("a slot");
     let shape = Shape::Explicit(&[1.0]);
@@ -599,7 +599,7 @@ fn the_status_document_names_what_the_page_leaves_out() {
     let put = post("/metrics/job/a", "", "# TYPE jobs gauge\njobs 1\n");
     assert_eq!(bench.send(&put).0, 200);
     fill(&bench.segment, 1);
-    let path = folder.join("shop.v1.seg");
+    let path = folder.join(format!("shop.v{}.seg", agent_shm::LAYOUT_VERSION));
     let shop = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
     let writer = shop.writer().expect("a slot");
     let spec = MetricSpec { name: "jobs", help: "", unit: "", shape: Shape::Summary(&[]) };

@@ -10,8 +10,9 @@
 //! - Labels of the path win over labels of the body; without an `instance`, `instance=""` is added.
 //! - Refused as a whole, with the line: malformed text, time stamps, series that are there twice,
 //!   families called `push_time_seconds` or `push_failure_time_seconds`; and what the page would leave
-//!   out, because the collector, an app or another group has the name with another type.
-//! - Types are kept: a pushed counter is shown as a counter with the pushed value.
+//!   out, because the collector, an app or another group has the name with another type, or another group the very series.
+//! - Types are kept: a pushed counter is shown as a counter with the pushed value; `X_created` beside `X` is when `X` began
+//!   (`gateway_created.rs`).
 //! - Each group shows `push_time_seconds` and `push_failure_time_seconds` (0 = never).
 //!
 //! Limits: [`GROUPS_MAX`] groups, [`BYTES_MAX`] bytes in all; more is refused with 507. Writers
@@ -34,9 +35,9 @@ use agent_wire::exposition::FamilyKind;
 use agent_wire::prometheus_text::{self, SeriesValue};
 use agent_wire::{Limits, Reject};
 
-use super::gateway_file;
 use super::gateway_path::GroupKey;
-use crate::scrape::Names;
+use super::{gateway_created, gateway_file};
+use crate::scrape::{LabelSets, Names};
 
 pub const GROUPS_MAX: usize = 1000;
 pub const BYTES_MAX: u64 = 64 << 20;
@@ -52,8 +53,25 @@ pub struct Family {
     pub name: String,
     pub help: String,
     pub kind: FamilyKind,
-    /// Canonical label text and value.
-    pub series: Vec<(String, SeriesValue)>,
+    pub series: Vec<Pushed>,
+}
+
+/// One series of a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pushed {
+    /// Canonical label text.
+    pub labels: String,
+    pub value: SeriesValue,
+    /// When it began, if the pusher said so.
+    pub created_unix_ms: Option<u64>,
+    /// Whole bounds were pushed without `.0`, and text shows them so.
+    pub has_plain_bounds: bool,
+}
+
+impl Pushed {
+    pub fn new(labels: String, value: SeriesValue) -> Pushed {
+        Pushed { labels, value, created_unix_ms: None, has_plain_bounds: false }
+    }
 }
 
 /// One group as it is shown.
@@ -159,12 +177,13 @@ impl Gateway {
         let old = others.iter().find(|group| group.key == *key);
         let mut group = old.map_or_else(|| Group::new(key, now_s), |old| Group::clone(old));
         let checked = read.and_then(|families| {
-            let pushed: HashSet<&str> = families.iter().map(|f| f.name.as_str()).collect();
+            let pushed: HashSet<String> = families.iter().map(|f| f.name.clone()).collect();
             let mut kept = group.clone();
-            kept.families.retain(|old| !replace && !pushed.contains(old.name.as_str()));
+            kept.families.retain(|old| !replace && !pushed.contains(&old.name));
             let others = others.iter().map(|group| &**group).filter(|group| group.key != *key);
-            check_names(&families, names, others.chain([&kept]), key)?;
             kept.families.extend(families);
+            kept.families = gateway_created::fold(kept.families);
+            check(&kept, &pushed, names, others)?;
             Ok(kept)
         });
         let result = match checked {
@@ -223,7 +242,7 @@ impl Group {
     fn with_times(mut self) -> Group {
         let labels = label_text(&[], &self.key);
         let mut add = |name: &str, help: &str, value: f64| {
-            let series = vec![(labels.clone(), SeriesValue::Number(value))];
+            let series = vec![Pushed::new(labels.clone(), SeriesValue::Number(value))];
             let (name, help) = (name.to_owned(), help.to_owned());
             self.families.push(Family { name, help, kind: FamilyKind::Gauge, series });
         };
@@ -265,7 +284,8 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
                     format!("line {}: with the labels of the group it is there twice", one.line);
                 return bad("series_repeated", text);
             }
-            series.push((text, one.value));
+            let has_plain_bounds = one.has_plain_bounds;
+            series.push(Pushed { has_plain_bounds, ..Pushed::new(text, one.value) });
         }
         let (name, help, kind) = (family.name.into_owned(), family.help, family.kind);
         families.push(Family { name, help, kind, series });
@@ -286,20 +306,44 @@ pub fn label_text(own: &[(&str, std::borrow::Cow<'_, str>)], key: &GroupKey) -> 
     GroupKey::text_of(&all)
 }
 
-/// Refuses what the page would leave out: who claims later than all others must agree with them.
-fn check_names<'a>(
-    new: &[Family],
+/// Refuses what the page would leave out: who claims later than all others must agree with them, and has no series that
+/// another group has.
+fn check<'a>(
+    group: &'a Group,
+    pushed: &HashSet<String>,
     mut names: Names<'a>,
     others: impl Iterator<Item = &'a Group>,
-    key: &'a GroupKey,
 ) -> Result<(), PutError> {
-    for group in others {
+    let bad = |reason, text| Err(PutError::Bad { reason, text });
+    let mut theirs: HashMap<&str, Vec<(&Family, &GroupKey)>> = HashMap::new();
+    for other in others {
         // What is left out already is no business of this push.
-        names.claim_group(group);
+        names.claim_group(other);
+        for family in &other.families {
+            theirs.entry(&family.name).or_default().push((family, &other.key));
+        }
     }
-    for family in new {
-        if let Err(conflict) = names.claim_pushed(family, key) {
-            return Err(PutError::Bad { reason: "type_conflict", text: conflict.to_string() });
+    let mut sets = LabelSets::default();
+    for family in &group.families {
+        let claimed = names.claim_pushed(family, &group.key);
+        // What the group has kept was judged when it came.
+        if !pushed.contains(&family.name) {
+            continue;
+        }
+        if let Err(conflict) = claimed {
+            return bad("type_conflict", conflict.to_string());
+        }
+        sets.clear();
+        for series in &family.series {
+            sets.insert(series.labels.as_bytes());
+        }
+        for (other, key) in theirs.get(family.name.as_str()).into_iter().flatten() {
+            let mut labels = other.series.iter().map(|series| &series.labels);
+            if let Some(labels) = labels.find(|labels| sets.contains(labels.as_bytes())) {
+                let (name, key) = (&family.name, key.text());
+                let text = format!("group {{{key}}} has the series {name}{{{labels}}} already");
+                return bad("series_repeated", text);
+            }
         }
     }
     Ok(())

@@ -20,7 +20,8 @@ use agent_wire::prometheus_text::{self, SeriesValue};
 use agent_wire::{number, Limits};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::gateway::{label_text, Family, Group};
+use super::gateway::{label_text, Family, Group, Pushed};
+use super::gateway_created;
 use super::gateway_path::GroupKey;
 
 pub const SUFFIX: &str = ".group";
@@ -44,30 +45,36 @@ pub fn encode(group: &Group, left_out: &[&str]) -> Vec<u8> {
         group.failed_s
     );
     out.extend_from_slice(header.as_bytes());
-    let mut encoder = Encoder::new(Format::Text004);
-    let mut unused = Vec::new();
     for family in &group.families {
         if left_out.contains(&family.name.as_str()) {
             continue;
         }
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
-        if !help.is_empty() {
-            out.extend_from_slice(format!("# HELP {} {help}\n", family.name).as_bytes());
-        }
-        let word = type_word(family.kind);
-        out.extend_from_slice(format!("# TYPE {} {word}\n", family.name).as_bytes());
-        // As "unknown", so that the name stays as it was pushed.
-        let kind = match family.kind {
-            FamilyKind::Histogram | FamilyKind::Summary => family.kind,
-            _ => FamilyKind::Unknown,
-        };
-        encoder.family(&mut unused, &family.name, "", "", kind);
-        unused.clear();
-        for (labels, value) in &family.series {
-            encode_value(&encoder, labels.as_bytes(), value, &mut out);
+        encode_family(family, &mut out);
+        if let Some(times) = gateway_created::unfold(family) {
+            encode_family(&times, &mut out);
         }
     }
     out
+}
+
+fn encode_family(family: &Family, out: &mut Vec<u8>) {
+    let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+    if !help.is_empty() {
+        out.extend_from_slice(format!("# HELP {} {help}\n", family.name).as_bytes());
+    }
+    let word = type_word(family.kind);
+    out.extend_from_slice(format!("# TYPE {} {word}\n", family.name).as_bytes());
+    // As "unknown", so that the name stays as it was pushed.
+    let kind = match family.kind {
+        FamilyKind::Histogram | FamilyKind::Summary => family.kind,
+        _ => FamilyKind::Unknown,
+    };
+    let mut encoder = Encoder::new(Format::Text004);
+    encoder.family(&mut Vec::new(), &family.name, "", "", kind);
+    for series in &family.series {
+        encoder.set_plain_bounds(series.has_plain_bounds);
+        encode_value(&encoder, series.labels.as_bytes(), &series.value, out);
+    }
 }
 
 fn encode_value(encoder: &Encoder, labels: &[u8], value: &SeriesValue, out: &mut Vec<u8>) {
@@ -84,7 +91,7 @@ fn encode_value(encoder: &Encoder, labels: &[u8], value: &SeriesValue, out: &mut
 
 fn type_word(kind: FamilyKind) -> &'static str {
     match kind {
-        FamilyKind::Counter => "counter",
+        FamilyKind::Counter | FamilyKind::BareCounter => "counter",
         FamilyKind::Gauge => "gauge",
         FamilyKind::Histogram => "histogram",
         FamilyKind::Summary => "summary",
@@ -130,10 +137,13 @@ pub fn decode(text: &[u8]) -> Result<Group, &'static str> {
         series: family
             .series
             .into_iter()
-            .map(|series| (label_text(&series.labels, &key), series.value))
+            .map(|series| Pushed {
+                has_plain_bounds: series.has_plain_bounds,
+                ..Pushed::new(label_text(&series.labels, &key), series.value)
+            })
             .collect(),
     });
-    let families: Vec<Family> = families.collect();
+    let families = gateway_created::fold(families.collect());
     Ok(Group { key, created_unix_ms, families, pushed_s, failed_s })
 }
 

@@ -52,15 +52,16 @@ fn every_type_comes_back_as_it_was_pushed_also_to_another_worker() {
         found.unwrap_or_else(|| panic!("{name} is missing"))
     };
     assert_eq!(find("c_total").kind, FamilyKind::Counter);
-    assert_eq!(find("bare").series[0].1, SeriesValue::Number(1.5));
+    assert_eq!(find("bare").series[0].value, SeriesValue::Number(1.5));
     assert_eq!(find("u").kind, FamilyKind::Unknown);
     let labels = "instance=\"\",job=\"a\",path=\"//\\\\\\\"\"";
-    assert_eq!(find("u").series[0], (labels.to_owned(), SeriesValue::Number(f64::NEG_INFINITY)));
+    assert_eq!(find("u").series[0].labels, labels);
+    assert_eq!(find("u").series[0].value, SeriesValue::Number(f64::NEG_INFINITY));
     let buckets = vec![(1.0, 1), (f64::INFINITY, 2)];
-    assert_eq!(find("h").series[0].1, SeriesValue::Histogram { buckets, sum: 9.0 });
+    assert_eq!(find("h").series[0].value, SeriesValue::Histogram { buckets, sum: 9.0 });
     let quantiles = vec![(0.5, 2.0)];
-    assert_eq!(find("s").series[0].1, SeriesValue::Summary { quantiles, sum: 4.0, count: 2 });
-    assert!(matches!(find("g").series[0].1, SeriesValue::Number(value) if value.is_nan()));
+    assert_eq!(find("s").series[0].value, SeriesValue::Summary { quantiles, sum: 4.0, count: 2 });
+    assert!(matches!(find("g").series[0].value, SeriesValue::Number(value) if value.is_nan()));
     // Once more through the file: POST reads and writes what is there.
     put(&other, "job/a/path@base64/Ly9cIg", false, "new 1\n").expect("taken");
     let (again, _) = Gateway::new(&folder).groups();
@@ -76,7 +77,7 @@ fn labels_of_the_path_win_and_instance_is_always_there() {
     let gateway = Gateway::new(&folder);
     put(&gateway, "job/a", true, "x{job=\"b\",z=\"1\"} 1\n").expect("taken");
     let (groups, _) = gateway.groups();
-    assert_eq!(groups[0].families[0].series[0].0, "instance=\"\",job=\"a\",z=\"1\"");
+    assert_eq!(groups[0].families[0].series[0].labels, "instance=\"\",job=\"a\",z=\"1\"");
     let twice = "x{job=\"b\"} 1\nx{job=\"c\"} 2\n";
     assert_eq!(reason(put(&gateway, "job/a", true, twice)), "series_repeated");
     fs::remove_dir_all(folder).expect("clean up");
@@ -102,6 +103,48 @@ fn bad_pushes_are_refused_whole_and_noted_in_the_group() {
     assert!(groups[0].failed_s >= groups[0].pushed_s && groups[0].pushed_s > 0.0);
     assert_eq!(groups[0].families[0].name, "x");
     assert!(groups[1].pushed_s == 0.0 && groups[1].failed_s > 0.0);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn the_time_at_which_a_series_began_is_folded_into_it() {
+    let folder = temporary_folder("gateway");
+    let body = "# TYPE c_total counter\nc_total{a=\"1\"} 3\nc_total{a=\"2\"} 4\n\
+        # TYPE c_created gauge\nc_created{a=\"1\"} 1.7e+09\nc_created{a=\"2\"} NaN\n\
+        # TYPE h_created gauge\nh_created 1.70000000025e+09\n\
+        # TYPE h histogram\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n\
+        # TYPE alone_created gauge\nalone_created 5\n";
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a", true, body).expect("taken");
+    assert_eq!(names(&gateway), ["c_total", "h", "alone_created"]);
+    let created = |gateway: &Gateway| {
+        let (groups, _) = gateway.groups();
+        let series = groups[0].families.iter().take(2).flat_map(|family| &family.series);
+        series.map(|series| series.created_unix_ms).collect::<Vec<_>>()
+    };
+    let expected = [Some(1_700_000_000_000), None, Some(1_700_000_000_250)];
+    assert_eq!(created(&gateway), expected);
+    // Through the file, and by a push of the time alone.
+    put(&Gateway::new(&folder), "job/a", false, "c_created{a=\"2\"} 7\n").expect("taken");
+    let expected = [Some(1_700_000_000_000), Some(7000), Some(1_700_000_000_250)];
+    assert_eq!(created(&gateway), expected);
+    assert_eq!(reason(put(&gateway, "job/b", true, "h_created 1\n")), "type_conflict");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_series_is_in_one_group_only() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    put(&gateway, "job/a/tag/1", true, "x 1\n").expect("taken");
+    put(&gateway, "job/a", true, "x{tag=\"2\"} 1\n").expect("another series");
+    let error = put(&gateway, "job/a", true, "x{tag=\"1\"} 1\n").expect_err("refused");
+    assert_eq!(error.reason(), "series_repeated");
+    let PutError::Bad { text, .. } = error else { panic!("a reason in words") };
+    assert!(text.contains("group {job=\"a\",tag=\"1\"} has the series x{"), "{text}");
+    // A label without a value is none.
+    assert_eq!(reason(put(&gateway, "job/a/tag/1/y@base64/=", true, "x 1\n")), "series_repeated");
+    put(&gateway, "job/a", false, "x{tag=\"3\"} 1\n").expect("a push over its own series");
     fs::remove_dir_all(folder).expect("clean up");
 }
 

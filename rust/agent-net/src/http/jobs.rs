@@ -197,27 +197,29 @@ pub fn scrape(shared: &Shared, reply: Reply<'_>, format: Format, gzip: bool) {
         there = pages.push(plain);
         there
     });
-    if !there || !pages.finish(plain) {
-        shared.stats.add(Count::ScrapesBroken, "", 1);
-    }
+    // Before the last byte: who has read the page finds it counted.
     for (source, skipped) in sources.iter().zip(&left_out.sources) {
         count_skipped(&shared.stats, source.app, skipped);
     }
     count_skipped(&shared.stats, None, &left_out.pushed);
+    if !there || !pages.finish(plain) {
+        shared.stats.add(Count::ScrapesBroken, "", 1);
+    }
     shared.stats.observe_scrape(began.elapsed().as_secs_f64());
 }
 
 /// By app: there are at most [`crate::apps::APPS_MAX`] at one time.
 fn count_skipped(stats: &Stats, app: Option<&str>, skipped: &Skipped) {
+    let mut of = String::new();
+    if let Some(app) = app {
+        of.push_str("app=\"");
+        agent_wire::name::escape_label_value(app.as_bytes(), &mut of);
+        of.push('"');
+    }
+    stats.add(Count::InfiniteSums, &of, skipped.infinite_sums);
     for (reason, count) in skipped.by_reason().into_iter().filter(|(_, count)| *count > 0) {
-        let mut labels = String::new();
-        if let Some(app) = app {
-            labels.push_str("app=\"");
-            agent_wire::name::escape_label_value(app.as_bytes(), &mut labels);
-            labels.push_str("\",");
-        }
-        labels.push_str(&format!("reason=\"{reason}\""));
-        stats.add(Count::FamiliesSkipped, &labels, count);
+        let comma = if of.is_empty() { "" } else { "," };
+        stats.add(Count::FamiliesSkipped, &format!("{of}{comma}reason=\"{reason}\""), count);
     }
 }
 

@@ -39,6 +39,7 @@ mod body;
 mod conn;
 mod decode;
 pub mod gateway;
+mod gateway_created;
 mod gateway_file;
 pub mod gateway_path;
 mod head;
@@ -186,9 +187,11 @@ impl HttpService {
     pub fn new(config: &WorkerConfig, segment: &Segment) -> HttpService {
         let stats = Arc::new(Stats::default());
         let folder = Path::new(&config.apps_dir);
+        let mut apps = Apps::new(folder, segment.file_id());
+        apps.set_idle_s(config.apps_idle_s);
         let shared = Shared {
             segment: segment.clone(),
-            apps: Mutex::new(Apps::new(folder, segment.file_id())),
+            apps: Mutex::new(apps),
             gateway: Gateway::new(folder),
             stats,
             state: Mutex::new("{}".into()),
@@ -214,6 +217,8 @@ impl HttpService {
     /// Takes new settings; requests in progress finish under the old ones.
     pub fn reload(&mut self, config: &WorkerConfig) {
         self.settings = Settings::new(config);
+        let mut apps = self.shared.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.set_idle_s(config.apps_idle_s);
     }
 
     /// Takes the supervisor's `state` line (see `health.rs` for what is read in it).

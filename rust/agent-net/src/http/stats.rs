@@ -10,7 +10,8 @@
 //! | `agent_http_refused` | `reason` | requests refused: head, body, limits |
 //! | `agent_http_jobs_panicked` | | answers lost to a bug |
 //! | `agent_scrapes_broken` | | answers given up because the reader was too slow or left |
-//! | `agent_scrape_families_skipped` | `app`, `reason` | families left out of a page; no `app`: the collector, groups |
+//! | `agent_scrape_families_skipped` | `app`, `reason` | families and series left out of a page; no `app`: the collector, groups |
+//! | `agent_scrape_infinite_sums` | `app` | series on a page with an infinite sum, which finite values have made |
 //! | `agent_apps_refused` | `reason` | files in the folder of segments that were not used |
 //! | `agent_gateway_refused` | `reason` | pushes to the gateway that were refused |
 //! | `agent_scrape_duration_seconds` | | from the start of a scrape to its last byte handed over |
@@ -21,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use agent_shm::{MetricSpec, Outcome, Shape, Writer};
 
 use crate::place::Place;
-use crate::telemetry::{labels, SelfMetric, SourceId};
+use crate::telemetry::{labels, SelfMetric, SourceId, OWN_BOUNDS};
 
 /// One metric of the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,7 @@ pub enum Count {
     JobsPanicked,
     ScrapesBroken,
     FamiliesSkipped,
+    InfiniteSums,
     AppsRefused,
     GatewayRefused,
     /// The ledger of the gateway, in the series of [`crate::telemetry`].
@@ -47,6 +49,7 @@ impl Count {
             Count::JobsPanicked => "agent_http_jobs_panicked",
             Count::ScrapesBroken => "agent_scrapes_broken",
             Count::FamiliesSkipped => "agent_scrape_families_skipped",
+            Count::InfiniteSums => "agent_scrape_infinite_sums",
             Count::AppsRefused => "agent_apps_refused",
             Count::GatewayRefused => "agent_gateway_refused",
             Count::Received => SelfMetric::Received.row().name,
@@ -61,7 +64,10 @@ impl Count {
             Count::Refused => "HTTP requests refused, by reason.",
             Count::JobsPanicked => "HTTP answers lost to a bug in this program.",
             Count::ScrapesBroken => "Answers given up because the reader was too slow or left.",
-            Count::FamiliesSkipped => "Metric families left out of a page, by app and reason.",
+            Count::FamiliesSkipped => "Families and series left out of a page, by app and reason.",
+            Count::InfiniteSums => {
+                "Series on a page whose finite values were too large for their sum, by app."
+            }
             Count::AppsRefused => "Files in the folder of segments that were not used, by reason.",
             Count::GatewayRefused => "Pushes to the gateway that were refused, by reason.",
             Count::Received => SelfMetric::Received.row().help,
@@ -159,7 +165,7 @@ fn publish_durations(writer: &Writer, seconds: &[f64]) -> bool {
         name: "agent_scrape_duration_seconds",
         help: "Time from the start of a scrape to its last byte handed over.",
         unit: "seconds",
-        shape: Shape::Exponential { schema: 1 },
+        shape: Shape::Explicit(&OWN_BOUNDS),
     };
     let Ok(metric) = writer.metric(&spec) else { return false };
     let Ok(series) = writer.series(metric, "") else { return false };

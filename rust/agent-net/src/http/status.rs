@@ -7,7 +7,7 @@
 //! | `segment` | the collector's segment: series, metrics, bytes, limits |
 //! | `apps`, `apps_refused` | attached segments; files in the folder that are not used, and why |
 //! | `gateway` | pushed groups |
-//! | `conflicts` | families left out of `/metrics`: `{name, type, app or group}` and `holder`, the same of who has the name |
+//! | `conflicts` | families and series left out of `/metrics`: `{name, type, app or group}` and `holder`, the same of who has it |
 //! | `own` | samples of every `agent_*` metric but windows: `{name, type, labels, value}` |
 //! | `windows` | samples of `agent_window_*` |
 //! | `top` | the families with most series over all segments |
@@ -27,7 +27,7 @@ use serde_json::{json, Map, Value as Json};
 use super::gateway::Group;
 use super::Shared;
 use crate::events::recent_events;
-use crate::scrape::{Claim, Conflict, Names, Owner};
+use crate::scrape::{self, Claim, Conflict, Names, Owner, Source, Type};
 
 const OWN_MAX: usize = 4000;
 const WINDOWS_MAX: usize = 1000;
@@ -52,7 +52,9 @@ pub fn render(shared: &Shared) -> Vec<u8> {
     let is_own = |name: &str| name.starts_with("agent_") && !is_window(name);
     let own = samples(&view, is_own, OWN_MAX, "own", &mut cut);
     let windows = samples(&view, is_window, WINDOWS_MAX, "windows", &mut cut);
-    let conflicts = conflicts(&view, &app_views, &groups, &mut cut);
+    let mut conflicts = conflicts(&view, &app_views, &groups, &mut cut);
+    let room = CONFLICTS_MAX - conflicts.len();
+    conflicts.extend(repeated(&shared.segment, &app_views, &groups, room));
     let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let document = json!({
         "version": shared.version,
@@ -99,7 +101,6 @@ fn segment_json(segment: &Segment) -> Json {
         "refused": usage.refused,
         "damage": usage.damage,
         "writers": slots.iter().filter(|slot| slot.alive).count(),
-        "writers_without_slot": segment.guests().alive,
         "writers_ever": slots.len(),
     })
 }
@@ -140,7 +141,7 @@ fn sample(name: &str, shape: &OwnedShape, series: &SeriesView<'_>) -> Json {
         Value::Counter { whole, fraction } => json!(*whole as f64 + fraction),
         Value::Gauge(value) => json!(value),
         Value::GaugePerProcess(values) => {
-            values.iter().map(|(pid, value)| (pid.to_string(), json!(value))).collect()
+            values.iter().map(|process| (process.id(), json!(process.value))).collect()
         }
         Value::Histogram { count, sum, .. } | Value::Summary { count, sum } => {
             json!({"count": count, "sum": sum})
@@ -215,9 +216,30 @@ fn conflicts(
     found.into_iter().map(row).collect()
 }
 
+/// The series that the page leaves out because a source before has the same.
+fn repeated(
+    own: &Segment,
+    apps: &[(&str, &Segment, View<'_>)],
+    groups: &[Arc<Group>],
+    most: usize,
+) -> Vec<Json> {
+    let apps = apps.iter().map(|(name, segment, _)| Source::of_app(segment, name));
+    let sources: Vec<Source<'_>> = [Source::own(own)].into_iter().chain(apps).collect();
+    let row = |one: scrape::Repeated<'_>| {
+        let mut row = owned_json(&one.series, one.kind, one.owner);
+        row["holder"] = owned_json(&one.series, one.kind, one.holder);
+        row
+    };
+    scrape::repeated(&sources, groups, most).into_iter().map(row).collect()
+}
+
 fn claim_json(claim: &Claim<'_>) -> Json {
-    let mut row = json!({"name": claim.shown(), "type": claim.kind.word()});
-    match claim.owner {
+    owned_json(&claim.shown(), claim.kind, claim.owner)
+}
+
+fn owned_json(name: &str, kind: Type, owner: Owner<'_>) -> Json {
+    let mut row = json!({"name": name, "type": kind.word()});
+    match owner {
         Owner::Collector => {}
         Owner::App(name) => row["app"] = name.into(),
         Owner::Group(key) => row["group"] = key.text().into(),

@@ -1,17 +1,18 @@
 //! Who has which name of the page.
 //!
-//! A family takes its own name and the names of its samples (`x_count` of histogram `x`). Names are
+//! A family takes its own name and the names of its samples (`x_count` and `x_created` of histogram `x`), in whatever form
+//! of the page they are shown. Names are
 //! claimed in the order of the page: the collector, the apps by name, the pushed groups by key. The
 //! first wins; a claim that says something else of a taken name is refused, because a page that says
 //! both is refused as a whole by its reader. What is refused takes no names.
 //!
 //! The page, the status document and the check of a push use the same rules, this file.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use agent_shm::{MetricMeta, OwnedShape};
 use agent_wire::exposition::FamilyKind;
+use hashbrown::HashMap;
 
 use crate::http::gateway::{Family, Group};
 use crate::http::gateway_path::GroupKey;
@@ -42,7 +43,7 @@ impl Type {
     pub fn of_pushed(name: &str, kind: FamilyKind) -> (&str, Type) {
         match (kind, name.strip_suffix("_total")) {
             (FamilyKind::Counter, Some(base)) if !base.is_empty() => (base, Type::Counter),
-            (FamilyKind::Counter, _) => (name, Type::BareCounter),
+            (FamilyKind::Counter | FamilyKind::BareCounter, _) => (name, Type::BareCounter),
             (FamilyKind::Gauge, _) => (name, Type::Gauge),
             (FamilyKind::Histogram, _) => (name, Type::Histogram),
             (FamilyKind::Summary, _) => (name, Type::Summary),
@@ -56,7 +57,8 @@ impl Type {
             Type::Gauge => FamilyKind::Gauge,
             Type::Histogram => FamilyKind::Histogram,
             Type::Summary => FamilyKind::Summary,
-            Type::BareCounter | Type::Unknown => FamilyKind::Unknown,
+            Type::BareCounter => FamilyKind::BareCounter,
+            Type::Unknown => FamilyKind::Unknown,
         }
     }
 
@@ -84,9 +86,9 @@ impl Type {
     /// What its samples add to the name.
     pub fn suffixes(self) -> &'static [&'static str] {
         match self {
-            Type::Counter => &["_total"],
-            Type::Histogram => &["_bucket", "_sum", "_count"],
-            Type::Summary => &["_sum", "_count"],
+            Type::Counter => &["_total", "_created"],
+            Type::Histogram => &["_bucket", "_sum", "_count", "_created"],
+            Type::Summary => &["_sum", "_count", "_created"],
             Type::BareCounter | Type::Gauge | Type::Unknown => &[],
         }
     }
@@ -171,7 +173,7 @@ pub fn clash(
 }
 
 /// All that [`Type::suffixes`] gives.
-const SUFFIXES: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
+const SUFFIXES: [&str; 5] = ["_total", "_bucket", "_sum", "_count", "_created"];
 
 /// Who has which name.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use agent_shm::{Segment, Value};
 use serde_json::json;
 
 /// Longest wait for something that must come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Worker {
     pub folder: PathBuf,
@@ -104,12 +104,13 @@ impl Worker {
         let listener = |fd: i32, source: &str| json!({"fd": fd, "source": source});
         let config = json!({
             "worker": 0,
-            "segment": folder.join("agent.v1.seg"),
+            "segment": folder.join("agent.v2.seg"),
             "apps_dir": folder,
             "control_fd": sockets.control.as_raw_fd(),
             "limits": limits,
             "series": {"series_max": 10_000, "segment_bytes_max": 64 << 20},
-            "drain_timeout_s": 5.0,
+            // A test in which a worker leaves only at this limit fails.
+            "drain_timeout_s": 600.0,
             "listeners": [
                 listener(sockets.http.as_raw_fd(), "http"),
                 listener(sockets.tcp.as_raw_fd(), "statsd_tcp"),
@@ -207,7 +208,7 @@ impl Worker {
     }
 
     pub fn segment(&self) -> Segment {
-        Segment::attach(&self.folder.join("agent.v1.seg")).expect("a segment")
+        Segment::attach(&self.folder.join("agent.v2.seg")).expect("a segment")
     }
 
     pub fn totals(&self) -> BTreeMap<String, f64> {

@@ -35,6 +35,7 @@ struct SeriesDraft<'a> {
     number: Option<f64>,
     /// (`le` or `quantile`, value).
     points: Vec<(f64, f64)>,
+    has_plain_bounds: bool,
     sum: Option<f64>,
     count: Option<f64>,
 }
@@ -132,9 +133,9 @@ impl<'a, 'l> Builder<'a, 'l> {
         if kind == FamilyKind::Counter {
             check_counter(sample.value)?;
         }
-        let at = match part {
+        let (at, is_plain) = match part {
             Part::Point => take_bound(kind, &mut sample.labels)?,
-            _ => 0.0,
+            _ => (0.0, false),
         };
         sample.labels.retain(|(_, value)| !value.is_empty());
         sample.labels.sort_unstable_by_key(|(name, _)| *name);
@@ -147,6 +148,7 @@ impl<'a, 'l> Builder<'a, 'l> {
             Part::Count => series.count.replace(sample.value),
             Part::Point => {
                 series.points.push((at, sample.value));
+                series.has_plain_bounds |= is_plain;
                 None
             }
         };
@@ -175,6 +177,7 @@ impl<'a, 'l> Builder<'a, 'l> {
                 timestamp_ms: None,
                 number: None,
                 points: Vec::new(),
+                has_plain_bounds: false,
                 sum: None,
                 count: None,
             });
@@ -196,8 +199,8 @@ impl<'a, 'l> Builder<'a, 'l> {
                     let detail = format!("{}: {detail}", draft.name);
                     TextError::new(part.line, Reject::TextMalformed, detail)
                 })?;
-                let SeriesDraft { labels, line, timestamp_ms, .. } = part;
-                series.push(Series { labels, value, timestamp_ms, line });
+                let SeriesDraft { labels, line, timestamp_ms, has_plain_bounds, .. } = part;
+                series.push(Series { labels, value, has_plain_bounds, timestamp_ms, line });
             }
             let (name, help) = (Cow::Borrowed(draft.name), draft.help.unwrap_or_default());
             done.push(Family { name, help, kind, series });
@@ -216,8 +219,11 @@ fn check_counter(value: f64) -> Result<(), Fault> {
     }
 }
 
-/// Takes `le` or `quantile` out of the labels.
-fn take_bound(kind: FamilyKind, labels: &mut Vec<(&str, Cow<'_, str>)>) -> Result<f64, Fault> {
+/// Takes `le` or `quantile` out of the labels; and whether it is whole and all digits.
+fn take_bound(
+    kind: FamilyKind,
+    labels: &mut Vec<(&str, Cow<'_, str>)>,
+) -> Result<(f64, bool), Fault> {
     let wanted = if kind == FamilyKind::Histogram { "le" } else { "quantile" };
     let Some(at) = labels.iter().position(|(name, _)| *name == wanted) else {
         return Err((Reject::LabelsMalformed, format!("the label {wanted} is missing")));
@@ -228,8 +234,10 @@ fn take_bound(kind: FamilyKind, labels: &mut Vec<(&str, Cow<'_, str>)>) -> Resul
         FamilyKind::Histogram => !bound.is_nan(),
         _ => (0.0..=1.0).contains(bound),
     };
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     bound
         .filter(right)
+        .map(|bound| (bound, is_plain))
         .ok_or_else(|| (Reject::LabelsMalformed, format!("the label {wanted} is no bound")))
 }
 

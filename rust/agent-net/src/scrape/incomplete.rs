@@ -1,0 +1,48 @@
+//! What a page says of numbers that are not on it: so that a partial total is not taken for a whole one.
+
+use agent_shm::View;
+use agent_wire::exposition::{FamilyKind, Piece};
+use agent_wire::page::PageEncoder;
+
+use super::labels::AppLabels;
+use super::{Merged, Source};
+use agent_metric::OwnedShape;
+
+const PRIVATE: &str = "agent_private_metrics";
+const PRIVATE_HELP: &str =
+    "Metrics that a process counts in memory of its own, because the segment \
+                            had no room or could not be used: times that it happened.";
+const SUPERSEDED: &str = "agent_superseded_metrics";
+const SUPERSEDED_HELP: &str = "Metrics that are not shown, because a newer definition of the name \
+                               is: old processes may still count in them.";
+
+/// Writes a sample for each source that has something to say.
+pub fn write(
+    encoder: &mut PageEncoder,
+    sources: &[Source<'_>],
+    views: &[View<'_>],
+    families: &[Merged<'_>],
+    out: &mut Vec<u8>,
+) {
+    let fallbacks = sources.iter().map(|source| source.segment.usage().fallbacks);
+    let superseded = views.iter().map(|view| view.superseded() as u64);
+    let all: [(&str, &str, FamilyKind, Vec<u64>); 2] = [
+        (PRIVATE, PRIVATE_HELP, FamilyKind::Counter, fallbacks.collect()),
+        (SUPERSEDED, SUPERSEDED_HELP, FamilyKind::Gauge, superseded.collect()),
+    ];
+    for (name, help, kind, numbers) in all {
+        let is_taken = families.iter().any(|family| family.name == name);
+        if is_taken || numbers.iter().all(|number| *number == 0) {
+            continue;
+        }
+        encoder.family(out, name, help, "", kind, Piece::All);
+        for (source, number) in sources.iter().zip(numbers).filter(|(_, number)| *number > 0) {
+            let mut app = source.app.map(|app| AppLabels::of(app, &OwnedShape::Counter));
+            let labels = app.as_mut().and_then(|app| app.with(b"")).unwrap_or(b"");
+            match kind {
+                FamilyKind::Counter => encoder.counter(out, labels, number, 0.0, None),
+                _ => encoder.gauge(out, labels, number as f64),
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The writing of a page, family by family.
+//!
+//! A family goes out in one piece; a histogram or summary that OpenMetrics does not have (see
+//! [`agent_wire::exposition`]) goes out in pieces there. Whether it is one is looked at before its first line, so in that form
+//! histograms and summaries are read twice.
+
+use agent_metric::OwnedShape;
+use agent_shm::{FamilyView, ProcessValue, SeriesView, Value, View};
+use agent_wire::exposition::{is_below_zero, is_summary_below_zero, FamilyKind, Format, Piece};
+use agent_wire::page::PageEncoder;
+use agent_wire::prometheus_text::SeriesValue;
+
+use super::labels::{AppLabels, LabelSets};
+use super::{incomplete, LeftOut, Merged, Part, Quantiles, Skipped, Source, PIECE_BYTES};
+use crate::http::gateway::{Family, Pushed};
+
+/// Takes what it wants of the output; says whether to go on.
+pub type Flush<'f> = &'f mut dyn FnMut(&mut Vec<u8>) -> bool;
+
+/// The writer of one page.
+pub struct Page<'a> {
+    sources: &'a [Source<'a>],
+    encoder: PageEncoder,
+    left_out: LeftOut,
+    quantiles: Vec<(f64, f64)>,
+    sets: LabelSets,
+}
+
+/// What the samples of a family have in common while they are written.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Several sources have the family: label sets may meet.
+    is_merged: bool,
+    /// All its series are native histograms.
+    is_native: bool,
+    /// The first piece: what is left out is counted once.
+    is_first: bool,
+}
+
+impl<'a> Page<'a> {
+    pub fn new(sources: &'a [Source<'a>], format: Format, left_out: LeftOut) -> Page<'a> {
+        let (encoder, quantiles) = (PageEncoder::new(format), Vec::new());
+        Page { sources, encoder, left_out, quantiles, sets: LabelSets::default() }
+    }
+
+    pub fn write(
+        mut self,
+        families: &[Merged<'_>],
+        views: &[View<'_>],
+        out: &mut Vec<u8>,
+        flush: Flush<'_>,
+    ) -> LeftOut {
+        for family in families {
+            let pieces: &[Piece] = match self.is_below_zero(family) {
+                true => &Piece::EACH,
+                false => &[Piece::All],
+            };
+            for (index, piece) in pieces.iter().enumerate() {
+                self.header(family, *piece, out);
+                let turn = Turn {
+                    is_merged: family.parts.len() > 1,
+                    is_native: family.is_native(),
+                    is_first: index == 0,
+                };
+                if !self.samples(family, turn, out, flush) {
+                    return self.left_out;
+                }
+            }
+        }
+        incomplete::write(&mut self.encoder, self.sources, views, families, out);
+        self.encoder.finish(out);
+        self.left_out
+    }
+
+    fn header(&mut self, family: &Merged<'_>, piece: Piece, out: &mut Vec<u8>) {
+        let mut help = family.parts.iter().map(|part| match part {
+            Part::Cells { family, .. } => family.meta().help.as_str(),
+            Part::Pushed { family, .. } => family.help.as_str(),
+        });
+        let help = help.find(|help| !help.is_empty()).unwrap_or("");
+        let unit = family.parts.iter().find_map(|part| match part {
+            Part::Cells { family, .. } => Some(family.meta().unit.as_str()),
+            Part::Pushed { .. } => None,
+        });
+        let kind = family.kind.kind();
+        self.encoder.family(out, &family.name, help, unit.unwrap_or(""), kind, piece);
+    }
+
+    /// Whether the family has to be written in pieces.
+    fn is_below_zero(&mut self, family: &Merged<'_>) -> bool {
+        let is_distribution =
+            matches!(family.kind.kind(), FamilyKind::Histogram | FamilyKind::Summary);
+        if !is_distribution || !self.encoder.wants_pieces() {
+            return false;
+        }
+        let (sources, quantiles) = (self.sources, &mut self.quantiles);
+        family.parts.iter().any(|part| match part {
+            Part::Cells { source, family } => {
+                cells_below_zero(family, sources[*source].quantiles, quantiles)
+            }
+            Part::Pushed { family, .. } => family.series.iter().any(|series| match &series.value {
+                SeriesValue::Number(_) => false,
+                SeriesValue::Histogram { buckets, sum } => is_below_zero(buckets, *sum),
+                SeriesValue::Summary { quantiles, sum, .. } => {
+                    is_summary_below_zero(quantiles, *sum)
+                }
+            }),
+        })
+    }
+
+    fn samples(
+        &mut self,
+        family: &Merged<'_>,
+        turn: Turn,
+        out: &mut Vec<u8>,
+        flush: Flush<'_>,
+    ) -> bool {
+        self.sets.clear();
+        family.parts.iter().all(|part| match part {
+            Part::Cells { source, family } => self.cells(*source, family, turn, out, flush),
+            Part::Pushed { family, .. } => {
+                self.pushed(family, turn, out);
+                out.len() < PIECE_BYTES || flush(out)
+            }
+        })
+    }
+
+    fn cells(
+        &mut self,
+        number: usize,
+        family: &FamilyView<'_>,
+        turn: Turn,
+        out: &mut Vec<u8>,
+        flush: Flush<'_>,
+    ) -> bool {
+        let source = self.sources[number];
+        let shape = &family.meta().shape;
+        let mut app = source.app.map(|app| AppLabels::of(app, shape));
+        let Page { encoder, quantiles, sets, .. } = self;
+        let mut skipped = Skipped::default();
+        let mut goes_on = true;
+        family.for_each(&mut |series| {
+            if !goes_on {
+                return;
+            }
+            let labels = match &mut app {
+                None => Some(series.labels),
+                Some(app) => app.with(series.labels),
+            };
+            let Some(labels) = labels else {
+                skipped.bad_labels += 1;
+                return;
+            };
+            // Of those of a process the set is whole with its number only.
+            let is_of_process = matches!(series.value, Value::GaugePerProcess(_));
+            if turn.is_merged && !is_of_process && !sets.insert(labels) {
+                skipped.repeated += 1;
+                return;
+            }
+            if let Value::Histogram { sum, .. } | Value::Summary { sum, .. } = series.value {
+                skipped.infinite_sums += u64::from(sum.is_infinite());
+            }
+            let mut line = Line { encoder, labels, out, is_native: turn.is_native };
+            if let Value::GaugePerProcess(values) = series.value {
+                skipped.repeated += line.write_processes(values, turn.is_merged.then_some(sets));
+            } else {
+                line.write(&series, shape, source.quantiles, quantiles);
+            }
+            if out.len() >= PIECE_BYTES {
+                goes_on = flush(out);
+            }
+        });
+        if turn.is_first {
+            self.left_out.sources[number].add(&skipped);
+        }
+        goes_on
+    }
+
+    fn pushed(&mut self, family: &Family, turn: Turn, out: &mut Vec<u8>) {
+        for series in &family.series {
+            if turn.is_merged && !self.sets.insert(series.labels.as_bytes()) {
+                self.left_out.pushed.repeated += u64::from(turn.is_first);
+                continue;
+            }
+            write_pushed(&mut self.encoder, series, family.kind, out);
+        }
+        self.encoder.set_plain_bounds(false);
+    }
+}
+
+fn cells_below_zero(
+    family: &FamilyView<'_>,
+    source: Option<Quantiles<'_>>,
+    quantiles: &mut Vec<(f64, f64)>,
+) -> bool {
+    if let OwnedShape::Explicit(bounds) = &family.meta().shape {
+        if bounds.first().is_some_and(|bound| *bound < 0.0) {
+            return true;
+        }
+    }
+    let mut found = false;
+    family.for_each(&mut |series| {
+        found = found
+            || match series.value {
+                // What the page shows of a native one has positive bounds only.
+                Value::Histogram { sum, .. } => is_below_zero(&[], sum),
+                Value::Summary { sum, .. } => {
+                    quantiles.clear();
+                    if let Some(source) = source {
+                        source(series.id, quantiles);
+                    }
+                    is_summary_below_zero(quantiles, sum)
+                }
+                _ => false,
+            };
+    });
+    found
+}
+
+/// Where one series of a segment goes.
+struct Line<'l> {
+    encoder: &'l mut PageEncoder,
+    labels: &'l [u8],
+    out: &'l mut Vec<u8>,
+    is_native: bool,
+}
+
+impl Line<'_> {
+    #[inline]
+    fn write(
+        &mut self,
+        series: &SeriesView<'_>,
+        shape: &OwnedShape,
+        source: Option<Quantiles<'_>>,
+        quantiles: &mut Vec<(f64, f64)>,
+    ) {
+        let Line { encoder, labels, out, is_native } = self;
+        let created = Some(series.created_unix_ms);
+        match &series.value {
+            Value::Counter { whole, fraction } => {
+                encoder.counter(out, labels, *whole, *fraction, created);
+            }
+            Value::Gauge(value) => encoder.gauge(out, labels, *value),
+            Value::Histogram { sum, buckets, .. } => match shape {
+                OwnedShape::Exponential { schema } => {
+                    encoder.native(out, labels, *schema, buckets, *sum, created, *is_native);
+                }
+                _ => encoder.histogram(out, labels, buckets, *sum, created),
+            },
+            Value::Summary { count, sum } => {
+                quantiles.clear();
+                if let Some(source) = source {
+                    source(series.id, quantiles);
+                }
+                encoder.summary(out, labels, quantiles, *sum, *count, created);
+            }
+            Value::GaugePerProcess(_) => {}
+        }
+    }
+
+    /// One sample a process; gives how many were there already.
+    fn write_processes(&mut self, values: &[ProcessValue], sets: Option<&mut LabelSets>) -> u64 {
+        let mut here = LabelSets::default();
+        let sets = sets.unwrap_or(&mut here);
+        let mut repeated = 0;
+        for process in values {
+            let comma = if self.labels.is_empty() { "" } else { "," };
+            let mut set = self.labels.to_vec();
+            set.extend_from_slice(format!("{comma}pid=\"{}\"", process.id()).as_bytes());
+            if sets.insert(&set) {
+                let ProcessValue { pid, twin, value } = *process;
+                self.encoder.gauge_of_process(self.out, self.labels, pid, twin, value);
+            } else {
+                repeated += 1;
+            }
+        }
+        repeated
+    }
+}
+
+fn write_pushed(encoder: &mut PageEncoder, series: &Pushed, kind: FamilyKind, out: &mut Vec<u8>) {
+    let (labels, created) = (series.labels.as_bytes(), series.created_unix_ms);
+    encoder.set_plain_bounds(series.has_plain_bounds);
+    match &series.value {
+        SeriesValue::Number(value) if kind == FamilyKind::Counter => {
+            encoder.counter(out, labels, 0, *value, created);
+        }
+        SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
+        SeriesValue::Histogram { buckets, sum } => {
+            encoder.histogram(out, labels, buckets, *sum, created);
+        }
+        SeriesValue::Summary { quantiles, sum, count } => {
+            encoder.summary(out, labels, quantiles, *sum, *count, created);
+        }
+    }
+}
