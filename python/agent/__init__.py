@@ -13,6 +13,7 @@ from agent.errors import (
     AgentWarning,
     AmountError,
     BufferTypeError,
+    ConfigureError,
     ConflictError,
     InvalidNameError,
     LabelError,
@@ -35,6 +36,7 @@ __all__ = [
     "AgentWarning",
     "AmountError",
     "BufferTypeError",
+    "ConfigureError",
     "ConflictError",
     "Counter",
     "Gauge",
@@ -46,8 +48,27 @@ __all__ = [
     "SegmentError",
     "Summary",
     "__version__",
+    "configure",
     "render",
 ]
+
+
+def configure(*, app: str | None = None, strict: bool | None = None) -> None:
+    """Says what is otherwise found out, once, before anything is counted.
+
+    `app`: the name of the app, before `AGENT_METRICS_APP` and before the project's (docs/APPS.md).
+    All processes that say the same name share one segment. Raises InvalidNameError for an empty
+    name and for `agent`, which is the collector's, and ConfigureError when the process belongs to
+    another app already. Children of multiprocessing need not call it again.
+
+    `strict`: an update raises SegmentError where it would go on in private memory, unseen by
+    others: in tests, and where no numbers are better than a part of them.
+
+    None leaves what was said before.
+    """
+    from agent.app.given import configure as check_and_keep
+
+    check_and_keep(app, strict)
 
 
 # What programs ask of other packages and modules that are called `agent`.

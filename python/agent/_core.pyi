@@ -25,7 +25,7 @@ _Values: TypeAlias = _Buffer | Sequence[float]
 BUILD_PROFILE: Final[str]
 """`release` or `debug`. Benchmarks refuse a debug build."""
 LAYOUT_VERSION: Final[int]
-"""The version of the segment's layout, as in the file name `APP.v1.seg`."""
+"""The version of the segment's layout, the number in the file name `APP.vN.seg`."""
 VERSION: Final[str]
 
 class Metric:
@@ -109,10 +109,20 @@ class Gauge(Metric):
         """Sets the gauge to the seconds that a `with` block or a call of a decorated function took."""
 
 class Histogram(Metric):
-    """Counts of values by bucket.
+    """Counts of values by bucket. All series of a metric have the same bounds, from birth.
 
-    Exponential by default: 2^schema buckets an octave (schema 0 to 6, 3 if not given), made where values fall, so any
-    range is covered; with schema 3 a quantile is at most 4.3 % off. `buckets` gives explicit upper bounds instead.
+    *Classic*, the default: the finite upper bounds in `buckets`, in the unit of the metric, ascending, at most 512; +Inf
+    is implied. Not given: those of prometheus_client, 0.005 to 10, made for seconds. A quantile computed from them is in
+    the right bucket and off by at most its width.
+
+    *Native*, with `native=True`: 2^schema buckets for each power of two (schema 0 to 6, 3 if not given), made where values
+    fall, so any range is covered. A quantile is in the right bucket, so off by at most its width: 100 % with schema 0,
+    41, 19, 9.1, 4.4, 2.2, 1.1 % with 1 to 6, and half of that read as its middle. Prometheus gets these buckets by protobuf, which it asks for when native histograms are enabled there. The text
+    formats show the powers of two from 2^-20 (a microsecond) to 2^30 instead: exact counts at these bounds, a quantile up
+    to a factor of two off, what is smaller (or negative) in the first bucket, what is larger in the last. `schema` alone
+    means native, too.
+
+    InvalidNameError: bounds or a schema that cannot be used. TypeError: both `buckets` and native.
     """
 
     def __new__(
@@ -126,6 +136,7 @@ class Histogram(Metric):
         registry: Registry | None = None,
         *,
         buckets: Sequence[float] | None = None,
+        native: bool = False,
         schema: int | None = None,
     ) -> Self: ...
     def observe(self, amount: _Number) -> None:
@@ -202,15 +213,21 @@ class Registry:
         """Name of the app; empty while the app's registry has no metric."""
     @property
     def path(self) -> str | None:
-        """The segment's file; None in private memory and before the first metric."""
+        """The segment's file; None in private memory and before the first update."""
     @property
     def fallback(self) -> tuple[str, str] | None:
         """Why this process is in private memory though it should share: cause and detail."""
     @property
     def lost(self) -> int:
         """Updates of this process that found no memory anywhere."""
+    def open(self) -> None:
+        """Opens the segment when metrics are defined and it is not open yet. What cannot be opened is left to the first update."""
     def render(self, format: Format = "prometheus") -> bytes:  # noqa: A002
-        """The metrics of all processes, as Prometheus text 0.0.4 or OpenMetrics 1.0. Made without the GIL."""
+        """The metrics of all processes: Prometheus text 0.0.4, OpenMetrics 1.0 or protobuf. Made without the GIL.
+
+        Every form has the same series and values; only protobuf has native histograms, and text 0.0.4 has no `_created`.
+        In OpenMetrics a histogram or summary with anything below zero has no type; its samples stay as they are.
+        """
     def clear(self) -> int:
         """Removes every series of every metric, for all processes. Gives how many there were."""
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -218,8 +235,17 @@ class Registry:
 def default_registry() -> Registry:
     """The registry of the app."""
 
+def configure(app: str | None, strict: bool | None) -> None:
+    """Keeps what `agent.configure` was told, unchecked. None leaves it as it was; a second name is ignored."""
+
+def configured() -> tuple[str | None, bool]:
+    """The name of the app that was given, and whether an update raises where it would fall back to private memory."""
+
 def inspect(path: str | PathLike[str], *, series_shown_max: int = 100_000) -> dict[str, Any]:
-    """What a segment says: header, usage, slots, guests, families with series and values. Attaches for reading only."""
+    """What a segment says: header, usage, slots, families with series and values. Attaches for reading only."""
+
+def render_segment(path: str | PathLike[str], format: Format = "prometheus") -> bytes:  # noqa: A002
+    """The page of the segment at `path`, as its app's own `render()` gives it. Attaches for reading only; raises SegmentError."""
 
 def open_segment(
     path: str | PathLike[str],

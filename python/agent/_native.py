@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.errors import AgentWarning
 
 __version__ = "0.1.0"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 try:
     from agent import _core
@@ -38,9 +38,12 @@ Metric = _core.Metric
 Registry = _core.Registry
 Summary = _core.Summary
 check_worker_config = _core.check_worker_config
+configure = _core.configure
+configured = _core.configured
 default_registry = _core.default_registry
 fork_children = _core.fork_children
 inspect = _core.inspect
 open_segment = _core.open_segment
+render_segment = _core.render_segment
 run_load_executor = _core.run_load_executor
 settle_worker = _core.settle_worker

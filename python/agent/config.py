@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from .config_doc import GIB, KIB, MIB, Section, doc
-from .config_limits import Limits, Series, Windows
+from .config_limits import Histograms, Limits, Series, Windows
 
 # The most workers one supervisor starts. Each holds a listener per source and a slot in the
 # segment.
@@ -121,6 +121,22 @@ class Statsd(Section, frozen=True, kw_only=True):
             le=1 << 20,
         ),
     ] = 4096
+
+
+class Apps(Section, frozen=True, kw_only=True):
+    """The apps of this host whose segments are in `dir`."""
+
+    idle_s: Annotated[
+        int,
+        doc(
+            "How long an app without living processes stays on the page. Its counters go on when "
+            "it comes back.",
+            edge="0 = for ever.",
+            who="hosts whose jobs run less often than this and are to be seen all the time.",
+            ge=0,
+            le=0xFFFF_FFFF,
+        ),
+    ] = 3600
 
 
 class Logging(Section, frozen=True, kw_only=True):
@@ -250,6 +266,22 @@ class MappingRule(Section, frozen=True, kw_only=True):
     help: Annotated[
         str, doc("The HELP text of the metric.", edge='"" = none.', who="the author of the rule.")
     ] = ""
+    buckets: Annotated[
+        tuple[float, ...],
+        doc(
+            "Upper bounds of the histogram that a timer, histogram or distribution becomes.",
+            edge="[] = as [histograms] says.",
+            who="the author of the rule.",
+        ),
+    ] = ()
+    native: Annotated[
+        bool,
+        doc(
+            "It becomes a native histogram.",
+            edge="false = as [histograms] says.",
+            who="the author of the rule.",
+        ),
+    ] = False
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -276,7 +308,9 @@ class Config(Section, frozen=True, kw_only=True):
     http: Http = Http()
     statsd: Statsd = Statsd()
     limits: Limits = Limits()
+    apps: Apps = Apps()
     series: Series = Series()
+    histograms: Histograms = Histograms()
     windows: Windows = Windows()
     logging: Logging = Logging()
     supervisor: Supervisor = Supervisor()

@@ -6,12 +6,16 @@ Purpose: the checks after every field has passed its own bounds. Pure, like `con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from .config import Config, MappingRule, value_at
 
 # The address of a Unix socket holds 108 bytes with its terminating zero.
 SOCKET_PATH_BYTES_MAX = 107
+# Finite bounds of a histogram in a segment.
+BUCKETS_MAX = 512
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -34,6 +38,9 @@ def check(config: Config) -> Iterator[tuple[str, str]]:
     """Contradictions, as (path, message)."""
     yield from _check_listeners(config)
     yield from _check_sizes(config)
+    yield from _check_buckets(config.histograms.buckets, "histograms.buckets")
+    if not config.histograms.buckets and not config.histograms.native:
+        yield "histograms.buckets", "is empty: give one bound, or set histograms.native"
     for index, rule in enumerate(config.mapping):
         yield from check_rule(rule, f"mapping[{index}]")
 
@@ -76,12 +83,27 @@ def _check_sizes(config: Config) -> Iterator[tuple[str, str]]:
             yield less, f"is larger than {more}"
 
 
+def _check_buckets(buckets: tuple[float, ...], path: str) -> Iterator[tuple[str, str]]:
+    finite = buckets[:-1] if buckets[-1:] == (math.inf,) else buckets
+    if len(finite) > BUCKETS_MAX:
+        yield path, f"has {len(finite)} finite bounds, at most {BUCKETS_MAX} are possible"
+    elif buckets and not finite:
+        yield path, "has no finite bound"
+    elif not all(map(math.isfinite, finite)):
+        yield path, "all bounds but a last inf must be finite"
+    elif not all(less < more for less, more in pairwise(finite)):
+        yield path, "bounds must ascend"
+
+
 def check_rule(rule: MappingRule, path: str) -> Iterator[tuple[str, str]]:
     """Contradictions within one rule."""
     if not rule.match:
         yield f"{path}.match", "is empty: it would match nothing"
     if rule.action == "drop" and (rule.name or rule.labels or rule.type):
         yield f"{path}.action", 'is "drop": name, labels and type have no effect'
+    yield from _check_buckets(rule.buckets, f"{path}.buckets")
+    if rule.buckets and rule.native:
+        yield f"{path}.native", "excludes buckets: a native histogram has none to choose"
     if rule.action == "map" and not rule.name:
         yield f"{path}.name", "is missing: a rule gives a name, or drops"
 

@@ -346,6 +346,33 @@ class Series(Section, frozen=True, kw_only=True):
     ] = 86_400
 
 
+class Histograms(Section, frozen=True, kw_only=True):
+    """What timers, histograms and distributions become where no mapping rule says it.
+
+    A histogram keeps the bounds that it was made with for as long as the collector knows it: a
+    change is for new names.
+    """
+
+    buckets: Annotated[
+        tuple[float, ...],
+        doc(
+            "Upper bounds, ascending, in the unit of the metric: seconds for timers.",
+            edge="A last bound of +Inf is implied. The default is that of statsd_exporter.",
+            who="senders whose values are not between 5 ms and 10 s.",
+        ),
+    ] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+    native: Annotated[
+        bool,
+        doc(
+            "Native histograms instead: 8 buckets for each power of two, so that a quantile is at "
+            "most 9.1 % off at any magnitude. Scrapers that do not ask for protobuf get powers of "
+            "two from 2^-20 to 2^30, which are up to a factor of two off.",
+            edge="true makes `buckets` meaningless.",
+            who="Prometheus with native histograms enabled.",
+        ),
+    ] = False
+
+
 class Windows(Section, frozen=True, kw_only=True):
     """Sliding windows of 1, 10 and 60 seconds: quantiles, rate and error share of distributions."""
 

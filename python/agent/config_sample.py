@@ -50,6 +50,8 @@ def toml_value(value: Any, path: str = "") -> str:
     if isinstance(value, dict):
         inner = ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items())
         return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml_value(part) for part in value)}]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "AgentWarning",
     "AmountError",
     "BufferTypeError",
+    "ConfigureError",
     "ConflictError",
     "InvalidNameError",
     "LabelError",
@@ -36,6 +37,10 @@ class AmountError(AgentError, ValueError):
 
 class ConflictError(AgentError, ValueError):
     """A metric of the same name exists with another type, unit, buckets or label names."""
+
+
+class ConfigureError(AgentError, RuntimeError):
+    """`configure()` came after the first metric, or after another name was given."""
 
 
 class BufferTypeError(AgentError, TypeError):

@@ -10,29 +10,43 @@
         ...
     page = agent.render()          # bytes, all processes merged, no collector needed
 
-There is nothing to configure. The first metric opens (or makes) the segment of this app; every
-later process of the app, however it was started, adds to the same cells. An update is one atomic
-step in shared memory: no lock, no system call, no thread. A process that is killed loses nothing
-that it counted and leaves nothing to clean up.
+There is nothing to configure. The first update opens (or makes) the segment of this app, with all
+metrics that are defined by then; every later process of the app, however it was started, adds to
+the same cells. An update is one atomic step in shared memory: no lock, no thread, and hardly ever a
+system call. A process that is killed loses nothing that it counted and leaves nothing to clean up.
 
-*Which app*: `AGENT_METRICS_APP`, else a name derived from the program (see `agent.app`). *Where*:
+*Which app*: `agent.configure(app=...)`, else `AGENT_METRICS_APP`, else the name of the project that
+the program is of (docs/APPS.md), so that its web workers, task workers and commands meet. *Where*:
 `AGENT_METRICS_DIR`, else `$XDG_RUNTIME_DIR/agent-metrics`, else `/dev/shm/agent-metrics-UID`. When
-that place cannot be used, or memory runs out, the process goes on in private memory and says so in
-one `AgentWarning`; an update never raises for such a reason.
+that place cannot be used, or an app has more than 4,096 living processes, the process counts in
+private memory; where one metric finds no room, that metric alone is counted so. One `AgentWarning`
+says it. Private numbers are not on the collector's page, which says that there are some. The
+process asks for room every second and then adds what it counted; when it ends before, that is lost.
+An update never raises for such a reason, unless `agent.configure(strict=True)` was called.
 
 *How long counters live*: as long as the segment's file, so past the death of every process of the
-app, until a reboot, `clear()`, or the removal of the file, after which a process that starts makes
-a new one. A program that comes back with another definition of a metric (other buckets) begins a
-new file when no process of the old kind is alive; while one is, in a rolling upgrade, the new
-processes form the app `NAME.2`. `_created` always tells when a series really began.
+app, until a reboot, `clear()`, or the loss of the file. A process whose file was removed or
+truncated notices within a second of updates, warns, and begins anew in a new file. `_created`
+always tells when a series really began.
 
-*Definitions*: the same definition twice is the same metric; another one under the same name raises
-`ConflictError`. Label values are turned into text. A metric has at most 10,000 label sets and an
-app 100,000; what is over goes to the series `{agent_overflow="true"}`, so totals stay right.
+*Definitions*: type, label names, buckets, gauge mode, quantiles and unit, but not the text. The
+same definition twice is the same metric; another one under the same name in one process raises
+`ConflictError`. A program that comes back with another definition of a metric begins that metric
+anew, and no other. While processes of both kinds live, each counts for itself, and the page shows
+the definition that appeared last. A program that is rolled back begins at 0.
 
-*Numbers*: whole amounts of a counter are counted as integers up to 2^64, where they begin anew; all
-else as floats, whose sums are +Inf for good past 1.8e308. A value that is not finite itself raises
-`AmountError`, except in a gauge.
+*Labels*: values are turned into text. A metric has at most 10,000 label sets and an app 100,000;
+what is over goes to the series `{agent_overflow="true"}`, so totals stay right. Memory of removed
+label sets is used again.
+
+*Histograms*: all series of one have the same bounds from birth; classic ones by default, or with
+`native=True` exponential buckets that Prometheus gets by protobuf. See `Histogram` for the errors.
+
+*Numbers*: whole amounts of a counter are added as integers, exactly, and stay below 2^63; fractions
+are kept beside them as a float below 1. Gauges and sums are floats; a sum is +Inf for good past
+1.8e308. `AmountError` is raised, and nothing changed, when a counter would pass 2^63 - 1, when an
+amount of a counter is negative, and when an amount or an observation is not finite. A gauge takes
+every float.
 
 *Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot
 call into yours.
@@ -57,7 +71,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal, TypeAlias
 
-    Format: TypeAlias = Literal["prometheus", "openmetrics"]
+    Format: TypeAlias = Literal["prometheus", "openmetrics", "protobuf"]
     GaugeMode: TypeAlias = Literal[
         "mostrecent",
         "all",
@@ -93,7 +107,9 @@ _IS_ASYNC_GENERATOR = 0x200
 
 
 def render(format: Format = "prometheus") -> bytes:  # noqa: A002
-    """The metrics of all processes of this app, as Prometheus text 0.0.4 or OpenMetrics 1.0."""
+    """The metrics of all processes of this app: Prometheus text 0.0.4, OpenMetrics 1.0, or protobuf
+    (delimited `io.prometheus.client.MetricFamily`), the only form with native histograms.
+    """
     return REGISTRY.render(format)
 
 

@@ -7,16 +7,17 @@ Limits: at most `--series` series are shown (1000 as text); the rest is counted.
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import os
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from agent import SegmentError, app
-from agent._native import LAYOUT_VERSION
+from agent import SegmentError
 from agent._native import inspect as read_segment
+
+from .apps_found import UnknownAppError, find, folder_of, segments
 
 EXIT_DATA = 65
 EXIT_NO_INPUT = 66
@@ -38,7 +39,7 @@ def command(
     Without an argument, list the segments.
     """
     try:
-        folder = _folder(directory)
+        folder = folder_of(directory)
         if segment is None:
             return _list(folder, as_json)
         path = _find(segment, folder)
@@ -46,7 +47,7 @@ def command(
         click.echo(f"Error: {error}", err=True)
         return EXIT_CONFIG
     if path is None:
-        known = ", ".join(sorted(_segments(folder))) or "none"
+        known = ", ".join(sorted(segments(folder))) or "none"
         click.echo(f"Error: no segment {segment!r} in {folder} (there: {known})", err=True)
         return EXIT_NO_INPUT
     shown = series_max if series_max is not None else (10_000_000 if as_json else 1000)
@@ -59,36 +60,25 @@ def command(
     return 0
 
 
-def _folder(directory: str | None) -> str:
-    if directory:
-        os.environ["AGENT_METRICS_DIR"] = directory
-    return app.folder()
-
-
-def _segments(folder: str) -> dict[str, str]:
-    """Paths by app name; a segment of another layout keeps its version in the name."""
-    found = {}
-    for path in glob.glob(f"{glob.escape(folder)}/*.seg"):
-        name = os.path.basename(path).removesuffix(".seg")
-        found[name.removesuffix(f".v{LAYOUT_VERSION}")] = path
-    return found
-
-
 def _find(segment: str, folder: str) -> str | None:
     if os.sep in segment or segment.endswith(".seg"):
         return segment if os.path.exists(segment) else None
-    return _segments(folder).get(segment)
+    path = segments(folder).get(segment)
+    if path is None:
+        with contextlib.suppress(UnknownAppError):
+            path = find(segment, folder).path
+    return path
 
 
 def _list(folder: str, as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
-    for name, path in sorted(_segments(folder).items()):
+    for name, path in sorted(segments(folder).items()):
         try:
             told = read_segment(path, series_shown_max=0)
         except SegmentError as error:
             rows.append({"app": name, "path": path, "error": str(error)})
             continue
-        alive = sum(slot["alive"] for slot in told["slots"]) + told["guests"]["alive"]
+        alive = sum(slot["alive"] for slot in told["slots"])
         rows.append({"app": name, "path": path, "writers": alive, **told["usage"]})
     if as_json:
         click.echo(_json(rows))
@@ -136,8 +126,6 @@ def text(told: dict[str, Any]) -> str:
             f"    {slot['index']:>5}  {life:<5}  pid {slot['pid']:<8}"
             f" since {_when(slot['started_unix_ms'])}  {ring}"
         )
-    if told["guests"]["ever"]:
-        lines.append(_guests(told["guests"]))
     for family in told["families"]:
         unit = f", {family['unit']}" if family["unit"] else ""
         lines.append(f"  {family['name']} ({family['type']}{unit}): {len(family['series'])} series")
@@ -146,12 +134,6 @@ def text(told: dict[str, Any]) -> str:
     if left_out > 0:
         lines.append(f"  ... and {left_out} more series (--series N, --json)")
     return "\n".join(lines) + "\n"
-
-
-def _guests(guests: dict[str, Any]) -> str:
-    ring = f", ring {guests['ring_refused']} refused" if guests["ring_refused"] else ""
-    now = f"{guests['alive']} processes now, {guests['ever']} ever"
-    return f"    without a slot, all being taken: {now}{ring}"
 
 
 def _value(series: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ A `reload` has the same form with no listeners: sockets stay as they are.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -53,6 +54,10 @@ def worker_config(config: Config, site: Site, place: str, sockets: Sockets) -> b
             "desk_in_fd": sockets.desk_in_fd,
             "listeners": [msgspec.structs.asdict(listener) for listener in sockets.listeners],
             "limits": msgspec.structs.asdict(config.limits),
+            "histograms": {
+                "buckets": _finite(config.histograms.buckets),
+                "native": config.histograms.native,
+            },
             "mapping": [_rule(rule) for rule in config.mapping],
             "drain_timeout_s": worker_drain_s(config),
             "schema_json": site.schema_json,
@@ -84,6 +89,7 @@ def _common(config: Config, site: Site, control_fd: int) -> dict[str, Any]:
     return {
         "segment": site.segment,
         "apps_dir": site.apps_dir,
+        "apps_idle_s": config.apps.idle_s,
         "control_fd": control_fd,
         "series": msgspec.structs.asdict(config.series),
         "windows": config.windows.enabled,
@@ -94,5 +100,10 @@ def _common(config: Config, site: Site, control_fd: int) -> dict[str, Any]:
 
 def _rule(rule: MappingRule) -> dict[str, Any]:
     """Only what was set: an empty text means "not given" here and something else in Rust."""
-    given = msgspec.structs.asdict(rule)
-    return {name: value for name, value in given.items() if value not in ("", {})}
+    given = {**msgspec.structs.asdict(rule), "buckets": _finite(rule.buckets)}
+    return {name: value for name, value in given.items() if value not in ("", {}, (), False)}
+
+
+def _finite(buckets: tuple[float, ...]) -> tuple[float, ...]:
+    """Without a last +Inf, which is implied and has no form in JSON."""
+    return tuple(bound for bound in buckets if bound != math.inf)

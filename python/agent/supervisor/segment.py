@@ -1,11 +1,12 @@
 """The collector's own segment at the start: the one of the last run, unless it no longer fits.
 
-Purpose: counters go on over a restart. Three things end that, each with one record in the log that
+Purpose: counters go on over a restart. Two things end that, each with one record in the log that
 says so:
 
 * the file is damaged: it is moved to `*.damaged`, for whoever wants to know why;
-* its limits are not those of the settings (they are fixed when a segment is made): it is removed;
-* a metric of the supervisor has another shape there, from another version: it is removed.
+* its limits are not those of the settings (they are fixed when a segment is made): it is removed.
+
+A metric that another version defined otherwise begins anew, alone.
 
 Called while the folder is locked, so no other collector uses the file.
 """
@@ -17,7 +18,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from agent.config_limits import Series
-from agent.errors import ConflictError
 from agent.log import Log
 
 from . import worker
@@ -39,14 +39,7 @@ def open_with(
     """The registry and what `build` makes of it. Raises SegmentError when there can be none."""
     _make_room(path, series, log)
     registry = worker.open_registry(path, series)
-    try:
-        return registry, build(registry)
-    except ConflictError as error:
-        log.warning("the segment is of another version; counters begin anew", why=str(error))
-        del registry
-        os.unlink(path)
-        registry = worker.open_registry(path, series)
-        return registry, build(registry)
+    return registry, build(registry)
 
 
 def _make_room(path: str, series: Series, log: Log) -> None:

@@ -1,0 +1,110 @@
+"""The folder of segments, and the marks in it that say which deployment a found name stands for.
+
+A mark is a symbolic link `.STEM.at` to the deployment's folder. Nobody follows it; it is made by
+the first process of a deployment, which then is the one that looks around and warns.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from agent.app.deployment import root_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.app.project import Project
+
+MARK = ".at"
+
+
+def folder() -> str:
+    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
+    path = os.environ.get("AGENT_METRICS_DIR", "")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not path and runtime and os.path.isdir(runtime):
+        path = os.path.join(runtime, "agent-metrics")
+    path = path or f"/dev/shm/agent-metrics-{os.getuid()}"  # noqa: S108 - owner and mode are checked
+    path = os.path.abspath(path)
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        status = os.lstat(path)
+    except FileExistsError:
+        raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)") from None
+    except OSError as error:
+        raise type(error)(
+            f"the folder of segments {path} cannot be made: {error.strerror}; let "
+            "AGENT_METRICS_DIR be one that can"
+        ) from None
+    if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)")
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
+    if status.st_mode & 0o022:
+        raise PermissionError(
+            f"{path} can be written by others (mode {status.st_mode & 0o777:03o}): chmod 700 it"
+        )
+    return path
+
+
+def mark_path(where: str, stem: str) -> str:
+    return os.path.join(where, f".{stem}{MARK}")
+
+
+def mark(where: str, app: str, stem: str, found: Project) -> None:
+    """Says which deployment the name stands for; who says it first warns of what is doubtful."""
+    at = root_of(found.root)
+    try:
+        os.symlink(at, mark_path(where, stem))
+    except OSError:
+        # It is there, or it cannot be made: then only `apps list` knows less.
+        return
+    if not found.is_known:
+        _warn(
+            f"nothing says which app this is: neither a project file nor a package nor the folder"
+            f" {found.root} has a name of its own, so it is {app!r} on this machine only;"
+            " AGENT_METRICS_APP=NAME says it"
+        )
+        return
+    others = [other for other in _others(where, app, stem) if other != at]
+    if others and not found.part:
+        _warn(
+            f"there are two deployments of {app!r}: {at} and {', '.join(others)}. They are counted"
+            f" apart, this one as {stem!r}; AGENT_METRICS_APP={app} in both joins them, another"
+            " NAME in one of them names it"
+        )
+
+
+def _others(where: str, app: str, stem: str) -> list[str]:
+    """Folders of the other deployments with this name, sorted."""
+    found = []
+    for name in os.listdir(where):
+        other = name[1 : -len(MARK)]
+        if name.startswith(f".{app}-") and name.endswith(MARK) and is_of(other, app):
+            try:
+                target = os.readlink(os.path.join(where, name))
+            except OSError:
+                continue
+            if other != stem:
+                found.append(target)
+    return sorted(found)
+
+
+def is_of(stem: str, app: str) -> bool:
+    """Whether a file of this name is of an app whose name was found: `APP-3f9c21d0`."""
+    name, _, mark = stem.rpartition("-")
+    return name == app and len(mark) == 8 and all(sign in "0123456789abcdef" for sign in mark)
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    from agent.errors import AgentWarning
+
+    try:
+        # The caller of the metric's method: above are this function, `mark` and `find`.
+        warnings.warn(text, AgentWarning, stacklevel=4)
+    except AgentWarning:
+        # `-W error`: an update never raises for such a reason.
+        print(f"AgentWarning: {text}", file=sys.stderr)
