@@ -68,8 +68,15 @@ loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, model-che
 	ci/loom.sh
 
 .PHONY: test-python
-test-python: $(STAMPS)/extension $(STAMPS)/need-test peers-test  ## pytest (ARGS="..." for its arguments)
+test-python: $(STAMPS)/extension $(STAMPS)/need-test $(STAMPS)/need-lint peers-test  ## pytest (ARGS="..." for its arguments)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Runs on a quiet machine, then beside two busy loops.
+RUNS ?= 10
+BUSY ?= 5
+.PHONY: test-repeat
+test-repeat: $(STAMPS)/extension $(STAMPS)/need-test $(STAMPS)/need-lint peers-test  ## all tests RUNS times, then BUSY times
+	@$(BIN)/python scripts/repeat.py --runs $(RUNS) --busy $(BUSY) --logs $(STAMPS)/repeat -- $(MAKE) --no-print-directory test
 
 .PHONY: peers-%
 peers-%:

@@ -1,7 +1,7 @@
 """The metrics libraries under comparison, each behind the same few loops.
 
 A subject makes the same three metrics in its own way: a counter, a counter with three labels and a
-histogram with 15 buckets (Agent's default histogram, exponential, has as many as the values touch).
+histogram with 15 buckets, the default of both.
 Each entry is a loop of n calls written as a user would write the call, with no wrapper of ours
 inside, so every figure includes the same cost of the `for` loop; `test_calls.py` measures that too.
 """

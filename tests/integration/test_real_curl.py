@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector import Collector, Samples
+from collector import DEADLINE_S, Collector, Samples
 
 pytestmark = pytest.mark.peer
 
@@ -19,12 +19,12 @@ def curl(program: Callable[[str], str], collector: Collector) -> Callable[..., s
 
     def run(path: str, *arguments: str, body: bytes | None = None) -> str:
         done = subprocess.run(
-            [program("curl"), "-sS", "-m", "20", "-o", "-", "-w", "%{stderr}%{http_code}"]
+            [program("curl"), "-sS", "-o", "-", "-w", "%{stderr}%{http_code}"]
             + (["--data-binary", "@-"] if body is not None else [])
             + [*arguments, collector.url(path)],
             input=body,
             capture_output=True,
-            timeout=30,
+            timeout=DEADLINE_S,
             check=True,
         )
         return done.stderr.decode() + "\n" + done.stdout.decode()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from collector import DEADLINE_S, Collector, acknowledge, children, eventually
+from collector import DEADLINE_S, Collector, acknowledge, child, eventually
 
 Start = Callable[..., Collector]
 
@@ -32,7 +33,7 @@ def test_connections_of_a_killed_worker_are_booked_as_closed(start_collector: St
     address = ("127.0.0.1", collector.statsd_port)
     streams = [socket.create_connection(address, DEADLINE_S) for _ in range(100)]
     collector.wait_for(100, "agent_connections_open", source="statsd_tcp")
-    os.kill(children(collector)["agent-worker-0"], signal.SIGKILL)
+    os.kill(child(collector, "agent-worker-0"), signal.SIGKILL)
     for stream in streams:
         stream.close()
 
@@ -75,7 +76,9 @@ def test_half_requests_keep_no_probe_out(start_collector: Start) -> None:
     address = ("127.0.0.1", collector.http_port)
     hoard = [socket.create_connection(address, DEADLINE_S) for _ in range(80)]
     for stream in hoard:
-        stream.send(b"GET /li")
+        # Who found no place may know it by now.
+        with contextlib.suppress(ConnectionError):
+            stream.send(b"GET /li")
 
     def is_alive() -> bool:
         try:

@@ -39,7 +39,7 @@ def hang_up(collector: Collector) -> Samples:
 
 
 def reload_error(collector: Collector) -> str:
-    return str(json.loads(collector.get("/v1/status"))["supervisor"]["reload_error"])
+    return str(collector.supervisor()["reload_error"])
 
 
 def errors(collector: Collector) -> list[str]:
@@ -48,8 +48,7 @@ def errors(collector: Collector) -> list[str]:
 
 
 def children(collector: Collector) -> dict[str, int]:
-    state = json.loads(collector.get("/v1/status"))["supervisor"]
-    return {child["name"]: child["pid"] for child in state["children"]}
+    return {child["name"]: child["pid"] for child in collector.supervisor()["children"]}
 
 
 def test_good_settings_reach_every_worker_without_a_restart(running: Collector, file: Path) -> None:

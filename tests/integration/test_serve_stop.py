@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from collector import DEADLINE_S, Collector, acknowledge, children, eventually
+from collector import DEADLINE_S, Collector, acknowledge, child, eventually
 
 Start = Callable[..., Collector]
 
@@ -43,7 +43,7 @@ def test_connections_that_wait_when_the_collector_is_told_to_leave_are_served(
     start_collector: Start,
 ) -> None:
     collector = start_collector(workers=1)
-    worker = children(collector)["agent-worker-0"]
+    worker = child(collector, "agent-worker-0")
     # While it stands still the kernel completes connections, and nobody accepts them.
     os.kill(worker, signal.SIGSTOP)
     try:

@@ -30,6 +30,7 @@ def use(registry: Registry) -> bytes:
     took.observe(0.1)
     took.observe_many(array.array("d", [0.1, 0.2]))
     Histogram("sizes", "Sizes.", buckets=(1, 2, 4), registry=registry).observe(3)
+    Histogram("native", "Native.", native=True, registry=registry).observe(3)
     Histogram("fine", "Fine.", schema=5, registry=registry).observe(3)
 
     @took.time()
@@ -58,3 +59,9 @@ def use(registry: Registry) -> bytes:
     assert trouble is None
     page: bytes = registry.render(format="openmetrics")
     return page
+
+
+def name_it() -> None:
+    """Not run by the tests: it would name their own process."""
+    agent.configure(app="shop")
+    agent.configure(strict=True)

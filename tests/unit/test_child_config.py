@@ -8,7 +8,7 @@ from agent.config_source import load
 from agent.supervisor.child_config import Site, Sockets, aggregator_config, worker_config
 from agent.supervisor.listeners import Listener
 
-SITE = Site("/d/agent.v1.seg", "/d", workers=4, schema_json="{}", version="1")
+SITE = Site("/d/agent.v2.seg", "/d", workers=4, schema_json="{}", version="1")
 
 
 def test_a_worker_gets_its_sockets_and_the_limits() -> None:
@@ -24,7 +24,7 @@ def test_a_worker_gets_its_sockets_and_the_limits() -> None:
     assert told["limits"]["connections_max"] == 1000
     assert told["limits"]["labels_max"] == 3
     assert told["drain_timeout_s"] < config.supervisor.drain_timeout_s
-    assert (told["segment"], told["apps_dir"]) == ("/d/agent.v1.seg", "/d")
+    assert (told["segment"], told["apps_dir"]) == ("/d/agent.v2.seg", "/d")
 
 
 def test_the_desk_gets_the_ways_to_all_workers() -> None:
@@ -40,6 +40,14 @@ def test_rules_carry_only_what_was_set() -> None:
         {"match": "a.*", "match_type": "glob", "action": "map", "name": "a_$1"},
         {"match": "b", "match_type": "glob", "action": "drop"},
     ]
+
+
+def test_buckets_go_to_the_workers_without_the_implied_last_one() -> None:
+    text = "[histograms]\nbuckets = [1, 2, inf]\n"
+    text += "[[mapping]]\nmatch = 'a'\nname = 'a'\nbuckets = [3, inf]"
+    told = json.loads(worker_config(load(text).config, SITE, "0", Sockets(9)))
+    assert told["histograms"] == {"buckets": [1, 2], "native": False}
+    assert told["mapping"][0]["buckets"] == [3]
 
 
 def test_the_aggregator_gets_windows_and_series() -> None:

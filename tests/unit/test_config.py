@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -227,6 +228,12 @@ def test_no_setting_has_the_name_of_a_foreign_variable() -> None:
         ("AGENT_METRICS_LOGGING_FORMAT", "json", "logging.format", "json"),
         ("AGENT_METRICS_DIR", "/x", "dir", "/x"),
         ("AGENT_METRICS_STATSD_SOCKET", "/s", "statsd.socket", "/s"),
+        (
+            "AGENT_METRICS_HISTOGRAMS_BUCKETS",
+            "0.5, 1,inf",
+            "histograms.buckets",
+            (0.5, 1, math.inf),
+        ),
     ],
 )
 def test_variables_are_read_by_the_type_of_the_setting(
@@ -243,12 +250,30 @@ def test_variables_are_read_by_the_type_of_the_setting(
         ("AGENT_METRICS_LOGGING_FORMAT", "xml"),
         ("AGENT_METRICS_LIMITS_MEMORY_USED_RATIO_MAX", "nan"),
         ("AGENT_METRICS_WORKERS", "-1"),
+        ("AGENT_METRICS_HISTOGRAMS_BUCKETS", "1;2"),
         ("AGENT_METRICS_WORKERS", ""),
     ],
 )
 def test_a_bad_variable_is_an_error_that_names_it(name: str, text: str) -> None:
     (problem,) = problems("", {name: text})
     assert problem.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[histograms]\nbuckets = [2, 1]", "agent.toml:2: histograms.buckets: bounds must ascend"),
+        ("[histograms]\nbuckets = [inf]", "agent.toml:2: histograms.buckets: has no finite bound"),
+        ("[histograms]\nbuckets = [nan]", "all bounds but a last inf must be finite"),
+        (f"[histograms]\nbuckets = {list(range(513))}", "at most 512 are possible"),
+        ("[histograms]\nbuckets = []", "agent.toml:2: histograms.buckets: is empty"),
+        ("[[mapping]]\nmatch='a'\nname='a'\nbuckets = [1, 1]", "bounds must ascend"),
+        ("[[mapping]]\nmatch='a'\nname='a'\nbuckets=[1]\nnative=true", "excludes buckets"),
+    ],
+)
+def test_buckets_that_cannot_be_used_are_an_error(text: str, told: str) -> None:
+    (problem,) = problems(text)
+    assert told in problem
 
 
 def test_a_setting_given_by_two_variables_is_an_error() -> None:

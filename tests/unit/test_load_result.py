@@ -131,8 +131,8 @@ def test_a_page_gives_the_total_of_one_run_and_the_account_of_all_workers() -> N
 
 def test_durations_are_read_with_their_unit() -> None:
     """A bare number is seconds; anything else is refused with an example."""
-    wanted = {"250ms": 0.25, "60s": 60, "1.5m": 90, "1h": 3600, "7": 7}
+    wanted = {"250ms": 0.25, "60s": 60, "1.5m": 90, "1h": 3600, "7d": 604_800, "7": 7}
     assert {text: duration(text) for text in wanted} == wanted
-    for text in ("", "-1s", "1d", "s", "1 s"):
+    for text in ("", "-1s", "1w", "s", "1 s"):
         with pytest.raises(click.BadParameter, match="250ms"):
             duration(text)

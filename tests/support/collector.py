@@ -18,14 +18,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
 # Generous, because test machines are slow and shared; a test that passes never waits that long.
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 POLL_S = 0.02
 
 T = TypeVar("T")
@@ -55,20 +55,23 @@ def insist(process: subprocess.Popen[Any], how: signal.Signals = signal.SIGTERM)
     return code
 
 
-def free_port() -> int:
-    """A port that is free for TCP and UDP on the loopback address now."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A TCP port of the loopback address for a program that cannot be told to choose one.
+
+    Nobody else is given it meanwhile, and clients are refused, until a server binds it that sets
+    SO_REUSEADDR, as servers do.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings that would change what a test sees."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_METRICS_")}
+    settings = ("AGENT_METRICS_", "_AGENT_METRICS_", "PYTEST_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
     return kept | extra
 
 
@@ -230,6 +233,12 @@ class Collector:
         with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
             return answer.read().decode()
 
+    def supervisor(self) -> dict[str, Any]:
+        """What the supervisor last told of itself; a desk that has just started waits for it."""
+        return eventually(
+            lambda: json.loads(self.get("/v1/status"))["supervisor"], bool, "a word of it"
+        )
+
     def scrape(self) -> Samples:
         return Samples(self.get("/metrics"))
 
@@ -252,13 +261,29 @@ def acknowledge(stream: socket.socket, token: bytes = b"done") -> None:
         seen += got
 
 
+def readable(streams: Sequence[socket.socket]) -> list[int]:
+    """Descriptors of those that have something to read now."""
+    poll = select.poll()
+    for stream in streams:
+        poll.register(stream, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(0)]
+
+
+def child_pids(pid: int) -> list[int]:
+    """Children of a process. One may be missing while another one ends: the kernel says so."""
+    return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def children(collector: Collector) -> dict[str, int]:
     """Pids of the children that run by process name, which the kernel cuts to 15 characters."""
-    path = Path(f"/proc/{collector.process.pid}/task/{collector.process.pid}/children")
     found = {}
-    for pid in path.read_text().split():
-        try:
-            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
-        except FileNotFoundError:
-            continue
+    for pid in child_pids(collector.process.pid):
+        # It may end before it is looked at (ENOENT) or while it is (ESRCH).
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
     return found
+
+
+def child(collector: Collector, name: str) -> int:
+    """The pid of the child of that name, once it is there."""
+    return eventually(lambda: children(collector), lambda found: name in found, name)[name]

@@ -141,7 +141,7 @@ class Toy:
         except BlockingIOError:
             return  # The predecessor or the successor was faster.
         with connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             word = connection.makefile("rb").readline().strip()
             if word == b"crash":
                 os.kill(os.getpid(), signal.SIGSEGV)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from typing import Any
 from agent._native import inspect
 from collector import clean_environment
 
-DEADLINE_S = 90
+DEADLINE_S = 180
 
 
 class Program:
@@ -46,9 +49,9 @@ class Program:
         return done.stdout
 
     def apps(self) -> dict[str, dict[str, Any]]:
-        """What each app left, by name."""
-        left = [inspect(path) for path in Path(self.segments).glob("*.seg")]
-        return {told["header"]["app"]: told for told in left}
+        """What each app left, by the name of its file: two apps may be called alike."""
+        paths = Path(self.segments).glob("*.seg")
+        return {path.name.rpartition(".v")[0]: inspect(path) for path in paths}
 
     def app(self) -> dict[str, Any]:
         """What the one app left; that it is one is part of the test."""
@@ -83,3 +86,38 @@ def running(program: Program, *arguments: str | Path) -> Iterator[subprocess.Pop
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+@contextlib.contextmanager
+def server(program: Program, *arguments: str, log: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server with its output in a file; ended by SIGTERM, in the end by SIGKILL."""
+    with open(program.folder / log, "wb") as file:
+        process = subprocess.Popen(
+            **program.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def get(port: int, path: str) -> bytes | None:
+    """The body of an answer with status 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read() if answer.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
