@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `store.rs` | where the metrics of a registry live, seen from this process |
 //! | `binding.rs` | a segment opened for it: shared, or private and why |
+//! | `look.rs` | what a process looks for while it works |
 //! | `aside.rs` | metrics that found no room: private until there is some |
 //! | `family.rs`, `name.rs` | a definition; names |
 //! | `handle.rs` | one series as a user's object holds it |
@@ -24,6 +25,7 @@ mod fork;
 mod handle;
 mod host;
 mod lineage;
+mod look;
 pub mod name;
 mod refusal;
 mod store;

@@ -16,14 +16,14 @@
 //!
 //! All of it is used by one thread at a time. Nothing here calls the host while it holds a borrow.
 
-use crate::aside::{Aside, RETRY_MS};
+use crate::aside::Aside;
 use crate::binding::{Binding, Cause, Fallback, Opened, Source};
 use crate::family::{Definition, Family};
 use crate::fork::{Forked, Watch};
 use crate::host::Host;
 use crate::lineage::Lineage;
 use crate::refusal::{Kind, Refusal};
-use agent_shm::{Error, MetricId, Options, Segment, Series, Value, Writer, OVERFLOW_LABELS};
+use agent_shm::{Error, MetricId, Options, Segment, Series, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,9 +31,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
-const FUEL: u32 = 64;
-/// Private memory is left for the segment that should be there, when it can be: asked so often.
-const REBIND_MS: u64 = 1000;
+pub(crate) const FUEL: u32 = 64;
 /// Attempts to claim a slot of a file that others replace meanwhile.
 const ATTEMPTS: u32 = 5;
 /// Things that the user is told of.
@@ -43,41 +41,41 @@ const PRIVATE: &str = "private memory";
 const EARLY_MAX: usize = 10_000;
 
 #[derive(Default)]
-struct Inner {
-    binding: Option<Binding>,
+pub(crate) struct Inner {
+    pub(crate) binding: Option<Binding>,
     /// Why it is private, or not even that, though it should be shared.
-    fallback: Option<Fallback>,
+    pub(crate) fallback: Option<Fallback>,
     /// Definitions by family name, and the family that owns each sample name.
-    families: HashMap<String, Arc<Family>>,
-    samples: HashMap<String, String>,
+    pub(crate) families: HashMap<String, Arc<Family>>,
+    pub(crate) samples: HashMap<String, String>,
     /// Series that were asked for before there was a segment.
-    early: Vec<(Arc<Family>, Box<str>)>,
+    pub(crate) early: Vec<(Arc<Family>, Box<str>)>,
     /// Of what the user was told.
-    told: Vec<String>,
+    pub(crate) told: Vec<String>,
 }
 
 pub struct Store {
-    live: Cell<u32>,
-    fuel: Cell<u32>,
-    epoch: Cell<u32>,
-    writer: UnsafeCell<Option<Writer>>,
-    aside: UnsafeCell<Option<Aside>>,
+    pub(crate) live: Cell<u32>,
+    pub(crate) fuel: Cell<u32>,
+    pub(crate) epoch: Cell<u32>,
+    pub(crate) writer: UnsafeCell<Option<Writer>>,
+    pub(crate) aside: UnsafeCell<Option<Aside>>,
     /// Grows when what is aside is given up.
-    aside_epoch: Cell<u32>,
-    inner: RefCell<Inner>,
-    source: Source,
-    options: Options,
-    lineage: Lineage,
+    pub(crate) aside_epoch: Cell<u32>,
+    pub(crate) inner: RefCell<Inner>,
+    pub(crate) source: Source,
+    pub(crate) options: Options,
+    pub(crate) lineage: Lineage,
     /// Definitions that the segment had ever seen when the families were joined last.
-    births: Cell<u64>,
-    looked_ms: Cell<u64>,
+    pub(crate) births: Cell<u64>,
+    pub(crate) looked_ms: Cell<u64>,
     /// When the file was looked at last.
-    checked_ms: Cell<u64>,
+    pub(crate) checked_ms: Cell<u64>,
     /// When private memory was entered, or the segment was asked again last.
-    rebind_ms: Cell<u64>,
-    aside_ms: Cell<u64>,
+    pub(crate) rebind_ms: Cell<u64>,
+    pub(crate) aside_ms: Cell<u64>,
     /// Updates that found no memory at all, in this process.
-    lost: Cell<u64>,
+    pub(crate) lost: Cell<u64>,
 }
 
 // SAFETY: one thread uses a store at a time (the head of lib.rs); the fork handler runs in a process of one thread.
@@ -146,7 +144,7 @@ impl Store {
         self.opened_now().is_some()
     }
 
-    fn put_writer(&self, writer: Writer) {
+    pub(crate) fn put_writer(&self, writer: Writer) {
         // SAFETY: callers hold no reference to the writer.
         unsafe { *self.writer.get() = Some(writer) };
         self.live.set(self.epoch.get());
@@ -231,7 +229,7 @@ impl Store {
 
     /// Puts the definitions that are known into a segment that is new to this process, so that a page shows them from
     /// 0 on. Errors are left to the next use, which repairs them.
-    fn announce(&self) {
+    pub(crate) fn announce(&self) {
         let epoch = self.epoch.get();
         let early = std::mem::take(&mut self.inner.borrow_mut().early);
         let Some(writer) = self.opened(epoch) else { return };
@@ -253,147 +251,15 @@ impl Store {
         self.births.set(births);
     }
 
-    /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
-    /// done once a second, in a slow call always: that is a system call.
-    fn look(&self, host: &dyn Host) -> Result<(), Refusal> {
-        let now = now_unix_ms();
-        let is_soon = now.abs_diff(self.checked_ms.get()) < RETRY_MS;
-        let is_burnt = self.live.get() != 0 && self.fuel.get() == 0;
-        self.fuel.set(FUEL);
-        if is_burnt && is_soon {
-            self.join_again(host, now);
-            return Ok(());
-        }
-        self.checked_ms.set(now);
-        let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
-        if let Some(why) = why {
-            let (app, path) = (self.app(), self.path().unwrap_or_default());
-            self.unbind();
-            let text =
-                format!("metrics of app {app:?} begin anew, because {why}: {}", path.display());
-            self.tell(host, why, &text);
-            return Ok(());
-        }
-        if self.has_fallen_back() && now.abs_diff(self.rebind_ms.get()) >= REBIND_MS {
-            self.rebind_ms.set(now);
-            return self.come_back(host);
-        }
-        self.join_again(host, now);
-        if self.is_open() && self.aside().is_some() && self.may_ask_for_room() {
-            self.bring_back();
-        }
-        Ok(())
-    }
-
-    /// Joins families again whose name has a new definition, or which were not shown.
-    fn join_again(&self, host: &dyn Host, now: u64) {
-        let hidden = self.join_where_needed(now);
-        for name in hidden {
-            let text = format!(
-                "metric {name} of app {:?} is defined otherwise by a process that came later: what \
-                 this process counts in it is on no page while such a process lives",
-                self.app()
-            );
-            self.tell(host, &format!("hidden {name}"), &text);
-        }
-    }
-
-    /// Gives the names of families that pages do not show.
-    fn join_where_needed(&self, now: u64) -> Vec<String> {
-        let mut hidden = Vec::new();
-        let epoch = self.epoch.get();
-        let Some(writer) = self.opened(epoch) else { return hidden };
-        let births = writer.segment().births();
-        let is_new = births != self.births.get();
-        if !is_new && now.abs_diff(self.looked_ms.get()) < RETRY_MS {
-            return hidden;
-        }
-        self.looked_ms.set(now);
-        let lineage = self.lineage.of_this_process();
-        let mut changed = false;
-        for family in self.families() {
-            if !family.is_joined(epoch) || !is_new && family.is_shown() {
-                continue;
-            }
-            let before = family.id(writer, epoch, lineage).ok();
-            let joined = family.join(writer, epoch, lineage).ok();
-            let is_anew = joined.is_some() && joined != before;
-            if let (Some(id), true) = (joined, is_anew && family.label_names.is_empty()) {
-                // It began anew, at 0.
-                let _ = writer.series(id, "");
-            }
-            changed |= is_anew;
-            if !family.is_shown() {
-                hidden.push(family.name.clone());
-            }
-        }
-        // As it was before: what appeared meanwhile is looked at next time.
-        self.births.set(births);
-        if changed {
-            // Others of this definition find their series gone as soon as memory is reclaimed.
-            for _ in 0..3 {
-                writer.reclaim_now();
-            }
-            let next = self.next_epoch();
-            for family in self.families() {
-                family.move_to(epoch, next);
-            }
-            self.live.set(next);
-        }
-        hidden
-    }
-
-    /// Leaves private memory when the segment that should be there can be had; what was counted goes along.
-    fn come_back(&self, host: &dyn Host) -> Result<(), Refusal> {
-        let before = self.epoch.get();
-        // What cannot be had yet is no news.
-        let Ok((Some(binding), _)) = Binding::open(&self.source, &self.options, host) else {
-            return Ok(());
-        };
-        // Finding the app may have run code that came back before us.
-        if binding.is_private() || before != self.epoch.get() || !self.has_fallen_back() {
-            return Ok(());
-        }
-        let Ok(writer) = binding.segment.writer() else { return Ok(()) };
-        // SAFETY: no reference to the writer is out.
-        let before = unsafe { (*self.writer.get()).take() };
-        let old = {
-            let mut inner = self.inner.borrow_mut();
-            inner.fallback = None;
-            inner.binding.replace(binding)
-        };
-        let epoch = self.next_epoch();
-        self.put_writer(writer);
-        self.announce();
-        if self.opened(epoch).is_none() {
-            return Ok(());
-        }
-        let Some(before) = before else { return Ok(()) };
-        for family in before.view().families() {
-            let Some(known) = self.family(&family.meta().name) else { continue };
-            let mut result = Ok(());
-            family.for_each(&mut |found| {
-                let labels = String::from_utf8_lossy(found.labels);
-                if result.is_ok() && !self.take_in(&known, &labels, &found.value) {
-                    result = self.take_aside(host, &known, &labels, &found.value);
-                }
-            });
-            result?;
-        }
-        drop(before);
-        drop(old);
-        Ok(())
-    }
-
     /// Forgets the segment; the next use looks for it again.
-    fn unbind(&self) {
+    pub(crate) fn unbind(&self) {
         self.drop_writer();
         let old = self.inner.borrow_mut().binding.take();
         drop(old);
         self.next_epoch();
     }
 
-    fn next_epoch(&self) -> u32 {
+    pub(crate) fn next_epoch(&self) -> u32 {
         self.epoch.set(self.epoch.get().wrapping_add(1).max(1));
         self.epoch.get()
     }
@@ -420,7 +286,7 @@ impl Store {
     }
 
     /// Warns once of each thing.
-    fn tell(&self, host: &dyn Host, of: &str, text: &str) {
+    pub(crate) fn tell(&self, host: &dyn Host, of: &str, text: &str) {
         {
             let mut inner = self.inner.borrow_mut();
             if inner.told.iter().any(|told| told == of) || inner.told.len() >= TOLD_MAX {
@@ -520,59 +386,6 @@ impl Store {
         unsafe { (*self.aside.get()).as_ref() }.map(|aside| (aside, self.aside_epoch.get()))
     }
 
-    /// Adds a value that was counted elsewhere to the segment; `false` when there is no room for it.
-    fn take_in(&self, family: &Family, labels: &str, value: &Value<'_>) -> bool {
-        let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
-            return false;
-        };
-        writer.absorb(&series, value);
-        if let (true, Ok(id)) = (labels == OVERFLOW_LABELS, self.id(family)) {
-            writer.note_overflow(id);
-        }
-        true
-    }
-
-    fn take_aside(
-        &self,
-        host: &dyn Host,
-        family: &Family,
-        labels: &str,
-        value: &Value<'_>,
-    ) -> Result<(), Refusal> {
-        let why = Error::Full { what: "bytes_max" };
-        let series = self.place_aside(host, family, labels, &why)?;
-        match (series, self.aside()) {
-            (Some(series), Some((aside, _))) => aside.writer.absorb(&series, value),
-            _ => self.lose(),
-        }
-        Ok(())
-    }
-
-    /// Adds what is aside to the segment, as far as there is room by now. Handles find their series gone from here, and
-    /// get them there.
-    fn bring_back(&self) {
-        let Some((aside, _)) = self.aside() else { return };
-        for family in aside.writer.view().families() {
-            let Some(known) = self.family(&family.meta().name) else { continue };
-            family.for_each(&mut |found| {
-                let labels = String::from_utf8_lossy(found.labels);
-                if self.take_in(&known, &labels, &found.value) {
-                    aside.remove(&known, &labels);
-                }
-            });
-        }
-    }
-
-    /// Whether the segment is to be asked again whether it has room.
-    fn may_ask_for_room(&self) -> bool {
-        let now = now_unix_ms();
-        let may = now.abs_diff(self.aside_ms.get()) >= RETRY_MS;
-        if may {
-            self.aside_ms.set(now);
-        }
-        may
-    }
-
     pub fn segment(&self) -> Option<Segment> {
         self.inner.borrow().binding.as_ref().map(|binding| binding.segment.clone())
     }
@@ -595,7 +408,7 @@ impl Store {
         self.inner.borrow().binding.as_ref().is_some_and(Binding::is_private)
     }
 
-    fn has_fallen_back(&self) -> bool {
+    pub(crate) fn has_fallen_back(&self) -> bool {
         self.inner.borrow().fallback.is_some()
     }
 
@@ -664,7 +477,7 @@ fn private_text(detail: &str) -> String {
     format!("metrics of this process are in private memory, unseen by a collector: {detail}")
 }
 
-fn now_unix_ms() -> u64 {
+pub(crate) fn now_unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

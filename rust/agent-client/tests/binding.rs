@@ -5,7 +5,7 @@
 mod child;
 
 use agent_client::*;
-use agent_shm::{Options, Outcome, OwnedShape, Segment, Series, Writer};
+use agent_shm::{GaugeMode, Options, Outcome, OwnedShape, Segment, Series, Writer};
 use child::{alone, fork, total, Board, Child, Folder};
 use std::cell::RefCell;
 use std::fs;
@@ -290,6 +290,71 @@ fn a_metric_without_room_goes_aside_alone_and_comes_back() {
     assert_eq!(value(&path, "late"), Some(observed), "what was aside is there");
     late.apply_slowly(&host, &observe).unwrap();
     assert_eq!(value(&path, "late"), Some(observed + 1.0));
+}
+
+/// What a process says of a gauge of all needs memory of its own; without it nobody else's value is touched.
+#[test]
+fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
+    let _turn = alone();
+    let folder = Folder::new("held");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { bytes_max: 128 << 10, ..options() });
+    let level = define(&store, "level", OwnedShape::Gauge(GaugeMode::MostRecent), &[]);
+    let level = Handle::new(store.clone(), level, String::new());
+    let set = |writer: &Writer, series: &Series| writer.set(series, 100.0);
+    level.apply_slowly(&host, &set).unwrap();
+    let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
+    for bytes in (1..400).step_by(4) {
+        for n in 0..90 {
+            let text = format!("n=\"{n:0bytes$}\"");
+            inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
+        }
+    }
+    let hold = |writer: &Writer, series: &Series| writer.hold(series, 1.0);
+    for _ in 0..5 {
+        level.apply_slowly(&host, &hold).unwrap();
+    }
+    assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 5));
+    let told = host.warned.borrow();
+    assert!(told.len() == 1 && told[0].contains("gauge level"), "{told:?}");
+}
+
+/// Finding the app is foreign code, which may come back into the store, or let another thread do so.
+#[test]
+fn private_memory_is_given_back_once_whoever_asks_meanwhile() {
+    struct Reentrant<'a> {
+        program: Program,
+        handle: RefCell<Option<&'a Handle>>,
+    }
+    impl Host for Reentrant<'_> {
+        fn find_app(&self) -> Result<Place, String> {
+            let handle = self.handle.borrow_mut().take();
+            if let Some(handle) = handle {
+                handle.store.ask_again_now();
+                handle.apply_slowly(&self.program, &add(1)).unwrap();
+            }
+            self.program.find_app()
+        }
+
+        fn is_strict(&self) -> bool {
+            false
+        }
+
+        fn warn(&self, _text: &str) {}
+    }
+    let _turn = alone();
+    let folder = Folder::new("reentrant");
+    let path = folder.file("later/shop.v2.seg");
+    fs::write(folder.file("later"), "in the way").unwrap();
+    let store = store();
+    let requests = counter(&store, "requests");
+    inc(&requests, &Program::new(&path), 7);
+    fs::remove_file(folder.file("later")).unwrap();
+    let host = Reentrant { program: Program::new(&path), handle: RefCell::new(Some(&requests)) };
+    store.ask_again_now();
+    requests.apply_slowly(&host, &add(1)).unwrap();
+    assert_eq!(value(&path, "requests"), Some(9.0));
 }
 
 #[test]

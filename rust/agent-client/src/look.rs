@@ -1,0 +1,202 @@
+//! What a process looks for while it works: whether its file is still in its place, whether private memory can be left,
+//! which definitions count, and whether there is room for what is aside.
+//!
+//! There is no thread: every slow call looks, and an update in 64. What takes a system call is done once a second.
+
+use crate::aside::RETRY_MS;
+use crate::binding::Binding;
+use crate::family::Family;
+use crate::host::Host;
+use crate::refusal::Refusal;
+use crate::store::{now_unix_ms, Store, FUEL};
+use agent_shm::{Error, Value, OVERFLOW_LABELS};
+
+/// Private memory is left for the segment that should be there, when it can be: asked so often.
+const REBIND_MS: u64 = 1000;
+
+impl Store {
+    /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
+    /// done once a second, in a slow call always: that is a system call.
+    pub(crate) fn look(&self, host: &dyn Host) -> Result<(), Refusal> {
+        let now = now_unix_ms();
+        let is_soon = now.abs_diff(self.checked_ms.get()) < RETRY_MS;
+        let is_burnt = self.live.get() != 0 && self.fuel.get() == 0;
+        self.fuel.set(FUEL);
+        if is_burnt && is_soon {
+            self.join_again(host, now);
+            return Ok(());
+        }
+        self.checked_ms.set(now);
+        let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
+        if let Some(why) = why {
+            let (app, path) = (self.app(), self.path().unwrap_or_default());
+            self.unbind();
+            let text =
+                format!("metrics of app {app:?} begin anew, because {why}: {}", path.display());
+            self.tell(host, why, &text);
+            return Ok(());
+        }
+        if self.has_fallen_back() && now.abs_diff(self.rebind_ms.get()) >= REBIND_MS {
+            self.rebind_ms.set(now);
+            return self.come_back(host);
+        }
+        self.join_again(host, now);
+        if self.is_open() && self.aside().is_some() && self.may_ask_for_room() {
+            self.bring_back();
+        }
+        Ok(())
+    }
+
+    /// Joins families again whose name has a new definition, or which were not shown.
+    fn join_again(&self, host: &dyn Host, now: u64) {
+        let hidden = self.join_where_needed(now);
+        for name in hidden {
+            let text = format!(
+                "metric {name} of app {:?} is defined otherwise by a process that came later: what \
+                 this process counts in it is on no page while such a process lives",
+                self.app()
+            );
+            self.tell(host, &format!("hidden {name}"), &text);
+        }
+    }
+
+    /// Gives the names of families that pages do not show.
+    fn join_where_needed(&self, now: u64) -> Vec<String> {
+        let mut hidden = Vec::new();
+        let epoch = self.epoch.get();
+        let Some(writer) = self.opened(epoch) else { return hidden };
+        let births = writer.segment().births();
+        let is_new = births != self.births.get();
+        if !is_new && now.abs_diff(self.looked_ms.get()) < RETRY_MS {
+            return hidden;
+        }
+        self.looked_ms.set(now);
+        let lineage = self.lineage.of_this_process();
+        let mut changed = false;
+        for family in self.families() {
+            if !family.is_joined(epoch) || !is_new && family.is_shown() {
+                continue;
+            }
+            let before = family.id(writer, epoch, lineage).ok();
+            let joined = family.join(writer, epoch, lineage).ok();
+            let is_anew = joined.is_some() && joined != before;
+            if let (Some(id), true) = (joined, is_anew && family.label_names.is_empty()) {
+                // It began anew, at 0.
+                let _ = writer.series(id, "");
+            }
+            changed |= is_anew;
+            if !family.is_shown() {
+                hidden.push(family.name.clone());
+            }
+        }
+        // As it was before: what appeared meanwhile is looked at next time.
+        self.births.set(births);
+        if changed {
+            // Others of this definition find their series gone as soon as memory is reclaimed.
+            for _ in 0..3 {
+                writer.reclaim_now();
+            }
+            let next = self.next_epoch();
+            for family in self.families() {
+                family.move_to(epoch, next);
+            }
+            self.live.set(next);
+        }
+        hidden
+    }
+
+    /// Leaves private memory when the segment that should be there can be had; what was counted goes along.
+    fn come_back(&self, host: &dyn Host) -> Result<(), Refusal> {
+        let before = self.epoch.get();
+        // What cannot be had yet is no news.
+        let Ok((Some(binding), _)) = Binding::open(&self.source, &self.options, host) else {
+            return Ok(());
+        };
+        // Finding the app may have run code that came back before us.
+        if binding.is_private() || before != self.epoch.get() || !self.has_fallen_back() {
+            return Ok(());
+        }
+        let Ok(writer) = binding.segment.writer() else { return Ok(()) };
+        // SAFETY: no reference to the writer is out.
+        let before = unsafe { (*self.writer.get()).take() };
+        let old = {
+            let mut inner = self.inner.borrow_mut();
+            inner.fallback = None;
+            inner.binding.replace(binding)
+        };
+        let epoch = self.next_epoch();
+        self.put_writer(writer);
+        self.announce();
+        if self.opened(epoch).is_none() {
+            return Ok(());
+        }
+        let Some(before) = before else { return Ok(()) };
+        for family in before.view().families() {
+            let Some(known) = self.family(&family.meta().name) else { continue };
+            let mut result = Ok(());
+            family.for_each(&mut |found| {
+                let labels = String::from_utf8_lossy(found.labels);
+                if result.is_ok() && !self.take_in(&known, &labels, &found.value) {
+                    result = self.take_aside(host, &known, &labels, &found.value);
+                }
+            });
+            result?;
+        }
+        drop(before);
+        drop(old);
+        Ok(())
+    }
+
+    /// Adds a value that was counted elsewhere to the segment; `false` when there is no room for it.
+    fn take_in(&self, family: &Family, labels: &str, value: &Value<'_>) -> bool {
+        let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
+            return false;
+        };
+        writer.absorb(&series, value);
+        if let (true, Ok(id)) = (labels == OVERFLOW_LABELS, self.id(family)) {
+            writer.note_overflow(id);
+        }
+        true
+    }
+
+    fn take_aside(
+        &self,
+        host: &dyn Host,
+        family: &Family,
+        labels: &str,
+        value: &Value<'_>,
+    ) -> Result<(), Refusal> {
+        let why = Error::Full { what: "bytes_max" };
+        let series = self.place_aside(host, family, labels, &why)?;
+        match (series, self.aside()) {
+            (Some(series), Some((aside, _))) => aside.writer.absorb(&series, value),
+            _ => self.lose(),
+        }
+        Ok(())
+    }
+
+    /// Adds what is aside to the segment, as far as there is room by now. Handles find their series gone from here, and
+    /// get them there.
+    fn bring_back(&self) {
+        let Some((aside, _)) = self.aside() else { return };
+        for family in aside.writer.view().families() {
+            let Some(known) = self.family(&family.meta().name) else { continue };
+            family.for_each(&mut |found| {
+                let labels = String::from_utf8_lossy(found.labels);
+                if self.take_in(&known, &labels, &found.value) {
+                    aside.remove(&known, &labels);
+                }
+            });
+        }
+    }
+
+    /// Whether the segment is to be asked again whether it has room.
+    fn may_ask_for_room(&self) -> bool {
+        let now = now_unix_ms();
+        let may = now.abs_diff(self.aside_ms.get()) >= RETRY_MS;
+        if may {
+            self.aside_ms.set(now);
+        }
+        may
+    }
+}
