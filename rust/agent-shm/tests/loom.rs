@@ -307,7 +307,7 @@ fn two_writers_observe_one_pair() {
 
 #[test]
 fn two_writers_hang_in_the_same_part() {
-    model(Some(2), || {
+    model(Some(1), || {
         // One page more than classes: two writers that come at once may take one each.
         let segment = segment(6, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
