@@ -64,7 +64,7 @@ test-rust: $(STAMPS)/venv  ## cargo test of the crates that know no Python
 	cargo test --workspace --exclude agent-py --locked --quiet
 
 .PHONY: loom
-loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, model-checked (4 minutes)
+loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, model-checked (2 minutes)
 	ci/loom.sh
 
 .PHONY: test-python
