@@ -1,8 +1,9 @@
 //! Adding a value that was counted elsewhere: in memory of this process, while the segment had no room.
 
+use crate::cells::{explicit_index, observe_sum, Cells};
+use crate::handle::{Outcome, Series};
 use crate::parts;
-use crate::series::{explicit_index, observe_sum, Cells, Outcome, Series};
-use crate::view::Value;
+use crate::value::Value;
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
 

@@ -4,7 +4,8 @@
 //! for hundreds of values instead of one for each. Each value is still fully in or fully out when the process dies, since
 //! it is in one bucket only; a batch as a whole may be half in.
 
-use crate::series::{explicit_index, observe_sum, Cells, Outcome, Series};
+use crate::cells::{explicit_index, observe_sum, Cells};
+use crate::handle::{Outcome, Series};
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
 

@@ -14,6 +14,9 @@ pub enum Kind {
 /// Longest key: the label text of a series or the name of a metric.
 pub const KEY_BYTES_MAX: usize = 8192;
 
+/// The labels of the series that takes what a limit refused.
+pub const OVERFLOW_LABELS: &str = "agent_overflow=\"true\"";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// The metric's unit for a series, 0 for a metric.

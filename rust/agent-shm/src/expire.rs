@@ -10,9 +10,9 @@
 use crate::block::{self, EXPIRING, LIVE};
 use crate::entry;
 use crate::epoch;
+use crate::handle::SeriesId;
 use crate::layout::*;
 use crate::metric::MetricMeta;
-use crate::series::SeriesId;
 use crate::sync::Ordering;
 use crate::writer::Writer;
 use std::collections::VecDeque;

@@ -17,11 +17,10 @@
 //! the incarnation of the slot and a hash of the parent. A family that nobody uses and that does not count is removed
 //! ten minutes after that was seen, one that began anew at once.
 
-use crate::block;
 use crate::entry::Kind;
 use crate::error::Error;
 use crate::layout::*;
-use crate::metric::{self, MetricId, MetricSpec};
+use crate::metric::{self, is_replaced, MetricId, MetricSpec, LEFT, REPLACED};
 use crate::parts;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
@@ -30,16 +29,6 @@ use crate::writer::Writer;
 /// A family that does not count is kept so long after its last user was gone, so that a recycled worker finds it.
 const KEPT_MS: u64 = 600_000;
 const USER_BYTES: u64 = 8;
-/// In `METRIC_REPLACED`: it began anew; and the epoch in which that was seen is written down. Larger numbers are the time
-/// since when nobody uses it.
-const REPLACED: u64 = 1;
-const LEFT: u64 = 2;
-
-/// What `METRIC_REPLACED` says.
-pub(crate) fn is_replaced(word: u64) -> bool {
-    matches!(word, REPLACED | LEFT)
-}
-
 /// What [`Writer::family`] gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
@@ -275,9 +264,4 @@ fn newest(slot: &mut Option<Found>, found: Found) {
     if slot.is_none_or(|known| known.birth < found.birth) {
         *slot = Some(found);
     }
-}
-
-/// Whether a block is a metric that is there.
-pub(crate) fn is_metric(region: &crate::region::Region, block: u64) -> bool {
-    block::state(region, block).is_live() && crate::entry::meta(region, block).is(Kind::Metric)
 }

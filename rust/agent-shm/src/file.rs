@@ -1,4 +1,7 @@
-//! The file of a segment: who may use it, how it is made, how a stale one is replaced.
+//! The file of a segment: who may use it, how it is made and opened, how a stale one is replaced.
+//!
+//! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
+//! fails when somebody was faster, whose file is then opened. Attaching says at which stage it failed and why.
 //!
 //! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
 //! others, a hash of the layout that differs although the version does not.
@@ -8,54 +11,73 @@
 //! locks are asked, and taken all at once for the moment of the replacement, so that nobody can come meanwhile.
 
 use crate::error::Error;
+use crate::header;
+use crate::identity::leads_to;
+use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
 use crate::region::Region;
-use crate::segment::{self, Segment};
+use crate::segment::Segment;
+use crate::sync::Pair;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
+use std::sync::Arc;
 
 /// Attempts to make or open a file that others make and replace at the same time.
 const ATTEMPTS: u32 = 100;
 
-pub(crate) fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
-    let options = options.clamped();
-    make_directory(path)?;
-    for _ in 0..ATTEMPTS {
-        match open(path, true) {
-            Ok(file) => match check(&file, path) {
-                Ok(found) => return map(&file, path, found, true),
-                Err(Stale::Replace) => replace(&file, path, None)?,
-                Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
-                Err(Stale::Refuse(error)) => return Err(error),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, app, &options)?,
-            Err(error) => return Err(not_opened(path, error)),
+impl Segment {
+    /// Opens the segment at `path` for writing, making it when there is none.
+    ///
+    /// # Errors
+    /// When the directory or file cannot be used, belongs to another user, is of another layout, or memory for it
+    /// cannot be had. The caller falls back to [`Segment::anonymous`].
+    pub fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
+        if !Pair::is_lock_free() {
+            return Err(Error::NoWideAtomics);
         }
+        let options = options.clamped();
+        make_directory(path)?;
+        for _ in 0..ATTEMPTS {
+            match open(path, true) {
+                Ok(file) => match check(&file, path) {
+                    Ok(found) => return map(&file, path, found, true),
+                    Err(Stale::Replace) => replace(&file, path, None)?,
+                    Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
+                    Err(Stale::Refuse(error)) => return Err(error),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create(path, app, &options)?
+                }
+                Err(error) => return Err(not_opened(path, error)),
+            }
+        }
+        let reason = "it keeps being replaced by others".into();
+        Err(Error::NotUsable { path: path.into(), reason })
     }
-    let reason = "it keeps being replaced by others".into();
-    Err(Error::NotUsable { path: path.into(), reason })
-}
 
-pub(crate) fn attach(path: &Path) -> Result<Segment, Error> {
-    let file = open(path, false).map_err(|error| not_opened(path, error))?;
-    let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
-    match check(&file, path) {
-        Ok(options) => map(&file, path, options, false),
-        Err(Stale::Refuse(error)) => Err(error),
-        Err(Stale::Damaged(reason)) => not_usable(reason),
-        Err(Stale::Replace) => {
-            not_usable("it was made before the last boot, or never finished".into())
+    /// Attaches an existing segment for reading.
+    pub fn attach(path: &Path) -> Result<Segment, Error> {
+        let file = open(path, false).map_err(|error| not_opened(path, error))?;
+        let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
+        match check(&file, path) {
+            Ok(options) => map(&file, path, options, false),
+            Err(Stale::Refuse(error)) => Err(error),
+            Err(Stale::Damaged(reason)) => not_usable(reason),
+            Err(Stale::Replace) => {
+                not_usable("it was made before the last boot, or never finished".into())
+            }
         }
     }
 }
 
 fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
-    let region = Region::map(file, path, &Places::of(&options), writable)?;
-    Ok(Segment::from_region(region, options))
+    let places = Places::of(&options);
+    let region = Region::map(file, path, &places, writable)?;
+    Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
 }
 
 enum Stale {
@@ -127,19 +149,11 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
     if word(WORD_LAYOUT) as u32 != layout_hash() {
         return Err(not_usable("its layout differs although the version is the same".into()));
     }
-    let boot = u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT));
     // Where the kernel does not tell (0), only living writers say that the file is of this boot.
-    if boot != boot_id() && !lock::is_any_slot_locked(file) {
+    if header::boot_id(word) != boot_id() && !lock::is_any_slot_locked(file) {
         return Err(Stale::Replace);
     }
-    let options = Options {
-        series_max: (word(WORD_SERIES_MAX) >> 32) as u32,
-        metric_series_max: word(WORD_SERIES_MAX) as u32,
-        metrics_max: (word(WORD_METRICS_MAX) >> 32) as u32,
-        slots_max: word(WORD_METRICS_MAX) as u16,
-        ring_records: word(WORD_RING_RECORDS) as u32,
-        bytes_max: word(WORD_BYTES_MAX),
-    };
+    let options = header::options(word);
     if options.clamped() != options {
         return Err(Stale::Damaged("its limits are out of range".into()));
     }
@@ -253,7 +267,7 @@ fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<R
     file.set_len(places.total).map_err(fail("make room for"))?;
     let region = Region::map(file, temporary, &places, true)?;
     region.commit(0, places.slots).map_err(fail("commit memory of"))?;
-    segment::format(&region, app, options, boot_id(), [half(0), half(8)]);
+    header::format(&region, app, options, boot_id(), [half(0), half(8)]);
     Ok(region)
 }
 
@@ -280,7 +294,7 @@ fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error
         };
     }
     let stale = file.metadata().map_err(fail)?;
-    if lock::leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
+    if leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
         return Ok(());
     }
     match damage {

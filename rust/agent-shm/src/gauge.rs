@@ -1,46 +1,14 @@
-//! What each process says of one gauge.
-//!
-//! A gauge that is not one number for all has a *lane* for each slot that ever set it, below the series:
-//!
-//! ```text
-//! fold lanes   {retired, value}  {incarnation, -}          sum, min, max: the dead go on counting
-//! own lanes    {who, value}  {who, value}                   all others; even incarnations write the first, odd the second
-//!   who        process id (32) | incarnation of the slot (32)
-//! ```
-//!
-//! A fold lane is taken over by moving what the last owner left into `retired`, in one step and so that doing it twice
-//! changes nothing. An own lane needs no taking over: a new incarnation writes beside the last one, whose value and id
-//! stay until the one after it. So of `all` there are as many dead processes on a page as slots were ever used, and each
-//! value stands with the id of the process that set it.
-//!
-//! The one number of `mostrecent` has own lanes as well, for what is held: a process that is inside of
-//! `track_inprogress` holds 1, and a page adds what living processes hold. A dead one holds nothing.
+//! Changing what this process says of a gauge; see lane.rs for how it stands there.
 
+use crate::cells::Cells;
+use crate::clock;
+use crate::handle::{Outcome, Series};
+use crate::lane::{fold, folds, lane_value, own_pair, to_lane};
+use crate::lane::{LANE_BYTES, LANE_GENERATION, LANE_TIME};
 use crate::layout::*;
-use crate::parts;
-use crate::series::{plain, Cells, Outcome, Series};
 use crate::sync::Ordering;
 use crate::writer::Writer;
 use agent_metric::GaugeMode;
-
-pub const LANE_BYTES: u64 = 32;
-/// Of a fold lane.
-pub const LANE_GENERATION: u64 = 16;
-/// Of an own lane of `livemostrecent`, which has one pair of values and this one: when it was set, nanoseconds.
-pub const LANE_TIME: u64 = 16;
-
-/// Whether the values of the dead are folded together.
-pub fn folds(mode: GaugeMode) -> bool {
-    matches!(mode, GaugeMode::Sum | GaugeMode::Min | GaugeMode::Max)
-}
-
-/// Where an incarnation writes in its own lane.
-pub fn own_pair(mode: GaugeMode, generation: u64) -> u64 {
-    match mode {
-        GaugeMode::All => generation % 2 * 16,
-        _ => 0,
-    }
-}
 
 impl Writer {
     /// Changes this process's value of a per-process gauge; `change` gets the value now, if there is one.
@@ -61,7 +29,7 @@ impl Writer {
         self.change_own(own + own_pair(mode, self.generation()), &change);
         if mode == GaugeMode::LiveMostRecent {
             let time = self.region().word(own + LANE_TIME);
-            time.store(crate::segment::now_unix_ns(), Ordering::Release);
+            time.store(clock::now_unix_ns(), Ordering::Release);
         }
         Outcome::Applied
     }
@@ -106,42 +74,5 @@ impl Writer {
         s.own.set(lane);
         s.own_of.set(self.identity());
         true
-    }
-}
-
-/// Visits the lanes of a series: slot and place.
-pub fn each_lane(
-    region: &crate::region::Region,
-    extra: u64,
-    slots: u16,
-    each: impl FnMut(u16, u64),
-) {
-    parts::each_lane(region, extra, slots, LANE_BYTES, each);
-}
-
-/// Zero bits mean "never set", so zero itself is written as minus zero.
-fn to_lane(value: f64) -> u64 {
-    match plain(value).to_bits() {
-        0 => (-0.0_f64).to_bits(),
-        bits => bits,
-    }
-}
-
-/// The value that a lane's bits stand for.
-pub fn lane_value(bits: u64) -> Option<f64> {
-    match bits {
-        0 => None,
-        bits => Some(f64::from_bits(bits) + 0.0),
-    }
-}
-
-fn fold(mode: GaugeMode, retired: u64, value: u64) -> u64 {
-    let (Some(old), Some(new)) = (lane_value(retired), lane_value(value)) else {
-        return if retired == 0 { value } else { retired };
-    };
-    match mode {
-        GaugeMode::Sum => to_lane(old + new),
-        GaugeMode::Min => to_lane(old.min(new)),
-        _ => to_lane(old.max(new)),
     }
 }

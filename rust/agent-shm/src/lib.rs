@@ -43,6 +43,8 @@ mod batch;
 mod block;
 #[cfg(not(loom))]
 mod bus;
+mod cells;
+mod clock;
 mod entry;
 mod epoch;
 mod error;
@@ -51,10 +53,16 @@ mod family;
 #[cfg(not(loom))]
 mod file;
 mod gauge;
+mod handle;
+mod header;
+mod identity;
+mod inner;
+mod lane;
 mod layout;
 mod lock;
 mod map;
 mod metric;
+mod pace;
 mod parts;
 mod read;
 mod reclaim;
@@ -67,25 +75,28 @@ mod segment;
 mod series;
 mod slot;
 mod sync;
+mod value;
 mod view;
 mod writer;
 
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(loom))]
 pub use bus::SEGMENTS_MAX;
-pub use entry::KEY_BYTES_MAX;
+pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;
 pub use family::Joined;
+pub use handle::{Outcome, Series, SeriesId};
+pub use header::Header;
 pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
 pub use reclaim::Reclaimed;
-pub use registry::OVERFLOW_LABELS;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
-pub use segment::{Header, RingReader, Segment, Usage};
-pub use series::{Outcome, Series, SeriesId, COUNTER_END};
+pub use segment::{RingReader, Segment, Usage};
+pub use series::COUNTER_END;
 pub use slot::SlotInfo;
-pub use view::{FamilyView, ProcessValue, SeriesView, Value, View};
+pub use value::{ProcessValue, Value};
+pub use view::{FamilyView, SeriesView, View};
 pub use writer::{Guard, Writer};

@@ -1,20 +1,16 @@
 //! Locks of single bytes, through which the kernel says who lives.
 //!
 //! Open-file-description locks: they belong to one `open`, not to a process, and go when its last descriptor *and* its
-//! last mapping are gone. So a lock needs no descriptor: [`Lease`](crate::slot::Lease) maps one page through the
+//! last mapping are gone. So a lock needs no descriptor: a lease (slot.rs) maps one page through the
 //! description and tells the kernel to leave that page out of forked children. It keeps the number for asking only.
 //! Nobody's `closerange` can take the lock away, and a child lets go of the number that it inherits.
 //!
 //! All bytes lie far behind the end of any segment: locks and data never meet.
 
-use crate::error::Error;
-use crate::region::Region;
-use std::fs::{File, OpenOptions};
+#[cfg(not(loom))]
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-#[cfg(not(loom))]
-use std::path::Path;
 
 /// First of the bytes of slots: one for each slot, held by its owner.
 const SLOTS: i64 = 1 << 60;
@@ -38,24 +34,6 @@ pub fn slot_byte(index: u16) -> i64 {
 
 pub fn incarnation_byte(index: u16, generation: u64) -> i64 {
     INCARNATIONS + (generation & 0xff_ffff_ffff) as i64 * INCARNATION_STEP + i64::from(index)
-}
-
-/// A new description of the file that `region` maps; an error when its path leads elsewhere by now.
-pub fn open_again(region: &Region) -> Result<File, Error> {
-    let path = region.path();
-    let fail = |source| Error::Io { stage: "open for locking", path: path.into(), source };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(region.is_writable())
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(fail)?;
-    let here = file.metadata().map_err(fail)?;
-    if region.file_id() != Some((here.dev(), here.ino())) {
-        let reason = "the file was replaced while it was being opened".into();
-        return Err(Error::NotUsable { path: path.into(), reason });
-    }
-    Ok(file)
 }
 
 /// Takes the exclusive lock of one byte. `false` when somebody has it.
@@ -118,15 +96,5 @@ fn flock(kind: libc::c_int, start: i64, len: i64) -> libc::flock {
         l_start: start,
         l_len: len,
         l_pid: 0,
-    }
-}
-
-/// Whether `path` leads to the file with this device and inode; nothing when it cannot be told (no permission).
-#[cfg(not(loom))]
-pub fn leads_to(path: &Path, id: (u64, u64)) -> Option<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(now) => Some((now.dev(), now.ino()) == id),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
-        Err(_) => None,
     }
 }

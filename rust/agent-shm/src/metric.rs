@@ -1,5 +1,6 @@
 //! A metric: name, help, unit and shape, written once into the map; and how its shape is told in words and in bytes.
 
+use crate::block;
 use crate::entry::{self, Kind};
 use crate::error::Error;
 use crate::layout::*;
@@ -33,6 +34,16 @@ pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
         Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
         Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
     }
+}
+
+/// In `METRIC_REPLACED`: it began anew; and the epoch in which that was seen is written down. Larger numbers are the time
+/// since when nobody uses it.
+pub const REPLACED: u64 = 1;
+pub const LEFT: u64 = 2;
+
+/// What `METRIC_REPLACED` says.
+pub fn is_replaced(word: u64) -> bool {
+    matches!(word, REPLACED | LEFT)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,4 +193,9 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
         overflows: get(METRIC_OVERFLOWS),
         birth: get(METRIC_BIRTH),
     })
+}
+
+/// Whether a block is a metric that is there.
+pub fn is_metric(region: &Region, block: u64) -> bool {
+    block::state(region, block).is_live() && entry::meta(region, block).is(Kind::Metric)
 }

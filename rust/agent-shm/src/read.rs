@@ -1,13 +1,13 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
-use crate::gauge;
+use crate::inner::Inner;
+use crate::lane;
 use crate::layout::*;
 use crate::parts;
 use crate::region::Region;
-use crate::segment::Inner;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
-use crate::view::{ProcessValue, Value};
+use crate::value::{ProcessValue, Value};
 use agent_metric::{octave, GaugeMode, OwnedShape};
 
 /// Room that is used again for every series of a family.
@@ -212,8 +212,8 @@ impl Reader<'_> {
         self.each_lane(|_, lane| {
             // Both at one moment: a new owner moves one into the other, and neither twice nor never may it be seen.
             let (retired, value) = self.pair_bits(lane);
-            values.extend(gauge::lane_value(retired));
-            values.extend(gauge::lane_value(value));
+            values.extend(lane::lane_value(retired));
+            values.extend(lane::lane_value(value));
         });
         let values = values.into_iter();
         match mode {
@@ -235,10 +235,10 @@ impl Reader<'_> {
     fn each_living(&self, mode: GaugeMode, mut each: impl FnMut(u32, f64, u64)) {
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let (who, bits) = self.pair_bits(lane + gauge::own_pair(mode, generation));
-            let Some(value) = gauge::lane_value(bits) else { return };
+            let (who, bits) = self.pair_bits(lane + lane::own_pair(mode, generation));
+            let Some(value) = lane::lane_value(bits) else { return };
             if who as u32 == generation as u32 && self.liveness.is_alive(slot, generation) {
-                let time = self.region().word(lane + gauge::LANE_TIME).load(Ordering::Acquire);
+                let time = self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
                 each((who >> 32) as u32, value, time);
             }
         });
@@ -252,7 +252,7 @@ impl Reader<'_> {
             let pairs = if mode == GaugeMode::All { 2 } else { 1 };
             for pair in 0..pairs {
                 let (who, bits) = self.pair_bits(lane + pair * 16);
-                let Some(value) = gauge::lane_value(bits) else { continue };
+                let Some(value) = lane::lane_value(bits) else { continue };
                 let pid = (who >> 32) as u32;
                 let is_current = who as u32 == generation as u32;
                 if is_current && self.liveness.is_alive(slot, generation) {
@@ -276,7 +276,7 @@ impl Reader<'_> {
     fn each_lane(&self, each: impl FnMut(u16, u64)) {
         let used = self.region().word(WORD_SLOTS_USED).load(Ordering::Acquire);
         let slots = used.min(self.inner.places.slots_max) as u16;
-        gauge::each_lane(self.region(), self.extra, slots, each);
+        lane::each_lane(self.region(), self.extra, slots, each);
     }
 }
 

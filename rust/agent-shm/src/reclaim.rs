@@ -16,49 +16,17 @@
 //! bound what that costs.
 
 use crate::block::{self, Phase, State, CLAIMED, CLAIMED_PART, DEAD, FREE, LIMBO};
+use crate::clock::now_unix_ms;
 use crate::entry::{self, Kind};
 use crate::epoch;
-use crate::family;
 use crate::layout::*;
 use crate::lock;
 use crate::metric;
 use crate::parts;
 use crate::recount::Recount;
-use crate::segment::now_unix_ms;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
 use crate::writer::Writer;
-use std::cell::Cell;
-
-/// A pass is made in every so manieth call of `reclaim` even when nothing is known to wait.
-const FORCED_EVERY: u32 = 64;
-/// A writer makes a pass when so much more waits than after the last one.
-const DUE_MIN: u64 = 256;
-/// It makes one after so many label sets without memory, when something waits; while somebody holds up the epoch, at
-/// most one a second, and at most so small a share of its time.
-const MISSED_MIN: u64 = 64;
-const HELD_UP_MS: u64 = 1000;
-const HELD_UP_SHARE: u64 = 20;
-
-#[derive(Default)]
-pub(crate) struct ReclaimState {
-    calls: Cell<u32>,
-    /// What waited after the last pass of this writer.
-    left: Cell<u64>,
-    /// Label sets that found no memory since the last pass.
-    missed: Cell<u64>,
-    /// When a pass for their sake is worth its time again: after one that found the epoch held up.
-    not_before_ms: Cell<u64>,
-    /// Others do it by the clock.
-    by_others: Cell<bool>,
-}
-
-impl ReclaimState {
-    /// There was no memory for a label set.
-    pub fn miss(&self) {
-        self.missed.set(self.missed.get() + 1);
-    }
-}
 
 /// What a call of [`Writer::reclaim`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,34 +46,24 @@ pub struct Reclaimed {
 impl Writer {
     /// Leaves passes to somebody who makes them by the clock: for writers that must not stop for one.
     pub fn leave_reclaiming_to_others(&self) {
-        self.reclaim.by_others.set(true);
+        self.pace.leave_to_others();
     }
 
     /// A pass, when enough waits for it. Outside of protected sections only: inside, no epoch can pass.
     pub(crate) fn reclaim_if_due(&self) {
         let word = |offset| self.region().word(offset).load(Ordering::Relaxed);
-        let waiting = word(WORD_PENDING);
-        let is_due = waiting > self.reclaim.left.get() + DUE_MIN.max(word(WORD_SERIES) / 4)
-            || waiting > 0 && self.reclaim.missed.get() > MISSED_MIN && self.is_time()
-            || word(WORD_LEFT_INSIDE) != 0;
-        if is_due && !self.reclaim.by_others.get() && !self.is_inside() {
+        let (waiting, series) = (word(WORD_PENDING), word(WORD_SERIES));
+        let is_left_inside = word(WORD_LEFT_INSIDE) != 0;
+        if self.pace.is_due(waiting, series, is_left_inside, now_unix_ms) && !self.is_inside() {
             self.reclaim_now();
         }
-    }
-
-    fn is_time(&self) -> bool {
-        let wait = self.reclaim.not_before_ms.get().saturating_sub(now_unix_ms());
-        // A clock that was set back must not stop us.
-        wait == 0 || wait > 60_000
     }
 
     /// Moves removed series and leftovers of dead writers towards reuse. Call it every second or so; it is cheap when
     /// there is nothing to do. Memory of a removed series is free after three passes.
     pub fn reclaim(&self) -> Reclaimed {
-        let calls = self.reclaim.calls.get();
-        self.reclaim.calls.set(calls.wrapping_add(1));
         let waiting = self.region().word(WORD_PENDING).load(Ordering::Relaxed) > 0;
-        if !waiting && calls % FORCED_EVERY != FORCED_EVERY - 1 {
+        if !self.pace.is_forced() && !waiting {
             return Reclaimed::default();
         }
         self.reclaim_now()
@@ -116,8 +74,7 @@ impl Writer {
     pub fn reclaim_now(&self) -> Reclaimed {
         let liveness = self.liveness();
         let waiting = self.region().word(WORD_PENDING).load(Ordering::Relaxed);
-        // Whether we make the pass or somebody else is at it: not again for what waits now.
-        self.reclaim.left.set(waiting);
+        self.pace.begin(waiting);
         if !self.lock(&liveness) {
             return Reclaimed::default();
         }
@@ -128,11 +85,8 @@ impl Writer {
         let reclaimed = self.pass(&liveness);
         let waiting = reclaimed.waiting + reclaimed.pages_waiting;
         self.region().word(WORD_PENDING).store(waiting, Ordering::Relaxed);
-        self.reclaim.left.set(waiting);
-        self.reclaim.missed.set(0);
         let now = now_unix_ms();
-        let pause = HELD_UP_MS.max(now.saturating_sub(began) * HELD_UP_SHARE).min(60_000);
-        self.reclaim.not_before_ms.set(if is_held_up { now + pause } else { 0 });
+        self.pace.end(waiting, is_held_up, now.saturating_sub(began), now);
         self.unlock(&liveness);
         reclaimed
     }
@@ -269,7 +223,7 @@ impl Pass<'_> {
         let now = block::state(region, block);
         self.reclaimed.waiting += u64::from(matches!(now.state, DEAD | LIMBO));
         self.recount.visit(block, now);
-        if family::is_metric(region, block) {
+        if metric::is_metric(region, block) {
             self.metrics.push(block);
         }
         now.state != FREE

@@ -6,11 +6,10 @@
 //! the next: limits are sharp to within the writers at work, never adrift.
 
 use crate::block::State;
-use crate::entry::{self, Kind};
+use crate::entry::{self, Kind, OVERFLOW_LABELS};
 use crate::layout::*;
 use crate::metric;
 use crate::region::Region;
-use crate::registry::OVERFLOW_LABELS;
 use crate::sync::Ordering;
 use std::collections::HashMap;
 

@@ -20,6 +20,7 @@ pub use model::Region;
 mod mapped {
     use crate::bus::Guard;
     use crate::error::Error;
+    use crate::identity::{open_again, FileId};
     use crate::layout::{Places, PAGE_BYTES, WORD_COMMITTED};
     use crate::sync::{Ordering, Pair, Word};
     use std::fs::File;
@@ -38,7 +39,7 @@ mod mapped {
         /// Bytes that may be touched, as far as this process knows: follows `WORD_COMMITTED`, and never shrinks.
         limit: Word,
         /// Device and inode of the file; nothing for private memory.
-        file_id: Option<(u64, u64)>,
+        file_id: Option<FileId>,
         path: PathBuf,
         writable: bool,
         damaged: Word,
@@ -87,7 +88,7 @@ mod mapped {
         fn new(
             base: NonNull<u8>,
             places: &Places,
-            file_id: Option<(u64, u64)>,
+            file_id: Option<FileId>,
             path: &Path,
             writable: bool,
         ) -> Region {
@@ -118,7 +119,7 @@ mod mapped {
         }
 
         /// Device and inode of the mapped file.
-        pub fn file_id(&self) -> Option<(u64, u64)> {
+        pub fn file_id(&self) -> Option<FileId> {
             self.file_id
         }
 
@@ -236,7 +237,7 @@ mod mapped {
         /// As `commit`, on kernels that cannot do it through a mapping.
         #[cold]
         fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
-            let file = crate::lock::open_again(self).map_err(|error| match error {
+            let file = open_again(&self.path, self.file_id, true).map_err(|error| match error {
                 Error::Io { source, .. } => source,
                 other => io::Error::other(other.to_string()),
             })?;

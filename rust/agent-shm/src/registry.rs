@@ -5,20 +5,17 @@
 //! family.rs.
 
 use crate::block::{self, Purpose};
-use crate::entry::{self, Kind, Meta};
+use crate::clock::now_unix_ms;
+use crate::entry::{self, Kind, Meta, OVERFLOW_LABELS};
 use crate::error::Error;
+use crate::handle::Series;
 use crate::layout::*;
 use crate::map::Lookup;
 use crate::metric::{self, MetricId, MetricMeta, MetricSpec};
-use crate::segment::now_unix_ms;
-use crate::series::Series;
 use crate::sync::Ordering;
 use crate::writer::Writer;
 use agent_metric::OwnedShape;
 use std::rc::Rc;
-
-/// The labels of the series that takes what a limit refused.
-pub const OVERFLOW_LABELS: &str = "agent_overflow=\"true\"";
 
 impl Writer {
     /// The metric of that name, registered now if it is new.
@@ -142,7 +139,7 @@ impl Writer {
             }
         };
         let word = self.region().word(shape.1 + METRIC_REPLACED).load(Ordering::Acquire);
-        match crate::family::is_replaced(word) {
+        match metric::is_replaced(word) {
             true => Err(Error::Replaced),
             false => Ok(shape),
         }
@@ -212,7 +209,7 @@ impl Writer {
                 None => match self.new_series(metric, labels, &shape.0) {
                     Ok(block) => block,
                     Err(Error::Full { .. } | Error::Io { .. }) if limited => {
-                        self.reclaim.miss();
+                        self.pace.miss();
                         return self.overflow(metric, shape.1);
                     }
                     Err(error) => return Err(error),

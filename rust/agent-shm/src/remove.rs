@@ -1,11 +1,10 @@
 //! Removing series. A removed series is unreachable at once; its memory comes back by reclaim.rs.
 
 use crate::block::{self, State};
-use crate::entry::{self, Kind};
+use crate::entry::{self, Kind, OVERFLOW_LABELS};
 use crate::layout::*;
 use crate::map::Lookup;
 use crate::metric::{self, MetricId};
-use crate::registry::OVERFLOW_LABELS;
 use crate::sync::Ordering;
 use crate::writer::Writer;
 

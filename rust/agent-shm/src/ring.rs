@@ -16,9 +16,9 @@
 //! next owner goes on from the cursor and overwrites it. Seqlock orderings after Boehm, *Can seqlocks get along with
 //! programming language memory models?* (2012).
 
+use crate::handle::SeriesId;
 use crate::layout::*;
 use crate::region::Region;
-use crate::series::SeriesId;
 use crate::sync::{fence, Ordering};
 
 /// Longest event text; longer ones are cut.

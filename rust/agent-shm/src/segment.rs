@@ -1,48 +1,27 @@
-//! A segment: one mapped file of one app. Making it, opening it, and what stands in its header.
-//!
-//! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
-//! fails when somebody was faster, whose file is then opened. A file of an earlier boot, one that was left half made, or
-//! one that contradicts itself is replaced by whoever gets the lock on its replace byte (file.rs). Attaching says at which
-//! stage it failed and why.
+//! A segment: one mapped file of one app, or private memory. What can be asked of it as a whole.
 //!
 //! Lifetime of the numbers: as long as the file. They survive the death of every process; a reboot, a new layout version
 //! (another file name) or the removal of the file begins anew, all series at once, and `created_unix_ms` says when. A
 //! definition that changes begins anew alone (family.rs).
 
 use crate::error::Error;
+use crate::handle::SeriesId;
+use crate::header::{self, Header};
+use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
 use crate::region::Region;
 use crate::ring::{self, Drained, Entry, Ring};
-use crate::series::SeriesId;
 use crate::slot::{self, Liveness, SlotInfo};
-#[cfg(not(loom))]
-use crate::sync::Pair;
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) struct Inner {
-    pub region: Region,
-    pub places: Places,
-    pub options: Options,
-}
-
 /// A segment mapped into this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Segment {
     pub(crate) inner: Arc<Inner>,
-}
-
-/// What stands in the header of a segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    pub app: String,
-    pub layout_version: u32,
-    pub boot_id: u128,
-    pub created_unix_ms: u64,
-    pub options: Options,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,25 +44,6 @@ pub struct Usage {
 }
 
 impl Segment {
-    /// Opens the segment at `path` for writing, making it when there is none.
-    ///
-    /// # Errors
-    /// When the directory or file cannot be used, belongs to another user, is of another layout, or memory for it
-    /// cannot be had. The caller falls back to [`Segment::anonymous`].
-    #[cfg(not(loom))]
-    pub fn open_or_create(path: &Path, app: &str, options: &Options) -> Result<Segment, Error> {
-        if !Pair::is_lock_free() {
-            return Err(Error::NoWideAtomics);
-        }
-        crate::file::open_or_create(path, app, options)
-    }
-
-    /// Attaches an existing segment for reading.
-    #[cfg(not(loom))]
-    pub fn attach(path: &Path) -> Result<Segment, Error> {
-        crate::file::attach(path)
-    }
-
     /// A segment in anonymous memory, for when there is no place for a file.
     ///
     /// # Errors
@@ -92,7 +52,7 @@ impl Segment {
         let options = options.clamped();
         let places = Places::of(&options);
         let region = Region::anonymous(&places)?;
-        format(&region, app, &options, 0, [1, 2]);
+        header::format(&region, app, &options, 0, [1, 2]);
         Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
     }
 
@@ -104,14 +64,8 @@ impl Segment {
         Segment::anonymous(app, options).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    #[cfg(not(loom))]
-    pub(crate) fn from_region(region: Region, options: Options) -> Segment {
-        let places = Places::of(&options);
-        Segment { inner: Arc::new(Inner { region, places, options }) }
-    }
-
     pub fn header(&self) -> Header {
-        header(&self.inner.region)
+        header::read(&self.inner.region)
     }
 
     pub fn path(&self) -> &Path {
@@ -138,7 +92,7 @@ impl Segment {
     #[cfg(not(loom))]
     pub fn is_in_place(&self) -> Option<bool> {
         let region = &self.inner.region;
-        region.file_id().map_or(Some(true), |id| crate::lock::leads_to(region.path(), id))
+        region.file_id().map_or(Some(true), |id| crate::identity::leads_to(region.path(), id))
     }
 
     /// Definitions that ever appeared in it: grows when a program comes with one that is new.
@@ -252,79 +206,4 @@ impl RingReader {
             None => Drained::default(),
         }
     }
-}
-
-/// Writes the header of a new segment. The magic word comes last: before it, nobody takes the file for a segment.
-pub(crate) fn format(region: &Region, app: &str, options: &Options, boot_id: u128, key: [u64; 2]) {
-    let put = |offset, value| region.word(offset).store(value, Ordering::Relaxed);
-    put(WORD_LAYOUT, u64::from(LAYOUT_VERSION) << 32 | u64::from(layout_hash()));
-    put(WORD_BOOT, boot_id as u64);
-    put(WORD_BOOT + 8, (boot_id >> 64) as u64);
-    put(WORD_KEY, key[0]);
-    put(WORD_KEY + 8, key[1]);
-    put(WORD_CREATED, now_unix_ms());
-    put(
-        WORD_SERIES_MAX,
-        u64::from(options.series_max) << 32 | u64::from(options.metric_series_max),
-    );
-    put(WORD_METRICS_MAX, u64::from(options.metrics_max) << 32 | u64::from(options.slots_max));
-    put(WORD_RING_RECORDS, options.ring_records.into());
-    put(WORD_BYTES_MAX, options.bytes_max);
-    put(WORD_EPOCH, 1);
-    let mut name = app.as_bytes();
-    while name.len() as u64 > APP_BYTES_MAX {
-        name = &name[..name.len() - 1];
-    }
-    put(WORD_APP_LEN, name.len() as u64);
-    entry::write_bytes(region, APP_START, name);
-    region.word(WORD_MAGIC).store(MAGIC, Ordering::Release);
-}
-
-pub(crate) fn header(region: &Region) -> Header {
-    let word = |offset| region.word(offset).load(Ordering::Acquire);
-    let mut app = Vec::new();
-    let len = word(WORD_APP_LEN).min(APP_BYTES_MAX) as usize;
-    entry::read_bytes(region, APP_START, len, &mut app);
-    Header {
-        app: String::from_utf8_lossy(&app).into_owned(),
-        layout_version: (word(WORD_LAYOUT) >> 32) as u32,
-        boot_id: u128::from(word(WORD_BOOT + 8)) << 64 | u128::from(word(WORD_BOOT)),
-        created_unix_ms: word(WORD_CREATED),
-        options: Options {
-            series_max: (word(WORD_SERIES_MAX) >> 32) as u32,
-            metric_series_max: word(WORD_SERIES_MAX) as u32,
-            metrics_max: (word(WORD_METRICS_MAX) >> 32) as u32,
-            slots_max: word(WORD_METRICS_MAX) as u16,
-            ring_records: word(WORD_RING_RECORDS) as u32,
-            bytes_max: word(WORD_BYTES_MAX),
-        },
-    }
-}
-
-/// Wall clock, milliseconds; the cheap clock of the kernel, 1 to 4 ms coarse.
-#[cfg(not(loom))]
-pub(crate) fn now_unix_ms() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in a valid struct.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-/// Wall clock, nanoseconds: fine enough that of two values the later one is known.
-#[cfg(not(loom))]
-pub(crate) fn now_unix_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in a valid struct.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-#[cfg(loom)]
-pub(crate) fn now_unix_ns() -> u64 {
-    1
-}
-
-#[cfg(loom)]
-pub(crate) fn now_unix_ms() -> u64 {
-    1
 }

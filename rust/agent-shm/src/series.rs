@@ -1,4 +1,4 @@
-//! A series as one writer holds it, and what can be done to its cells.
+//! Updates: what a writer does to the cells of a series.
 //!
 //! A handle is a place and the state word that stood there. Every operation compares the word inside an epoch before it
 //! touches a cell: a series that was removed answers [`Outcome::Stale`] and nothing is written; one whose memory was given
@@ -16,96 +16,18 @@
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
 
 use crate::block::{State, LIVE};
+use crate::cells::{explicit_index, observe_sum, plain, Cells};
 use crate::entry;
+use crate::handle::{Outcome, Series};
 use crate::layout::*;
 use crate::metric::MetricId;
 use crate::parts::{self, Form};
-use crate::sync::{add_f64, Ordering, Pair, Word};
+use crate::sync::{add_f64, Ordering, Word};
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
-use agent_metric::{GaugeMode, OwnedShape};
+use agent_metric::OwnedShape;
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SeriesId {
-    /// In units of 16 bytes from the start of the segment.
-    pub offset: u32,
-    pub generation: u32,
-}
-
-/// Whether an operation found its series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    Applied,
-    /// The series was removed (or is about to expire): get it again from [`Writer::series`] and repeat.
-    Stale,
-    /// The counter would pass 2^63 - 1. Nothing was added.
-    Refused,
-    /// There is no memory for this process's value of the gauge. Nothing was changed.
-    NoRoom,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cells {
-    Counter,
-    SharedGauge,
-    SlotGauge(GaugeMode),
-    Exponential { schema: u8 },
-    Explicit,
-    Summary,
-}
-
-impl Cells {
-    pub(crate) fn of(shape: &OwnedShape) -> Cells {
-        match shape {
-            OwnedShape::Counter => Cells::Counter,
-            OwnedShape::Gauge(GaugeMode::MostRecent) => Cells::SharedGauge,
-            OwnedShape::Gauge(mode) => Cells::SlotGauge(*mode),
-            OwnedShape::Exponential { schema } => Cells::Exponential { schema: *schema },
-            OwnedShape::Explicit(_) => Cells::Explicit,
-            OwnedShape::Summary(_) => Cells::Summary,
-        }
-    }
-}
-
-/// A series, held by one process. Survives a fork: places are the same in the child.
-#[derive(Clone)]
-pub struct Series {
-    pub(crate) entry: u64,
-    pub(crate) word: u64,
-    pub(crate) cells: u64,
-    /// Where this writer adds: the cells above, its stripe, or its lane.
-    pub(crate) own: Cell<u64>,
-    /// The writer that `own` belongs to, when it is a stripe or a lane.
-    pub(crate) own_of: Cell<u64>,
-    pub(crate) kind: Cells,
-    pub(crate) metric: MetricId,
-    pub(crate) overflow: bool,
-    pub(crate) bounds: Arc<[f64]>,
-    pub(crate) _not_sync: core::marker::PhantomData<Rc<()>>,
-}
-
-// SAFETY: nothing in a handle belongs to a thread; it is `!Sync` because of its cached place, which `Cell` already says.
-unsafe impl Send for Series {}
-
-impl Series {
-    pub fn id(&self) -> SeriesId {
-        let generation = State::of(self.word).map_or(0, |state| state.generation);
-        SeriesId { offset: entry::unit(self.entry), generation }
-    }
-
-    pub fn metric(&self) -> MetricId {
-        self.metric
-    }
-
-    /// Whether a limit sent the label set to the metric's overflow series.
-    pub fn is_overflow(&self) -> bool {
-        self.overflow
-    }
-}
 
 /// Stripes are looked at when a total crosses a multiple of 2 to this.
 const HOT_SHIFT: u32 = 12;
@@ -398,34 +320,5 @@ impl Writer {
         let (kind, word) = (Cells::of(shape), state.word());
         let _not_sync = core::marker::PhantomData;
         Series { entry: block, word, cells, own, own_of, kind, metric, overflow, bounds, _not_sync }
-    }
-}
-
-/// The first bucket whose upper bound holds the value; the last one is +Inf. Few bounds are all compared, which the
-/// compiler does several at a time and without branches to mispredict.
-#[inline]
-pub(crate) fn explicit_index(bounds: &[f64], value: f64) -> usize {
-    if bounds.len() <= 32 {
-        bounds.iter().map(|&bound| usize::from(value > bound)).sum()
-    } else {
-        bounds.partition_point(|&bound| value > bound)
-    }
-}
-
-/// Adds `n` values of that sum to a `{count, sum}` pair; gives the count before and after.
-#[inline]
-pub(crate) fn observe_sum(pair: &Pair, n: u64, total: f64) -> (u64, u64) {
-    let add = |count: u64, sum| (count.wrapping_add(n), (f64::from_bits(sum) + total).to_bits());
-    let old = pair.update(add).0;
-    (old, old.wrapping_add(n))
-}
-
-/// A signalling NaN is what state words look like (block.rs): no cell may hold one.
-#[inline]
-pub(crate) fn plain(value: f64) -> f64 {
-    if value.is_nan() {
-        f64::NAN
-    } else {
-        value
     }
 }

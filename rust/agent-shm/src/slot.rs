@@ -14,10 +14,11 @@
 //! In private memory (no file) a slot is owned through a word instead, and nobody else is there to ask.
 
 use crate::error::Error;
+use crate::identity;
+use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
 use crate::region::Region;
-use crate::segment::Inner;
 use crate::sync::Ordering;
 use std::cell::{OnceCell, RefCell};
 use std::fs::File;
@@ -35,7 +36,7 @@ struct Lock {
     page: *mut libc::c_void,
     /// For asking; may have been closed by others, see [`Lock::descriptor`].
     fd: RawFd,
-    file_id: (u64, u64),
+    file_id: identity::FileId,
     process: u32,
 }
 
@@ -58,7 +59,7 @@ impl Lease {
     /// Takes the first slot that no living process owns.
     pub fn take(inner: &Inner, now_unix_ms: u64) -> Result<Lease, Error> {
         let Inner { region, places, options, .. } = inner;
-        let file = if region.is_shared() { Some(lock::open_again(region)?) } else { None };
+        let file = if region.is_shared() { Some(open_again(region)?) } else { None };
         for index in 0..options.slots_max {
             let slot = places.slot(index);
             let taken = match &file {
@@ -76,7 +77,7 @@ impl Lease {
         }
         // Somebody holds all of them for a moment while he replaces the file.
         if file.is_some() && is_replaced(region) {
-            return Err(replaced(region));
+            return Err(identity::replaced(region.path()));
         }
         Err(Error::NoSlot { slots_max: options.slots_max })
     }
@@ -99,7 +100,7 @@ impl Lease {
                     .map_err(fail("lock a slot of"))?;
                 // After the lock: who replaces a file looks whether anybody holds one, and then unlinks.
                 if is_replaced(region) {
-                    return Err(replaced(region));
+                    return Err(identity::replaced(region.path()));
                 }
                 Some(Lock::keep(file, region).map_err(fail("map the lock of"))?)
             }
@@ -193,7 +194,7 @@ impl Drop for Lock {
 
 #[cfg(not(loom))]
 fn is_replaced(region: &Region) -> bool {
-    region.file_id().is_some_and(|id| lock::leads_to(region.path(), id) == Some(false))
+    region.file_id().is_some_and(|id| identity::leads_to(region.path(), id) == Some(false))
 }
 
 #[cfg(loom)]
@@ -201,9 +202,8 @@ fn is_replaced(_region: &Region) -> bool {
     false
 }
 
-fn replaced(region: &Region) -> Error {
-    let reason = "the file was replaced while it was being opened".into();
-    Error::NotUsable { path: region.path().into(), reason }
+fn open_again(region: &Region) -> Result<File, Error> {
+    identity::open_again(region.path(), region.file_id(), region.is_writable())
 }
 
 /// Who lives, asked once for each incarnation. Made for one page or one pass; the answers do not change in it.
@@ -285,7 +285,7 @@ impl<'a> Liveness<'a> {
                 return Some(Asked::Kept(fd));
             }
         }
-        lock::open_again(&self.inner.region).ok().map(Asked::Opened)
+        open_again(&self.inner.region).ok().map(Asked::Opened)
     }
 
     /// Takes the lock of the one who reclaims; given back by [`Liveness::unlock`], or by our death.

@@ -10,61 +10,19 @@
 //! different series are of the same instant. Everything read is checked, since the segment may be another app's.
 
 use crate::block::{self, State};
-use crate::entry::{self, Kind};
+use crate::entry::{self, Kind, OVERFLOW_LABELS};
+use crate::handle::SeriesId;
+use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
 use crate::read::{Reader, Scratch};
-use crate::registry::OVERFLOW_LABELS;
-use crate::segment::{Inner, Segment};
-use crate::series::SeriesId;
+use crate::segment::Segment;
 use crate::slot::Liveness;
 use crate::sync::{fence, Ordering};
+use crate::value::Value;
 use crate::writer::Writer;
 use std::collections::HashMap;
 use std::rc::Rc;
-
-/// The value of one series, merged over all processes.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value<'a> {
-    /// The total is the sum of both.
-    Counter {
-        whole: u64,
-        fraction: f64,
-    },
-    Gauge(f64),
-    /// One for each process, by slot.
-    GaugePerProcess(&'a [ProcessValue]),
-    /// Upper bound and count *in* each bucket, ascending; the last bound is +Inf. Exponential histograms give the buckets
-    /// of the octaves that were ever touched.
-    Histogram {
-        count: u64,
-        sum: f64,
-        buckets: &'a [(f64, u64)],
-    },
-    Summary {
-        count: u64,
-        sum: f64,
-    },
-}
-
-/// What one process says of a gauge.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProcessValue {
-    pub pid: u32,
-    /// Its slot, where a process before it in the list has the same id: both are the first of their containers.
-    pub twin: Option<u16>,
-    pub value: f64,
-}
-
-impl ProcessValue {
-    /// As the label `pid` of a page has it: `4711`, or `1@17`.
-    pub fn id(&self) -> String {
-        match self.twin {
-            Some(slot) => format!("{}@{slot}", self.pid),
-            None => self.pid.to_string(),
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesView<'a> {
@@ -114,6 +72,11 @@ impl Segment {
 }
 
 impl Writer {
+    /// As [`Segment::view`]; also where this process may not open the file again.
+    pub fn view(&self) -> View<'_> {
+        View::collect(&self.segment().inner, self.liveness())
+    }
+
     /// One metric and all of its series: a view of nothing else, by a pass over the whole segment.
     pub fn family_by_name(&self, name: &str) -> Option<FamilyView<'_>> {
         let (id, meta) = self.find_metric(name)?;
@@ -160,7 +123,7 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) {
 }
 
 impl<'s> View<'s> {
-    pub(crate) fn collect(inner: &'s Inner, liveness: Liveness<'s>) -> View<'s> {
+    fn collect(inner: &'s Inner, liveness: Liveness<'s>) -> View<'s> {
         let liveness = Rc::new(liveness);
         let mut by_unit: HashMap<u32, usize> = HashMap::new();
         let mut families: Vec<FamilyView<'_>> = Vec::new();

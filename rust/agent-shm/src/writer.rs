@@ -5,19 +5,19 @@
 //! what it does it to: registry.rs (metrics, series), series.rs (cells), gauge.rs, remove.rs, reclaim.rs, expire.rs.
 
 use crate::block::{Claimer, Cursor};
+use crate::clock::now_unix_ms;
 use crate::epoch::{self, Barrier};
 use crate::error::Error;
+use crate::handle::Series;
 use crate::layout::*;
 use crate::map::Map;
 use crate::metric::MetricId;
-use crate::reclaim::ReclaimState;
+use crate::pace::Pace;
 use crate::region::Region;
 use crate::ring::{RecordKind, Ring};
-use crate::segment::{now_unix_ms, Segment};
-use crate::series::Series;
+use crate::segment::Segment;
 use crate::slot::{Lease, Liveness};
 use crate::sync::{Ordering, Word};
-use crate::view::View;
 use agent_metric::OwnedShape;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ pub struct Writer {
     pub(crate) cursor: Cursor,
     /// What is known of metrics: shape, and where the payload is.
     pub(crate) shapes: RefCell<HashMap<MetricId, Rc<(OwnedShape, u64)>>>,
-    pub(crate) reclaim: ReclaimState,
+    pub(crate) pace: Pace,
     process: u32,
 }
 
@@ -71,7 +71,7 @@ impl Segment {
             epoch: inner.region.pointer(WORD_EPOCH),
             cursor: Cursor::default(),
             shapes: RefCell::default(),
-            reclaim: ReclaimState::default(),
+            pace: Pace::default(),
             process: std::process::id(),
         })
     }
@@ -150,11 +150,6 @@ impl Writer {
 
     pub(crate) fn liveness(&self) -> Liveness<'_> {
         Liveness::new(&self.segment.inner, Some(&self.lease))
-    }
-
-    /// As [`Segment::view`]; also where this process may not open the file again.
-    pub fn view(&self) -> View<'_> {
-        View::collect(&self.segment.inner, self.liveness())
     }
 
     #[inline(always)]

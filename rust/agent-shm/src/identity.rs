@@ -1,0 +1,44 @@
+//! Whether a path still leads to the file that is mapped: device and inode are compared before anything is opened,
+//! locked or replaced by its name.
+
+use crate::error::Error;
+use std::fs::{File, OpenOptions};
+#[cfg(not(loom))]
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Device and inode of a file.
+pub type FileId = (u64, u64);
+
+/// A new description of the mapped file; an error when its path leads elsewhere by now.
+pub fn open_again(path: &Path, id: Option<FileId>, writable: bool) -> Result<File, Error> {
+    let fail = |source| Error::Io { stage: "open for locking", path: path.into(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(fail)?;
+    let here = file.metadata().map_err(fail)?;
+    if id != Some((here.dev(), here.ino())) {
+        return Err(replaced(path));
+    }
+    Ok(file)
+}
+
+/// The error of whoever finds another file in the place of its own.
+pub fn replaced(path: &Path) -> Error {
+    let reason = "the file was replaced while it was being opened".into();
+    Error::NotUsable { path: path.into(), reason }
+}
+
+/// Whether `path` leads to the file with this device and inode; nothing when it cannot be told (no permission).
+#[cfg(not(loom))]
+pub fn leads_to(path: &Path, id: FileId) -> Option<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(now) => Some((now.dev(), now.ino()) == id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
