@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use agent_net::scrape::{render, Source};
 use agent_shm::{MetricSpec, Options, Outcome, Segment, Shape};
-use agent_wire::exposition::Format;
+use agent_wire::Format;
 
 fn counters(count: usize) -> Segment {
     let options = Options { metric_series_max: 2_000_000, ..Options::collector() };

@@ -317,7 +317,7 @@ fn lines_become_windows_and_the_page_is_clean() {
     aggregator.step(Now { unix_ms: now.unix_ms + 1000, ..now });
     aggregator.step(Now { unix_ms: now.unix_ms + 2000, ..now });
     let mut page = Vec::new();
-    let format = agent_wire::exposition::Format::Text004;
+    let format = agent_wire::Format::Text004;
     scrape::render(&[scrape::Source::own(&segment)], format, &mut page);
     let page = String::from_utf8(page).expect("text");
     let wanted = "agent_window_quantile{exported_quantile=\"x\",metric=\"t_seconds\",\

@@ -8,7 +8,7 @@ use agent_shm::{MetricSpec, Options, Outcome, Shape, Writer};
 use super::*;
 use crate::http::conn_test::temporary_folder;
 use crate::scrape::{render, Source};
-use agent_wire::exposition::Format;
+use agent_wire::Format;
 
 fn file(folder: &Path, stem: &str) -> PathBuf {
     folder.join(format!("{stem}{}", suffix()))

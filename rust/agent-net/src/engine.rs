@@ -22,8 +22,12 @@
 //! Deadlines: a request by what HTTP says; written bytes that nobody takes, [`WRITE_TIMEOUT_MS`]; idle
 //! connections by protocol. They are at most one tick late.
 
+mod accept;
 mod orders;
+mod pushes;
+mod relay;
 mod timing;
+mod transfer;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -41,12 +45,12 @@ use crate::http::HttpService;
 use crate::listen::{CloseReason, Listening, Spare, ACCEPTS_MAX, REST_MS};
 use crate::memory::{Memory, Room};
 use crate::place::Place;
-use crate::pushes::Pushes;
 use crate::seats::Seats;
 use crate::slab::{flag, Protocol};
 use crate::system::{self, Epoll, Interest, Ready};
 use crate::telemetry::{Own, SelfMetric, SourceId};
 use crate::wheel::TICK_MS;
+use pushes::Pushes;
 use timing::Timeouts;
 
 /// Bytes taken with one read.
@@ -196,7 +200,7 @@ impl Engine {
             handover_out: (config.handover_out_fd >= 0).then_some(config.handover_out_fd),
             handover_in: (config.handover_in_fd >= 0).then_some(config.handover_in_fd),
             handover_from: None,
-            desk: Desk::new(&config.desk_out_fds),
+            desk: Desk::new(&config.desk_out_fds, files_max()),
             desk_in: (config.desk_in_fd >= 0).then_some(config.desk_in_fd),
             datagrams: Vec::new(),
             receiver: Receiver::default(),

@@ -5,7 +5,7 @@
 //!      -> on_bytes -> Read:           wait for more
 //!                     Write:          write, then go on with pipelined bytes
 //!                     Stream:         write, then chunk after chunk from a render thread
-//!                     Apply:          write, then slice after slice of the body (`pushes.rs`)
+//!                     Apply:          write, then slice after slice of the body (`engine/pushes.rs`)
 //!                     WriteThenClose: write, shut down, read and forget for a moment, close
 //! ```
 //!

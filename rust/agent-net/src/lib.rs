@@ -13,13 +13,13 @@
 //! | [`config`] | the settings of a worker and of the aggregator, as the supervisor sends them |
 //! | [`child`] | a forked child that runs no Python |
 //! | [`worker`] | builds everything, runs the loop, gives an exit code |
-//! | [`engine`] | the event loop: readiness, deadlines, drain |
+//! | [`engine`] | the event loop: readiness, deadlines, drain; accepting, passing on, bodies slice by slice |
 //! | [`listen`] | adopting listeners and accepting connections |
 //! | [`slab`], [`wheel`] | connections in 56 bytes each; deadlines without timers |
 //! | [`side`], [`conns`] | what a busy connection owns; all of a connection kept in step |
 //! | [`datagram`], [`nap`] | receiving in batches, and letting them gather |
 //! | [`stream`], [`lines`] | lines of a stream; their connections |
-//! | [`exchange`], [`pushes`] | the connections of HTTP; bodies being applied, slice by slice |
+//! | [`exchange`] | the connections of HTTP |
 //! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
 //! | [`admission`], [`memory`] | who may send how much; how much memory is left |
 //! | [`system`] | system calls |
@@ -54,7 +54,6 @@ pub mod listen;
 pub mod memory;
 pub mod nap;
 pub mod place;
-pub mod pushes;
 pub mod scrape;
 pub mod seats;
 pub mod side;

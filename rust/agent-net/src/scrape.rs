@@ -27,9 +27,9 @@ use std::collections::HashMap;
 
 use agent_metric::{bounds, OwnedShape};
 use agent_shm::{FamilyView, Segment, SeriesId, View};
-use agent_wire::exposition::Format;
+use agent_wire::Format;
 
-use crate::http::gateway::{Family, Group};
+use crate::http::gateway_group::{Family, Group};
 use labels::AppLabels;
 use write::{Flush, Page};
 

@@ -9,7 +9,7 @@ use crate::host::PythonHost;
 use agent_client::Store;
 use agent_net::scrape::{self, Source};
 use agent_shm::{Entry, OwnedShape, RecordKind, Segment, SeriesId};
-use agent_wire::exposition::Format;
+use agent_wire::Format;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

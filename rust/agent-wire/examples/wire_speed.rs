@@ -6,8 +6,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use agent_wire::exposition::{Encoder, FamilyKind, Format};
+use agent_wire::exposition::{Encoder, FamilyKind};
 use agent_wire::push_json::{self, Body};
+use agent_wire::Format;
 use agent_wire::{framing, labels, prometheus_text, statsd, Kind, Limits};
 
 const ROUNDS: usize = 15;

@@ -28,32 +28,8 @@
 //! label that the caller put into the label text under another spelling, makes a bad page. Time
 //! stamps and exemplars are not written.
 
+use crate::format::Format;
 use crate::number::{write_bound, write_f64, write_plain_bound, write_u64};
-
-pub use crate::negotiate::{accepts_gzip, format as negotiate};
-
-/// The form of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Text004,
-    OpenMetrics100,
-    /// Delimited `io.prometheus.client.MetricFamily`.
-    Protobuf,
-}
-
-impl Format {
-    /// The value of the `Content-Type` header.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics100 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Format::Protobuf => {
-                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
-                 encoding=delimited"
-            }
-        }
-    }
-}
 
 /// What a family is to a scraper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

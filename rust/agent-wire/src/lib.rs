@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod exposition;
+mod format;
 pub mod framing;
 pub mod labels;
 pub mod limits;
@@ -42,6 +43,7 @@ pub mod reject;
 pub mod sample;
 pub mod statsd;
 
+pub use format::Format;
 pub use limits::Limits;
 pub use reject::Reject;
 pub use sample::{Kind, Value};

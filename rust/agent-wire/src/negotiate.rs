@@ -4,7 +4,7 @@
 //! accepts nothing we have gets text 0.0.4 all the same: a scraper that can read something is
 //! better than a 406. At most 32 entries of a header are looked at.
 
-use crate::exposition::Format;
+use crate::format::Format;
 
 const ENTRIES_MAX: usize = 32;
 

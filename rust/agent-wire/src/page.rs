@@ -5,7 +5,8 @@
 
 use agent_metric::bounds;
 
-use crate::exposition::{Encoder, FamilyKind, Format, Piece};
+use crate::exposition::{Encoder, FamilyKind, Piece};
+use crate::format::Format;
 use crate::protobuf;
 
 /// Writes one page.

@@ -2,8 +2,9 @@
 //!
 //! The files in `tests/golden` are the reviewed truth; a difference is a change of the interface.
 
-use agent_wire::exposition::{Encoder, FamilyKind, Format, Piece};
+use agent_wire::exposition::{Encoder, FamilyKind, Piece};
 use agent_wire::prometheus_text::{self, SeriesValue};
+use agent_wire::Format;
 use agent_wire::{labels, Limits};
 use proptest::prelude::*;
 

@@ -119,8 +119,8 @@ impl HttpService {
         out: &mut Vec<u8>,
         now_ms: u64,
     ) -> Flow {
-        let format = agent_wire::exposition::negotiate(head.accept.unwrap_or(b""));
-        let gzip = head.accept_encoding.is_some_and(agent_wire::exposition::accepts_gzip);
+        let format = agent_wire::negotiate::format(head.accept.unwrap_or(b""));
+        let gzip = head.accept_encoding.is_some_and(agent_wire::negotiate::accepts_gzip);
         self.start(Route::Metrics, terms, out, now_ms, move |shared, reply| {
             jobs::scrape(shared, reply, format, gzip);
         })

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use agent_wire::exposition::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
-use super::gateway::{Family, Pushed};
+use super::gateway_group::{Family, Pushed};
 
 const SUFFIX: &str = "_created";
 /// The year 9999: what is not before it is no time.

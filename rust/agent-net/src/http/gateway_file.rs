@@ -15,13 +15,14 @@
 
 use std::hash::Hasher;
 
-use agent_wire::exposition::{Encoder, FamilyKind, Format};
+use agent_wire::exposition::{Encoder, FamilyKind};
 use agent_wire::prometheus_text::{self, SeriesValue};
+use agent_wire::Format;
 use agent_wire::{number, Limits};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::gateway::{label_text, Family, Group, Pushed};
 use super::gateway_created;
+use super::gateway_group::{label_text, Family, Group, Pushed};
 use super::gateway_path::GroupKey;
 
 pub const SUFFIX: &str = ".group";

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::http::conn_test::temporary_folder;
+use agent_wire::exposition::FamilyKind;
+use agent_wire::prometheus_text::SeriesValue;
 
 fn key(path: &str) -> GroupKey {
     GroupKey::from_path(path, &Limits::default()).expect("a grouping key")

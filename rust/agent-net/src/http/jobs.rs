@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use agent_wire::exposition::Format;
+use agent_wire::Format;
 use agent_wire::Limits;
 use flate2::write::GzEncoder;
 use flate2::Compression;

@@ -41,6 +41,7 @@ mod decode;
 pub mod gateway;
 mod gateway_created;
 mod gateway_file;
+pub mod gateway_group;
 pub mod gateway_path;
 mod head;
 mod health;

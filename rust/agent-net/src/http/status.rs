@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent_shm::{FamilyView, OwnedShape, Segment, SeriesView, Value, View};
 use serde_json::{json, Map, Value as Json};
 
-use super::gateway::Group;
+use super::gateway_group::Group;
 use super::Shared;
 use crate::events::recent_events;
 use crate::scrape::{self, Claim, Conflict, Names, Owner, Source, Type};

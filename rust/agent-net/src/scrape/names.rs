@@ -14,7 +14,7 @@ use agent_shm::{MetricMeta, OwnedShape};
 use agent_wire::exposition::FamilyKind;
 use hashbrown::HashMap;
 
-use crate::http::gateway::{Family, Group};
+use crate::http::gateway_group::{Family, Group};
 use crate::http::gateway_path::GroupKey;
 
 /// What a name is to a reader of the page.

@@ -6,13 +6,14 @@
 
 use agent_metric::OwnedShape;
 use agent_shm::{FamilyView, ProcessValue, SeriesView, Value, View};
-use agent_wire::exposition::{is_below_zero, is_summary_below_zero, FamilyKind, Format, Piece};
+use agent_wire::exposition::{is_below_zero, is_summary_below_zero, FamilyKind, Piece};
 use agent_wire::page::PageEncoder;
 use agent_wire::prometheus_text::SeriesValue;
+use agent_wire::Format;
 
 use super::labels::{AppLabels, LabelSets};
 use super::{incomplete, LeftOut, Merged, Part, Quantiles, Skipped, Source, PIECE_BYTES};
-use crate::http::gateway::{Family, Pushed};
+use crate::http::gateway_group::{Family, Pushed};
 
 /// Takes what it wants of the output; says whether to go on.
 pub type Flush<'f> = &'f mut dyn FnMut(&mut Vec<u8>) -> bool;

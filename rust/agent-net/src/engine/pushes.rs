@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::Engine;
 use crate::conns::Sent;
-use crate::engine::Engine;
 use crate::http::{Next, Push};
 use crate::listen::CloseReason;
 use crate::slab::flag;
