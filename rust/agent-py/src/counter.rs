@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
+#[derive(Default)]
 pub struct Counter;
 
 pub const METHODS: &[Method] = &[
@@ -46,8 +47,7 @@ impl Counter {
         let class = Class::Counter;
         let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
-        let metric = Metric::define(py, registry, common.definition(OwnedShape::Counter)?)?;
-        Ok(PyClassInitializer::from(metric).add_subclass(Counter))
+        Metric::define(py, registry, common.definition(OwnedShape::Counter)?)
     }
 
     /// Raises the counter by every amount in a buffer or list, all or none.

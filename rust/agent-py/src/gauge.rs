@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
+#[derive(Default)]
 pub struct Gauge;
 
 pub const METHODS: &[Method] = &[
@@ -51,8 +52,7 @@ impl Gauge {
         let class = Class::Gauge;
         let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
-        let metric = Metric::define(py, registry, common.definition(OwnedShape::Gauge(mode))?)?;
-        Ok(PyClassInitializer::from(metric).add_subclass(Gauge))
+        Metric::define(py, registry, common.definition(OwnedShape::Gauge(mode))?)
     }
 
     /// Sets the gauge to the seconds since 1970.

@@ -14,6 +14,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
+#[derive(Default)]
 pub struct Histogram;
 
 pub const METHODS: &[Method] = &[
@@ -58,8 +59,7 @@ impl Histogram {
         let class = Class::Histogram;
         let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
-        let metric = Metric::define(py, registry, common.definition(shape)?)?;
-        Ok(PyClassInitializer::from(metric).add_subclass(Histogram))
+        Metric::define(py, registry, common.definition(shape)?)
     }
 
     /// Counts every value in a buffer or list, all or none.

@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`metric`] | the base class: a handle or the parent of children |
-//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes; [`classes`] names all |
+//! | [`counter`], [`gauge`], [`histogram`], [`summary`] | the four classes |
 //! | [`labels`], [`children`] | from label values to the child |
 //! | [`timer`] | `with` blocks and decorators |
 //! | [`registry`], [`host`] | a store of `agent-client` as an object; what it asks of Python |
@@ -20,7 +20,6 @@
 
 mod buffer;
 mod children;
-mod classes;
 mod configure;
 mod counter;
 mod error;

@@ -11,14 +11,29 @@ use agent_client::{Definition, Family, Handle, Store};
 use agent_shm::{Outcome, OwnedShape, Series, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::PyClass;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
+
+/// One of the four classes.
+pub trait Subclass: PyClass<BaseType = Metric> + Default {}
+
+impl<C: PyClass<BaseType = Metric> + Default> Subclass for C {}
+
+/// Makes a child an object of its parent's class.
+type Wrap = for<'py> fn(Python<'py>, Metric) -> PyResult<Bound<'py, PyAny>>;
+
+fn wrap<C: Subclass>(py: Python<'_>, metric: Metric) -> PyResult<Bound<'_, PyAny>> {
+    let object = PyClassInitializer::from(metric).add_subclass(C::default());
+    Ok(Bound::new(py, object)?.into_any())
+}
 
 /// One metric, or one child of a metric with labels. Made by its subclasses only.
 #[pyclass(frozen, subclass, module = "agent")]
 pub struct Metric {
     handle: Handle,
+    wrap: Wrap,
     /// Label values of a child, in the constructor's order.
     values: Option<Py<PyTuple>>,
     pub children: Option<Children>,
@@ -30,8 +45,9 @@ impl Metric {
         family: Arc<Family>,
         text: String,
         values: Option<Py<PyTuple>>,
+        wrap: Wrap,
     ) -> Metric {
-        Metric { handle: Handle::new(store, family, text), values, children: None }
+        Metric { handle: Handle::new(store, family, text), wrap, values, children: None }
     }
 
     pub fn family(&self) -> &Family {
@@ -109,12 +125,12 @@ impl Metric {
         }
         let text = self.canonical(key)?;
         let (store, family) = (self.store().clone(), self.handle.family.clone());
-        let child = Metric::new(store, family, text, Some(key.clone().unbind()));
+        let child = Metric::new(store, family, text, Some(key.clone().unbind()), self.wrap);
         child.begin(py)?;
         // The series of a label explosion are one; remembering a child of each would make memory
         // explode instead.
         let keep = !child.handle.is_overflow();
-        let child = crate::classes::wrap(py, child)?;
+        let child = (self.wrap)(py, child)?;
         if keep {
             let children_max = self.store().options().metric_series_max as usize;
             children.put(key, &child, children_max)?;
@@ -151,25 +167,26 @@ impl Metric {
         Refusal::new(Kind::Label, text)
     }
 
-    /// Makes the metric of a definition. Its series is there at once when the registry is open and it has no labels.
-    pub fn define(
+    /// Makes the metric of a definition, as an object of class `C`. Its series is there at once when the registry is open
+    /// and it has no labels.
+    pub fn define<C: Subclass>(
         py: Python<'_>,
         registry: Option<&Bound<'_, Registry>>,
         definition: Definition,
-    ) -> PyResult<Metric> {
+    ) -> PyResult<PyClassInitializer<C>> {
         let store = match registry {
             Some(registry) => registry.get().store.clone(),
             None => Registry::default_of(py)?.get().store.clone(),
         };
         store.prepare(&PythonHost(py));
         let family = store.define(definition).map_err(error::raised)?;
-        let mut metric = Metric::new(store, family, String::new(), None);
+        let mut metric = Metric::new(store, family, String::new(), None, wrap::<C>);
         if !metric.family().label_names.is_empty() {
             metric.children = Some(Children::new(py));
         } else if metric.store().is_open() {
             metric.begin(py)?;
         }
-        Ok(metric)
+        Ok(PyClassInitializer::from(metric).add_subclass(C::default()))
     }
 }
 
@@ -269,7 +286,29 @@ impl Metric {
 
     /// A metric can be sent to a spawned process: it finds the same series there.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        crate::classes::reduce(slf)
+        let py = slf.py();
+        let metric = slf.get();
+        let family = metric.family();
+        let options = PyDict::new(py);
+        options.set_item("labelnames", PyTuple::new(py, &family.label_names)?)?;
+        options.set_item("unit", &family.unit)?;
+        match &family.shape {
+            OwnedShape::Counter => {}
+            OwnedShape::Gauge(mode) => options.set_item("multiprocess_mode", mode.name())?,
+            OwnedShape::Exponential { schema } => {
+                options.set_item("native", true)?;
+                options.set_item("schema", schema)?;
+            }
+            OwnedShape::Explicit(bounds) => options.set_item("buckets", bounds)?,
+            OwnedShape::Summary(quantiles) => options.set_item("quantiles", quantiles)?,
+        }
+        let default = Registry::default_of(py)?;
+        if !std::ptr::eq(&*default.get().store, &**metric.store()) {
+            options.set_item("registry", Registry::of_store(py, metric.store().clone())?)?;
+        }
+        let rebuild = py.import("agent.metrics")?.getattr("rebuild")?;
+        let arguments = (slf.get_type(), &family.name, &family.help, options, metric.values(py));
+        (rebuild, arguments).into_pyobject(py)
     }
 }
 

@@ -19,6 +19,7 @@ const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
 const QUANTILES_MAX: usize = 32;
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
+#[derive(Default)]
 pub struct Summary;
 
 pub const METHODS: &[Method] = &[
@@ -62,8 +63,7 @@ impl Summary {
         let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let shape = OwnedShape::Summary(quantiles);
-        let metric = Metric::define(py, registry, common.definition(shape)?)?;
-        Ok(PyClassInitializer::from(metric).add_subclass(Summary))
+        Metric::define(py, registry, common.definition(shape)?)
     }
 
     /// Adds every value in a buffer or list, all or none.
