@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 import agent
 import protobuf_page
-from collector import Collector
+from collector import Collector, eventually
 
 pytestmark = pytest.mark.peer
 
@@ -192,6 +192,24 @@ def promtool() -> str:
     return path
 
 
+def pages(collector: Collector, prefix: str) -> tuple[str, str, bytes] | None:
+    """The page in its three formats; nothing when a value has changed meanwhile, as of a set."""
+
+    def plain() -> str:
+        return collector.get("/metrics", Accept="text/plain")
+
+    before, opened = plain(), collector.get("/metrics", Accept=OPEN)
+    request = urllib.request.Request(
+        collector.url("/metrics"), headers={"Accept": protobuf_page.ACCEPT}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        encoded = answer.read()
+        assert answer.headers["Content-Type"].startswith("application/vnd.google.protobuf;")
+    after = plain()
+    rests = [re.findall(f"^{prefix}.*", text, re.MULTILINE) for text in (before, after)]
+    return (after, opened, encoded) if rests[0] == rests[1] else None
+
+
 @given(apps=st.lists(APP, max_size=2), lines=LINES, groups=GROUPS)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_mix_of_sources_makes_a_page_that_is_refused(
@@ -210,14 +228,9 @@ def test_no_mix_of_sources_makes_a_page_that_is_refused(
             write_app(collector.dir, name, prefix, series)
         for path, pushed in groups:
             push(collector, path, prefix, pushed)
-        text = collector.get("/metrics", Accept="text/plain")
-        opened = collector.get("/metrics", Accept=OPEN)
-        request = urllib.request.Request(
-            collector.url("/metrics"), headers={"Accept": protobuf_page.ACCEPT}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            encoded = answer.read()
-            assert answer.headers["Content-Type"].startswith("application/vnd.google.protobuf;")
+        text, opened, encoded = eventually(
+            lambda: pages(collector, prefix), lambda found: found is not None, "a page that rests"
+        ) or ("", "", b"")
     finally:
         for name in names:
             os.unlink(f"{collector.dir}/{name}.v2.seg")
