@@ -121,6 +121,14 @@ class Statsd(Section, frozen=True, kw_only=True):
             le=1 << 20,
         ),
     ] = 4096
+    name_tags: Annotated[
+        tuple[Literal["influx", "librato", "signalfx"], ...],
+        doc(
+            "Dialects of tags inside of names that are read: `name,k=v`, `name#k=v`, `na[k=v]me`.",
+            edge="[] leaves every name as it is.",
+            who="senders whose names hold such characters and mean no tags.",
+        ),
+    ] = ("influx", "librato", "signalfx")
 
 
 class Apps(Section, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from agent.config import Config, MappingRule
+from agent.config import Config, MappingRule, Statsd
 
 from .listeners import Listener
 
@@ -27,6 +27,10 @@ class Site(msgspec.Struct, frozen=True):
     workers: int
     schema_json: str
     version: str
+
+
+# Every dialect that the setting knows.
+NAME_TAGS = Statsd().name_tags
 
 
 class Sockets(msgspec.Struct, frozen=True):
@@ -58,6 +62,7 @@ def worker_config(config: Config, site: Site, place: str, sockets: Sockets) -> b
                 "buckets": _finite(config.histograms.buckets),
                 "native": config.histograms.native,
             },
+            "name_tags": {name: name in config.statsd.name_tags for name in NAME_TAGS},
             "mapping": [_rule(rule) for rule in config.mapping],
             "drain_timeout_s": worker_drain_s(config),
             "schema_json": site.schema_json,

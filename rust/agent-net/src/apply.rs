@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | counter | counter | value / rate |
 //! | gauge | gauge, the most recent value | value, or a shift when it had a sign |
-//! | timer, histogram, distribution | histogram: classic bounds or native, as the settings and mapping rules say | value, `round(1 / rate)` times; timers in seconds |
+//! | timer, histogram, distribution | histogram: classic bounds or native, as the settings and mapping rules say | value, `1 / rate` times, what is no whole number carried over to the next; timers in seconds |
 //! | set | gauge set by the aggregator | a 64-bit hash of the member, in the ring |
 //!
 //! An [`Apply`] is one batch: a datagram batch, one read of a stream, one request. While it lives
@@ -25,6 +25,7 @@
 //! refused as `type_conflict`, and so is a new metric with a name that the samples of another have
 //! (`x_count` beside histogram `x`): the page could not show both.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
@@ -33,8 +34,8 @@ use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
 };
 use agent_wire::mapping::{Mapped, Mapper};
-use agent_wire::sample::{weight, INCREMENT_MAX};
-use agent_wire::statsd::{self, Item, Metric};
+use agent_wire::sample::weight;
+use agent_wire::statsd::{self, name_tags, Further, Item, Metric};
 use agent_wire::{labels, name, Kind, Reject, Value};
 
 use crate::admission::{Admission, Peer, Shed};
@@ -196,7 +197,8 @@ impl Applier {
 impl Rules {
     fn new(config: &WorkerConfig) -> Result<Rules, String> {
         let mapper = Mapper::compile(&config.mapping).map_err(|error| error.to_string())?;
-        let (limits, observed) = (config.limits.wire(), config.histograms.shape());
+        let limits = agent_wire::Limits { name_tags: config.name_tags, ..config.limits.wire() };
+        let observed = config.histograms.shape();
         Ok(Rules { limits, mapper, observed, windows: config.windows })
     }
 }
@@ -274,7 +276,8 @@ impl<'a> Apply<'a> {
             Ok(Item::Metric(metric)) => Line::Samples(self.metric(source, &metric)),
             Err(reject) => {
                 self.reject(source, reject.into(), 1);
-                Line::Samples(1)
+                let further = statsd::further(line, &self.parts.rules.limits);
+                Line::Samples(1 + self.further(source, further))
             }
             Ok(Item::Ack(token)) => Line::Ack(token),
             Ok(Item::Event(_)) => {
@@ -292,6 +295,27 @@ impl<'a> Apply<'a> {
 
     #[inline]
     fn metric(&mut self, source: SourceId, metric: &Metric<'_>) -> u64 {
+        self.values(source, metric) + self.further(source, metric.further())
+    }
+
+    /// The samples of a line after its first.
+    #[inline]
+    fn further(&mut self, source: SourceId, mut further: Further<'_>) -> u64 {
+        let mut count = 0;
+        while let Some(sample) = further.next(&self.parts.rules.limits) {
+            count += match sample {
+                Ok(metric) => self.values(source, &metric),
+                Err(reject) => {
+                    self.reject(source, reject.into(), 1);
+                    1
+                }
+            };
+        }
+        count
+    }
+
+    #[inline]
+    fn values(&mut self, source: SourceId, metric: &Metric<'_>) -> u64 {
         let mut count = 0;
         for value in metric.values.clone() {
             let sample = NormalSample {
@@ -385,18 +409,20 @@ fn put_known(
             // The codec has checked counters; a rule may have made one of something else.
             if amount < 0.0 {
                 return Some(Err(Reject::ValueNegative.into()));
-            } else if amount > INCREMENT_MAX {
-                return Some(Err(Reject::ValueOutOfRange.into()));
             }
             count(writer, series, amount)
         }
         (Target::Gauge(series), Value::Number(number)) => writer.set(series, number * known.scale),
         (Target::Gauge(series), Value::Delta(number)) => writer.shift(series, number * known.scale),
         (Target::Observed(series), Value::Number(number)) => {
-            let (number, times) = (number * known.scale, weight(sample.rate));
+            let (times, carry) = weight(sample.rate, known.carry.get());
+            let number = number * known.scale;
             let outcome = writer.observe(series, number, times);
-            if windows && outcome == Outcome::Applied {
-                writer.record(series, RecordKind::Sample, window::pack(number, times));
+            if outcome == Outcome::Applied {
+                known.carry.set(carry);
+                if windows {
+                    writer.record(series, RecordKind::Sample, window::pack(number, times));
+                }
             }
             outcome
         }
@@ -413,12 +439,19 @@ fn put_known(
         // A rule made a gauge something else; a shift is no value for it.
         _ => return Some(Err(Reason::TypeConflict)),
     };
-    (outcome == Outcome::Applied).then_some(Ok(()))
+    match outcome {
+        Outcome::Applied => Some(Ok(())),
+        Outcome::Stale => None,
+        // The cell would pass what it holds, or a sum would become infinite.
+        Outcome::Refused => Some(Err(Reject::ValueOutOfRange.into())),
+        Outcome::NoRoom => Some(Err(Reason::SegmentFull)),
+    }
 }
 
 #[inline]
 fn count(writer: &Writer, series: &Series, amount: f64) -> Outcome {
     if amount.fract() == 0.0 {
+        // The cast saturates, and the cell refuses what it cannot hold.
         writer.add(series, amount as u64)
     } else {
         writer.add_f64(series, amount)
@@ -439,11 +472,7 @@ impl Parts {
     fn resolve(&mut self, writer: &Writer, sample: &NormalSample<'_>) -> Known {
         match self.try_resolve(writer, sample) {
             Ok(known) => known,
-            Err(reason) => Known {
-                target: Target::Refused(reason),
-                scale: 1.0,
-                until_s: self.now_s.saturating_add(RETRY_S),
-            },
+            Err(reason) => Known::refused(reason, self.now_s.saturating_add(RETRY_S)),
         }
     }
 
@@ -453,19 +482,24 @@ impl Parts {
         let (mut kind, mut help) = (sample.kind, sample.help);
         let mut observed = &self.rules.observed;
         let (unit, scale) = match sample.labels {
-            Labels::Tags(tags) => match self.rules.mapper.apply(sample.name, sample.kind) {
-                Mapped::Unmatched => {
-                    labels::from_statsd_tags(tags, limits, text)?;
-                    name::family_into(kind, sample.name, family)
+            Labels::Tags(tags) => {
+                let named = name_tags::split(sample.name, limits.name_tags);
+                let in_name = named.map_or(&b""[..], |named| named.tags);
+                let bare = named.map_or(Cow::Borrowed(sample.name), |named| named.bare());
+                match self.rules.mapper.apply(&bare, sample.kind) {
+                    Mapped::Unmatched => {
+                        labels::from_statsd::<&str, &str>(in_name, tags, &[], limits, text)?;
+                        name::family_into(kind, &bare, family)
+                    }
+                    Mapped::Drop { .. } => return Err(Reject::MappingDrop.into()),
+                    Mapped::Renamed(new) => {
+                        labels::from_statsd(in_name, tags, &new.labels, limits, text)?;
+                        (kind, help) = (new.kind, new.help);
+                        observed = new.observed.unwrap_or(observed);
+                        name::family_into(kind, new.name.as_bytes(), family)
+                    }
                 }
-                Mapped::Drop { .. } => return Err(Reject::MappingDrop.into()),
-                Mapped::Renamed(new) => {
-                    labels::from_statsd_tags_and_pairs(tags, &new.labels, limits, text)?;
-                    (kind, help) = (new.kind, new.help);
-                    observed = new.observed.unwrap_or(observed);
-                    name::family_into(kind, new.name.as_bytes(), family)
-                }
-            },
+            }
             Labels::Text(given) => {
                 text.clear();
                 text.push_str(given);
@@ -499,7 +533,7 @@ impl Parts {
             Kind::Timer | Kind::Histogram | Kind::Distribution => Target::Observed(series),
             Kind::Set => Target::Unique(series),
         };
-        Ok(Known { target, scale, until_s })
+        Ok(Known::new(target, scale, until_s))
     }
 }
 

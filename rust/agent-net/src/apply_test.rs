@@ -82,6 +82,50 @@ fn refusals_have_their_reason_and_are_remembered() {
 }
 
 #[test]
+fn tags_inside_of_names_are_labels_and_rules_see_the_name_without_them() {
+    let rules = r#", "mapping": [{"match": "shop.*", "name": "shop", "labels": {"part": "$1"}}]"#;
+    let lines = [
+        "api.hits,code=200:1|c",
+        "api.hits#code=200:2|c|#zone:a",
+        "api[code=200].hits:4|c|#code:500",
+        "shop.cart,code=200:8|c",
+        "disk#1:16|c",
+    ];
+    let totals = applied(rules, &lines);
+    assert_eq!(totals["api_hits{code=\"200\"}"], 1.0);
+    assert_eq!(totals["api_hits{code=\"200\",zone=\"a\"}"], 2.0);
+    assert_eq!(totals["api_hits{code=\"500\"}"], 4.0);
+    assert_eq!(totals["shop{code=\"200\",part=\"cart\"}"], 8.0);
+    assert_eq!(totals["disk_1{}"], 16.0);
+    let off = r#", "name_tags": {"influx": false, "librato": false, "signalfx": false}"#;
+    assert_eq!(applied(off, &lines)["api_hits_code_200{}"], 1.0);
+}
+
+#[test]
+fn samples_of_one_line_are_counted_one_by_one() {
+    let totals = applied("", &["a:1|c:2|c|@0.5:x|c:9|c", "b:1|c:200|h", "a:x|c:5|c"]);
+    assert_eq!(totals["a{}"], 19.0);
+    assert_eq!(ledger(&totals), (8.0, 5.0, 3.0));
+}
+
+#[test]
+fn sampled_values_weigh_what_their_rates_say() {
+    for (rate, expected) in [("0.95", 1053.0), ("0.8", 1250.0), ("0.7", 1429.0), ("0.3", 3333.0)] {
+        let line = format!("t:5|ms|@{rate}");
+        assert_eq!(applied("", &[&*line; 1000])["t_seconds{}"], expected, "{rate}");
+    }
+}
+
+#[test]
+fn a_value_that_no_cell_can_take_is_refused_as_out_of_range() {
+    let totals = applied("", &["n:9e18|c", "n:9e18|c", "n:0|c"]);
+    assert_eq!(totals["n{}"], 9e18);
+    let word = "agent_source_samples_rejected{reason=\"value_out_of_range\",source=\"statsd_udp\",worker=\"0\"}";
+    assert_eq!(totals[word], 1.0);
+    assert_eq!(ledger(&totals), (3.0, 2.0, 1.0));
+}
+
+#[test]
 fn rules_rename_label_retype_and_drop() {
     let rules = r#", "mapping": [
         {"match": "shop.*.orders", "name": "orders", "labels": {"country": "$1"}},

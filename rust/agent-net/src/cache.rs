@@ -8,9 +8,11 @@
 //! Limits: [`ENTRIES_MAX`] entries, about 200 bytes each; then a random entry makes room, so a flood
 //! of new names costs the old ones no more than a look-up now and then.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use agent_shm::Series;
+use agent_wire::sample::CARRY_START;
 use hashbrown::hash_table::Entry as Slot;
 use hashbrown::HashTable;
 
@@ -41,6 +43,18 @@ pub struct Known {
     pub scale: f64,
     /// Second after which it is looked up again; `u32::MAX` for never.
     pub until_s: u32,
+    /// What sampled values have left over: see [`agent_wire::sample::weight`].
+    pub carry: Cell<f64>,
+}
+
+impl Known {
+    pub fn new(target: Target, scale: f64, until_s: u32) -> Known {
+        Known { target, scale, until_s, carry: Cell::new(CARRY_START) }
+    }
+
+    pub fn refused(reason: Reason, until_s: u32) -> Known {
+        Known::new(Target::Refused(reason), 1.0, until_s)
+    }
 }
 
 /// The bytes that say which series a sample belongs to.
@@ -219,7 +233,7 @@ mod tests {
 
     fn known(index: usize) -> Known {
         let reason = Reason::Wire(Reject::ALL[index]);
-        Known { target: Target::Refused(reason), scale: 1.0, until_s: u32::MAX }
+        Known::refused(reason, u32::MAX)
     }
 
     fn found(cache: &mut Cache, key: &Key<'_>, now_s: u32) -> Option<usize> {

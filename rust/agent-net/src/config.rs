@@ -12,6 +12,7 @@ use std::fmt;
 
 use agent_metric::{bounds, OwnedShape};
 use agent_wire::mapping::MappingRule;
+use agent_wire::statsd::name_tags::Dialects;
 use serde::Deserialize;
 
 use crate::place::Place;
@@ -88,6 +89,9 @@ pub struct WorkerConfig {
     pub series: Series,
     #[serde(default)]
     pub histograms: Histograms,
+    /// Which dialects of tags inside of names are read.
+    #[serde(default)]
+    pub name_tags: Dialects,
     #[serde(default)]
     pub mapping: Vec<MappingRule>,
     /// Whether raw samples go through the rings to the aggregator.

@@ -3,7 +3,8 @@
 //! One label set has one text, so the text is the key of a series: names are sanitised and sorted
 //! by byte, of duplicate names the last one wins, values are escaped (`\\`, `\"`, `\n`) and invalid
 //! UTF-8 becomes U+FFFD. An empty value means that the label is absent, as in Prometheus. A tag
-//! without `:` gets the value `true`; empty tags and tags without a name are skipped.
+//! without `:` gets the value `true`; empty tags and tags without a name are skipped; a `#` before a
+//! tag is no part of it (a client in PHP writes one before each).
 //!
 //! Names that mean something else to a scraper are moved out of the way: `le`, `quantile` and
 //! `agent_overflow` become `exported_le`, ...; a name that begins with `__` (reserved, `__name__`
@@ -83,23 +84,27 @@ pub fn is_reserved(raw: &[u8]) -> bool {
 
 /// Writes the label text of DogStatsD tags (`k:v,k2:v2,bare`) to `out`, which is cleared first.
 pub fn from_statsd_tags(tags: &[u8], limits: &Limits, out: &mut String) -> Result<(), Reject> {
-    from_statsd_tags_and_pairs::<&str, &str>(tags, &[], limits, out)
+    from_statsd::<&str, &str>(b"", tags, &[], limits, out)
 }
 
-/// [`from_statsd_tags`] with pairs that win over tags of the same name, such as those of a mapping.
-pub fn from_statsd_tags_and_pairs<N: AsRef<str>, V: AsRef<str>>(
+/// The label text of a StatsD sample: of `key=value` tags in its name (see [`crate::statsd::name_tags`]), overruled by its
+/// DogStatsD tags, overruled by `pairs`, such as those of a mapping.
+pub fn from_statsd<N: AsRef<str>, V: AsRef<str>>(
+    name_tags: &[u8],
     tags: &[u8],
     pairs: &[(N, V)],
     limits: &Limits,
     out: &mut String,
 ) -> Result<(), Reject> {
     out.clear();
-    if tags.is_empty() && pairs.is_empty() {
+    if name_tags.is_empty() && tags.is_empty() && pairs.is_empty() {
         return Ok(());
     }
-    let most = memchr::memchr_iter(b',', tags).count() + 1 + pairs.len();
+    let commas = |text| memchr::memchr_iter(b',', text).count() + 1;
+    let most = commas(name_tags) + commas(tags) + pairs.len();
     let named = pairs.iter().map(|(n, v)| (n.as_ref().as_bytes(), v.as_ref().as_bytes()));
-    collect(split_tags(tags).chain(named), most, limits, out)
+    let in_name = crate::statsd::name_tags::pairs(name_tags);
+    collect(in_name.chain(split_tags(tags)).chain(named), most, limits, out)
 }
 
 /// Writes the label text of pairs to `out`, which is cleared first.
@@ -116,6 +121,7 @@ pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(
 /// The pairs of DogStatsD tags; empty tags and empty names are left out.
 pub fn split_tags(tags: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     tags.split(|&byte| byte == b',').filter_map(|tag| {
+        let tag = tag.strip_prefix(b"#").unwrap_or(tag);
         match memchr::memchr(b':', tag) {
             Some(at) => Some((&tag[..at], &tag[at + 1..])),
             None => Some((tag, &b"true"[..])),
@@ -272,6 +278,7 @@ mod tests {
         assert_eq!(tags(b"a:1,a:2"), "a=\"2\"");
         assert_eq!(tags(b"a.b:1,a_b:2,a-b:3"), "a_b=\"3\"");
         assert_eq!(tags(b"canary,,:x,,k:"), "canary=\"true\"");
+        assert_eq!(tags(b"a:1,#b:2,#"), "a=\"1\",b=\"2\"");
         assert_eq!(tags(b"url:http://x:80/"), "url=\"http://x:80/\"");
         assert_eq!(tags(b"q:say \"hi\"\\"), "q=\"say \\\"hi\\\"\\\\\"");
         assert_eq!(tags(b"bad:\xff"), "bad=\"\u{fffd}\"");
@@ -305,9 +312,9 @@ mod tests {
     fn pairs_of_a_mapping_win_over_tags() {
         let mut out = String::new();
         let pairs = [("env", "prod"), ("app", "shop")];
-        from_statsd_tags_and_pairs(b"env:dev,zone:a", &pairs, &Limits::default(), &mut out)
+        from_statsd(b"zone=b,rack=7", b"env:dev,zone:a", &pairs, &Limits::default(), &mut out)
             .expect("within the limits");
-        assert_eq!(out, "app=\"shop\",env=\"prod\",zone=\"a\"");
+        assert_eq!(out, "app=\"shop\",env=\"prod\",rack=\"7\",zone=\"a\"");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Every limit of the codecs, by name and unit. One struct for all, so that a setting means the
+//! Every limit and switch of the codecs, by name and unit. One struct for all, so that a setting means the
 //! same for a UDP line and for a pushed sample.
 //!
 //! Defaults are generous for real clients and small against attackers: the largest accepted line
 //! costs 64 KiB, the largest label set 40 x (128 + 1024) bytes.
 
 use serde::Deserialize;
+
+use crate::statsd::name_tags::Dialects;
 
 /// The most labels one series may ever have; [`Limits::labels_max`] is clamped to it, because the
 /// pairs are sorted in a fixed array.
@@ -39,6 +41,8 @@ pub struct Limits {
     pub json_depth_max: usize,
     /// Refused samples described one by one in the answer to a push; the rest are only counted.
     pub refusals_listed_max: usize,
+    /// Which dialects of tags inside of StatsD names are read.
+    pub name_tags: Dialects,
 }
 
 impl Default for Limits {
@@ -57,6 +61,7 @@ impl Default for Limits {
             help_bytes_max: 1024,
             json_depth_max: 32,
             refusals_listed_max: 100,
+            name_tags: Dialects::default(),
         }
     }
 }

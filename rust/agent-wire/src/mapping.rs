@@ -122,7 +122,7 @@ pub struct Renamed<'m> {
     pub rule: usize,
     /// Not sanitised yet.
     pub name: String,
-    /// For [`crate::labels::from_statsd_tags_and_pairs`].
+    /// For [`crate::labels::from_statsd`].
     pub labels: Vec<(&'m str, String)>,
     pub kind: Kind,
     /// Empty when the rule has none.

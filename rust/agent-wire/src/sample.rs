@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::{Limits, Reject};
 
-/// Largest counter increment: every whole number up to it is exact in an f64.
-pub const INCREMENT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Counter increments end below it: a cell holds less than 2^63. Above 2^53, whole numbers are read to 16 digits.
+pub const INCREMENT_END: f64 = 9_223_372_036_854_775_808.0;
 
 /// The six kinds of StatsD, also those of a JSON push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -75,7 +75,7 @@ pub fn check_number(kind: Kind, number: f64, rate: f64) -> Result<(), Reject> {
     }
     match kind {
         Kind::Counter if number < 0.0 => Err(Reject::ValueNegative),
-        Kind::Counter if number > INCREMENT_MAX * rate => Err(Reject::ValueOutOfRange),
+        Kind::Counter if number >= INCREMENT_END * rate => Err(Reject::ValueOutOfRange),
         Kind::Timer if number < 0.0 => Err(Reject::ValueNegative),
         _ => Ok(()),
     }
@@ -97,32 +97,49 @@ pub fn check_rate(rate: f64, limits: &Limits) -> Result<(), Reject> {
     }
 }
 
-/// How many samples one sample at this rate stands for, in whole numbers: for histograms.
+/// How many samples the next sample at this rate stands for, in whole numbers: for histograms. `carry` is what was left over
+/// by the samples before it, and begins at [`CARRY_START`]: the sum of the weights is within a half of the sum of `1 / rate`.
 #[inline]
-pub fn weight(rate: f64) -> u64 {
+pub fn weight(rate: f64, carry: f64) -> (u64, f64) {
     if rate >= 1.0 {
-        1
-    } else {
-        // `check_rate` bounds it by 1 / rate_min; the cast saturates for anything else.
-        (1.0 / rate).round().max(1.0) as u64
+        return (1, carry);
     }
+    // `check_rate` bounds it by 1 / rate_min; the cast saturates for anything else.
+    let due = 1.0 / rate + carry;
+    let whole = (due as u64).max(1);
+    (whole, due - whole as f64)
 }
+
+/// The sum of weights is rounded, not cut.
+pub const CARRY_START: f64 = 0.5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_at_one_third_stands_for_three() {
-        assert_eq!(weight(1.0), 1);
-        assert_eq!(weight(0.3), 3);
-        assert_eq!(weight(1e-6), 1_000_000);
+    fn samples_stand_for_as_many_as_their_rates_say_together() {
+        let of_thousand = |rate| {
+            let (mut sum, mut carry) = (0, CARRY_START);
+            for _ in 0..1000 {
+                let times;
+                (times, carry) = weight(rate, carry);
+                sum += times;
+            }
+            sum
+        };
+        let expected = [(1.0, 1000), (0.95, 1053), (0.8, 1250), (0.7, 1429), (0.6, 1667), (0.3, 3333)];
+        for (rate, times) in expected {
+            assert_eq!(of_thousand(rate), times, "{rate}");
+        }
+        assert_eq!(weight(1e-6, CARRY_START).0, 1_000_000);
     }
 
     #[test]
-    fn a_scaled_increment_is_held_to_exact_whole_numbers() {
-        assert_eq!(check_number(Kind::Counter, INCREMENT_MAX, 1.0), Ok(()));
-        assert_eq!(check_number(Kind::Counter, 1e15, 0.01), Err(Reject::ValueOutOfRange));
+    fn a_scaled_increment_is_held_to_what_a_cell_holds() {
+        assert_eq!(check_number(Kind::Counter, INCREMENT_END.next_down(), 1.0), Ok(()));
+        assert_eq!(check_number(Kind::Counter, INCREMENT_END, 1.0), Err(Reject::ValueOutOfRange));
+        assert_eq!(check_number(Kind::Counter, 1e17, 0.01), Err(Reject::ValueOutOfRange));
         assert_eq!(check_number(Kind::Gauge, f64::MAX, 1.0), Ok(()));
         assert_eq!(check_number(Kind::Timer, -1.0, 1.0), Err(Reject::ValueNegative));
         assert_eq!(check_number(Kind::Histogram, -1.0, 1.0), Ok(()));

@@ -3,7 +3,7 @@
 
 use agent_wire::framing;
 use agent_wire::push_json::{self, Body};
-use agent_wire::sample::INCREMENT_MAX;
+use agent_wire::sample::INCREMENT_END;
 use agent_wire::statsd::{parse_line, Item, Value};
 use agent_wire::{labels, name, prometheus_text, Kind, Limits, Reject};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn check_line(line: &[u8], limits: &Limits) -> Result<(), TestCaseError> {
             Value::Number(number) => {
                 prop_assert!(number.is_finite() && metric.kind != Kind::Set);
                 if metric.kind == Kind::Counter {
-                    prop_assert!((0.0..=INCREMENT_MAX).contains(&number));
+                    prop_assert!((0.0..INCREMENT_END).contains(&number));
                 }
             }
             Value::Delta(number) => {

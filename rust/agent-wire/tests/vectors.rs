@@ -6,8 +6,8 @@ use std::path::Path;
 use agent_wire::exposition::FamilyKind;
 use agent_wire::prometheus_text::{self, Family, Series, SeriesValue};
 use agent_wire::push_json::{self, Body, PushSample};
-use agent_wire::statsd::{self, Cardinality, Item, Metric, Value};
-use agent_wire::{labels, name, Limits};
+use agent_wire::statsd::{self, name_tags, Cardinality, Item, Metric, Value};
+use agent_wire::{labels, name, Limits, Reject};
 use serde_json::{json, Map, Value as Json};
 
 fn cases(file: &str) -> Vec<Json> {
@@ -73,13 +73,17 @@ fn metric_json(metric: &Metric<'_>, expected: &Json) -> Json {
     });
     put(&mut map, "cardinality", json!(level));
     // These two are not of the line, and are compared where a case has them.
+    let named = name_tags::split(metric.name, name_tags::Dialects::default());
     if expected.get("labels").is_some() {
         let mut out = String::new();
-        labels::from_statsd_tags(metric.tags, &Limits::default(), &mut out).expect("labels");
+        let in_name = named.map_or(&b""[..], |named| named.tags);
+        labels::from_statsd::<&str, &str>(in_name, metric.tags, &[], &Limits::default(), &mut out)
+            .expect("labels");
         map.insert("labels".into(), json!(out));
     }
     if expected.get("family").is_some() {
-        map.insert("family".into(), json!(name::family(metric.kind, metric.name).name));
+        let bare = named.map_or(metric.name.into(), |named| named.bare());
+        map.insert("family".into(), json!(name::family(metric.kind, &bare).name));
     }
     Json::Object(map)
 }
@@ -117,6 +121,23 @@ fn item_json(item: &Item<'_>, expected: &Json) -> Json {
     }
 }
 
+/// All samples of a line, each a metric or the reason why it is refused.
+fn samples_json(text: &[u8], expected: &Json, limits: &Limits) -> Json {
+    let line = statsd::parse_line(text, limits);
+    let (first, mut further) = match line {
+        Ok(Item::Metric(metric)) => (Ok(metric.clone()), metric.further()),
+        Err(reject) => (Err(reject), statsd::further(text, limits)),
+        Ok(other) => panic!("{other:?}"),
+    };
+    let further = std::iter::from_fn(|| further.next(limits));
+    let samples = std::iter::once(first).chain(further).enumerate();
+    let found = samples.map(|(index, sample)| match sample {
+        Ok(metric) => metric_json(&metric, &expected[index]),
+        Err(reject) => json!(reject.as_str()),
+    });
+    found.collect()
+}
+
 /// Equal as numbers, not as JSON tokens: 1 and 1.0 are the same value.
 fn same(left: &Json, right: &Json) -> bool {
     match (left, right) {
@@ -143,6 +164,14 @@ fn statsd_lines_give_the_item_or_the_reason_beside_them() {
                 let refused = labels::from_statsd_tags(metric.tags, &limits, &mut String::new());
                 assert_eq!(json!(refused.map_err(|r| r.as_str())), json!({ "Err": reason }));
                 continue;
+            }
+            if let Some(expected) = case.get("samples") {
+                let found = samples_json(&line, expected, &limits);
+                assert!(same(&found, expected), "{}: {found}", case["case"]);
+                continue;
+            }
+            if let Ok(Item::Metric(metric)) = &result {
+                assert_eq!(metric.further().next(&limits), None, "{}", case["case"]);
             }
             match (result, case.get("item"), case.get("reject")) {
                 (Ok(item), Some(expected), None) => {

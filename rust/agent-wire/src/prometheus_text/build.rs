@@ -9,7 +9,7 @@ use crate::exposition::FamilyKind;
 use crate::{name, Limits, Reject};
 
 /// Counts above this are not exact in the f64 they arrive in.
-const COUNT_MAX: f64 = crate::sample::INCREMENT_MAX;
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
 
 pub(super) struct Builder<'a, 'l> {
     limits: &'l Limits,

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Lengths count bytes, so title and text may hold `|`. Line feeds arrive as the two characters
-//! `\n` and are left as they are; `c:`, `e:` are read as on metrics. Unknown fields, priorities and
-//! alert types are skipped; a bad date is `event_malformed` or `check_malformed`.
+//! `\n` and are left as they are; `c:`, `e:` are read as on metrics. Unknown fields, priorities, alert
+//! types and dates are skipped.
 
 use memchr::memchr;
 
@@ -122,9 +122,7 @@ pub(super) fn parse_event<'a>(rest: &'a [u8], limits: &Limits) -> Result<Event<'
         let (field, next) = split_at_byte(fields, b'|');
         fields = next;
         match field {
-            [b'd', b':', date @ ..] => {
-                event.timestamp = Some(parse_u64(date).ok_or(Reject::EventMalformed)?);
-            }
+            [b'd', b':', date @ ..] => event.timestamp = parse_u64(date),
             [b'h', b':', host @ ..] => event.hostname = host,
             [b'k', b':', key @ ..] => event.aggregation_key = key,
             b"p:low" => event.priority = Priority::Low,
@@ -193,9 +191,7 @@ pub(super) fn parse_check<'a>(rest: &'a [u8], limits: &Limits) -> Result<Service
         let (field, next) = split_at_byte(fields, b'|');
         fields = next;
         match field {
-            [b'd', b':', date @ ..] => {
-                check.timestamp = Some(parse_u64(date).ok_or(Reject::CheckMalformed)?);
-            }
+            [b'd', b':', date @ ..] => check.timestamp = parse_u64(date),
             [b'h', b':', host @ ..] => check.hostname = host,
             [b'#', tags @ ..] => check.tags = tags,
             [b'm', b':', message @ ..] => check.message = message,
