@@ -5,13 +5,17 @@
 //! ```
 //!
 //! The kernel may join datagrams of one sender into one message of up to 64 KiB (UDP_GRO), which costs
-//! a thirtieth per datagram. A message longer than its buffer is dropped whole and counted. What the
-//! kernel had to drop because the socket's buffer was full it counts itself; that count is read every
+//! a thirtieth per datagram. A unix datagram may be longer: up to the sender's buffer, 208 KiB unless
+//! somebody has raised it. A message longer than its buffer is dropped whole and counted by the lines that
+//! were seen of it. What the kernel had to drop because the socket's buffer was full it counts itself; that count is read every
 //! second and published as the difference to what was published before, also across workers that
 //! were killed: the last reading stands in the segment (`agent_socket_kernel_drops`).
 //!
-//! Limits: [`BATCH`] messages of 64 KiB a call, [`CALLS_MAX`] calls before other sockets have their
-//! turn. Not promised: answers; `_ack` lines in datagrams are passed over.
+//! A unix socket holds `net.unix.max_dgram_qlen` datagrams, 10 by default: they are taken as they come, without naps. A
+//! sender that blocks loses none; one that does not is told by `EAGAIN`, and only it can count: the kernel does not.
+//!
+//! Limits: 32 messages of 64 KiB a call, or 8 of 256 KiB from a unix socket, [`CALLS_MAX`] calls before other sockets have
+//! their turn. Not promised: answers; `_ack` lines in datagrams are passed over.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -29,12 +33,14 @@ use crate::place::Place;
 use crate::system;
 use crate::telemetry::{labels, Own, Reason, SelfMetric, SourceId};
 
-/// Messages taken with one call.
-pub const BATCH: usize = 32;
+/// Bytes of all buffers together.
+const BUFFERS_BYTES: usize = 2 << 20;
+/// The longest message of UDP: datagrams, or joined ones, are shorter.
+const UDP_BYTES: usize = 64 << 10;
+/// The longest unix datagram that is taken.
+const UNIX_BYTES: usize = 256 << 10;
 /// Calls before other sockets have their turn.
 pub const CALLS_MAX: usize = 4;
-/// The largest message: a UDP datagram, or joined ones, are smaller.
-const MESSAGE_BYTES: usize = 64 << 10;
 /// Room for the control message with the segment size.
 const CONTROL_BYTES: usize = 64;
 
@@ -48,6 +54,15 @@ pub struct Received {
 /// Buffers for one batch, used for all datagram sockets of a thread.
 pub struct Receiver {
     buffers: Vec<u8>,
+    udp: Batch,
+    unix: Batch,
+    /// Whose headers the last call has filled in, and how many.
+    last: (bool, usize),
+}
+
+/// The buffers cut into messages of one size.
+struct Batch {
+    message_bytes: usize,
     addresses: Vec<libc::sockaddr_storage>,
     controls: Vec<[u64; CONTROL_BYTES / 8]>,
     vectors: Vec<libc::iovec>,
@@ -56,8 +71,8 @@ pub struct Receiver {
     used: usize,
 }
 
-// SAFETY: the pointers in `vectors` and `headers` lead into heap memory of the other fields, which
-// goes with the receiver and stays where it is.
+// SAFETY: the pointers in `vectors` and `headers` of its batches lead into heap memory of the receiver, which
+// goes with it and stays where it is.
 unsafe impl Send for Receiver {}
 
 /// One message in the receiver's buffers.
@@ -73,21 +88,54 @@ impl Default for Receiver {
     fn default() -> Self {
         Receiver {
             // Zeroed memory that is not resident before the kernel writes to it.
-            buffers: vec![0; BATCH * MESSAGE_BYTES],
-            addresses: vec![system::no_address(); BATCH],
-            controls: vec![[0; CONTROL_BYTES / 8]; BATCH],
-            vectors: Vec::with_capacity(BATCH),
-            headers: Vec::with_capacity(BATCH),
-            used: 0,
+            buffers: vec![0; BUFFERS_BYTES],
+            udp: Batch::new(UDP_BYTES),
+            unix: Batch::new(UNIX_BYTES),
+            last: (false, 0),
         }
     }
 }
 
 impl Receiver {
     /// Takes what is there, up to a batch; gives the number of messages.
-    pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
+    pub fn receive(&mut self, fd: RawFd, source: SourceId) -> io::Result<usize> {
+        let is_unix = source == SourceId::StatsdUnixgram;
+        let batch = if is_unix { &mut self.unix } else { &mut self.udp };
+        let count = batch.receive(fd, &mut self.buffers)?;
+        self.last = (is_unix, count);
+        Ok(count)
+    }
+
+    /// Whether the last batch had no room for more.
+    pub fn is_full(&self) -> bool {
+        let (is_unix, count) = self.last;
+        count == if is_unix { &self.unix } else { &self.udp }.headers.len()
+    }
+
+    /// A message of the last batch.
+    pub fn message(&self, index: usize) -> Message<'_> {
+        let (is_unix, count) = self.last;
+        assert!(index < count, "of the last batch");
+        if is_unix { &self.unix } else { &self.udp }.message(index, &self.buffers)
+    }
+}
+
+impl Batch {
+    fn new(message_bytes: usize) -> Batch {
+        let count = BUFFERS_BYTES / message_bytes;
+        Batch {
+            message_bytes,
+            addresses: vec![system::no_address(); count],
+            controls: vec![[0; CONTROL_BYTES / 8]; count],
+            vectors: Vec::with_capacity(count),
+            headers: Vec::with_capacity(count),
+            used: 0,
+        }
+    }
+
+    fn receive(&mut self, fd: RawFd, buffers: &mut [u8]) -> io::Result<usize> {
         if self.headers.is_empty() {
-            self.prepare();
+            self.prepare(buffers);
         }
         for header in &mut self.headers[..self.used] {
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -95,20 +143,20 @@ impl Receiver {
         }
         let (pointer, len) = (self.headers.as_mut_ptr(), self.headers.len() as libc::c_uint);
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: every header points to memory that the other fields own and never give up or
-        // move, with its full length: `prepare` has set it, and what the kernel changed is set again.
+        // SAFETY: every header points to memory that the receiver owns and never gives up or moves, with its full length:
+        // `prepare` has set it, and what the kernel changed is set again.
         let count = unsafe { libc::recvmmsg(fd, pointer, len, flags, std::ptr::null_mut()) };
         self.used = system::check(count)? as usize;
         Ok(self.used)
     }
 
     /// Points the headers at the buffers.
-    fn prepare(&mut self) {
-        for buffer in self.buffers.chunks_exact_mut(MESSAGE_BYTES) {
+    fn prepare(&mut self, buffers: &mut [u8]) {
+        for buffer in buffers.chunks_exact_mut(self.message_bytes) {
             let iov_base = buffer.as_mut_ptr().cast();
-            self.vectors.push(libc::iovec { iov_base, iov_len: MESSAGE_BYTES });
+            self.vectors.push(libc::iovec { iov_base, iov_len: self.message_bytes });
         }
-        for index in 0..BATCH {
+        for index in 0..self.vectors.len() {
             // SAFETY: all zero is a valid value of this plain struct.
             let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
             header.msg_name = std::ptr::from_mut(&mut self.addresses[index]).cast();
@@ -121,13 +169,12 @@ impl Receiver {
         }
     }
 
-    /// A message of the last batch.
-    pub fn message(&self, index: usize) -> Message<'_> {
+    fn message<'b>(&self, index: usize, buffers: &'b [u8]) -> Message<'b> {
         let header = &self.headers[index];
         let len = header.msg_len as usize;
-        let start = index * MESSAGE_BYTES;
+        let start = index * self.message_bytes;
         Message {
-            bytes: &self.buffers[start..start + len.min(MESSAGE_BYTES)],
+            bytes: &buffers[start..start + len.min(self.message_bytes)],
             // Senders of unix datagrams may have no name; then the kernel writes none.
             address: match header.msg_hdr.msg_namelen {
                 0 => None,
@@ -211,7 +258,7 @@ fn apply_message(
     done: &mut u64,
 ) {
     if message.is_truncated {
-        return apply.reject(source, Reason::DatagramTruncated, 1);
+        return apply.reject(source, Reason::DatagramTruncated, line_count(message));
     }
     let peer = apply.peer(message.address, now_ms);
     if let Err(shed) = apply.admit(&peer, now_ms) {
@@ -253,7 +300,11 @@ impl Socket {
         Socket {
             fd,
             source,
-            nap: Nap::new(buffer_bytes(fd)),
+            nap: match source {
+                // Ten datagrams fill it.
+                SourceId::StatsdUnixgram => Nap::never(),
+                _ => Nap::new(buffer_bytes(fd)),
+            },
             drops: Own::new(SelfMetric::KernelDrops, text.clone()),
             seen: Own::new(SelfMetric::SocketDrops, text.clone()),
             buffer: Own::new(SelfMetric::ReceiveBuffer, text),

@@ -31,7 +31,7 @@ fn run(fd: RawFd, source: SourceId, limits: &Limits, datagrams: u64) -> Totals {
     let name = format!("agent_source_datagrams_received{label}");
     loop {
         wait_readable(fd);
-        let count = receiver.receive(fd).expect("readable");
+        let count = receiver.receive(fd, source).expect("readable");
         let (_, panics) = apply_batch(&receiver, count, source, &mut applier.batch(), 0);
         assert_eq!(panics, 0);
         let totals = totals(&segment);
@@ -67,12 +67,25 @@ fn lines_of_many_datagrams_are_all_applied_joined_or_not() {
 fn unix_datagrams_of_any_size_are_applied_or_counted() {
     let (ours, theirs) = UnixDatagram::pair().expect("a pair");
     theirs.send(b"a:1|c\r\na:1|c").expect("sent");
-    theirs.send(&vec![b'x'; 100_000]).expect("sent");
+    theirs.send(&b"a:1|c\n".repeat(30_000)).expect("sent");
+    system::set_option(theirs.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &(1i32 << 20))
+        .or_else(|_| {
+            system::set_option(theirs.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, &(1i32 << 20))
+        })
+        .expect("a large buffer");
+    let too_long = b"a:1|c\n".repeat(60_000);
+    let is_sent = theirs.send(&too_long).is_ok();
     theirs.send(b"a:1|c").expect("sent");
-    let totals = run(ours.as_raw_fd(), SourceId::StatsdUnixgram, &Limits::default(), 3);
-    assert_eq!(totals["a{}"], 3.0);
+    let datagrams = 3 + u64::from(is_sent);
+    let totals = run(ours.as_raw_fd(), SourceId::StatsdUnixgram, &Limits::default(), datagrams);
+    assert_eq!(totals["a{}"], 30_003.0);
+    if !is_sent {
+        return;
+    }
+    // As many lines as were seen, the cut one among them.
+    let seen = (UNIX_BYTES / 6 + 1) as f64;
     let reason = "reason=\"datagram_truncated\",source=\"statsd_unixgram\",worker=\"0\"";
-    assert_eq!(totals[&format!("agent_source_samples_rejected{{{reason}}}")], 1.0);
+    assert_eq!(totals[&format!("agent_source_samples_rejected{{{reason}}}")], seen);
 }
 
 #[test]

@@ -443,7 +443,9 @@ impl Engine {
         let mut found = 0;
         for _ in 0..calls {
             let socket = &self.datagrams[number];
-            let Ok(count) = self.receiver.receive(socket.fd) else { return (found, false) };
+            let Ok(count) = self.receiver.receive(socket.fd, socket.source) else {
+                return (found, false);
+            };
             found += count as u64;
             let now_ms = self.conns.now_ms;
             let mut apply = self.applier.batch();
@@ -453,7 +455,7 @@ impl Engine {
             for _ in 0..panics {
                 self.note_panic();
             }
-            if count < datagram::BATCH {
+            if !self.receiver.is_full() {
                 return (found, false);
             }
         }

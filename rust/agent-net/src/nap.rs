@@ -40,6 +40,11 @@ impl Nap {
         Nap { length_us, woken_us: 0, until_us: None }
     }
 
+    /// For a socket that holds too few.
+    pub fn never() -> Nap {
+        Nap { length_us: 0, woken_us: 0, until_us: None }
+    }
+
     /// The loop was woken for the socket and has emptied it. Whether a nap begins.
     pub fn woken(&mut self, now_us: u64) -> bool {
         let is_busy = now_us.saturating_sub(self.woken_us) < self.length_us;

@@ -128,7 +128,8 @@ mod tests {
             }
             sum
         };
-        let expected = [(1.0, 1000), (0.95, 1053), (0.8, 1250), (0.7, 1429), (0.6, 1667), (0.3, 3333)];
+        let expected =
+            [(1.0, 1000), (0.95, 1053), (0.8, 1250), (0.7, 1429), (0.6, 1667), (0.3, 3333)];
         for (rate, times) in expected {
             assert_eq!(of_thousand(rate), times, "{rate}");
         }

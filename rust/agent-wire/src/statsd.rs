@@ -194,11 +194,7 @@ fn parse_metric<'a>(line: &'a [u8], limits: &Limits) -> Result<Metric<'a>, Rejec
 
 /// Decodes what follows `name:`.
 #[inline]
-fn parse_sample<'a>(
-    name: &'a [u8],
-    text: &'a [u8],
-    limits: &Limits,
-) -> Result<Metric<'a>, Reject> {
+fn parse_sample<'a>(name: &'a [u8], text: &'a [u8], limits: &Limits) -> Result<Metric<'a>, Reject> {
     let bar = memchr(b'|', text).ok_or(Reject::TypeMissing)?;
     let (text, mut fields) = (&text[..bar], &text[bar + 1..]);
     if text.is_empty() {
@@ -252,7 +248,9 @@ fn split_name<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a [u8], &'a [u8]
     if name.is_empty() {
         return Err(Reject::NameEmpty);
     }
-    if name.len() > limits.name_bytes_max && name_tags::bare_len(name, limits) > limits.name_bytes_max {
+    if name.len() > limits.name_bytes_max
+        && name_tags::bare_len(name, limits) > limits.name_bytes_max
+    {
         return Err(Reject::NameTooLong);
     }
     if name.iter().fold(false, |found, &byte| found | (byte < b' ') | (byte == 0x7f)) {

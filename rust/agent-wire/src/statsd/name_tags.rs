@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn a_name_that_only_looks_so_is_a_name() {
-        for name in ["a", "a,b", "disk#1", "a,=v", "a,k=v,", ",k=v", "a[0]", "a[k=v", "[k=v]", "a#k=v,x"] {
+        for name in
+            ["a", "a,b", "disk#1", "a,=v", "a,k=v,", ",k=v", "a[0]", "a[k=v", "[k=v]", "a#k=v,x"]
+        {
             assert_eq!(apart(name), None, "{name}");
         }
     }
