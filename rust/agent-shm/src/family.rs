@@ -63,10 +63,14 @@ impl Writer {
         let mut made = None;
         loop {
             let (mut shown, mut same) = (None, None);
+            let mut first_unix_ms = None;
             let head = self.map().each(&key, |block| {
                 let Some(meta) = metric::read(self.region(), block) else { return };
                 let found = Found { block, birth: meta.birth };
-                newest(&mut shown, found);
+                if newest(&mut shown, found) {
+                    let is_of_type = meta.shape.borrowed().is_of_type(&spec.shape);
+                    first_unix_ms = is_of_type.then_some(meta.first_unix_ms);
+                }
                 if meta.is_defined_by(spec, label_names) && !self.is_replaced(block) {
                     newest(&mut same, found);
                 }
@@ -92,6 +96,10 @@ impl Writer {
                 }
             };
             made = Some(block);
+            if let Some(first_unix_ms) = first_unix_ms {
+                // The page has had the name with this type since then.
+                crate::entry::set_created(self.region(), block, first_unix_ms);
+            }
             // After the search: whoever comes in between changes the chain, and with that our turn is over. So births are
             // in the order of the chain.
             let birth = self.region().word(WORD_BIRTHS).fetch_add(1, Ordering::AcqRel) + 1;
@@ -260,8 +268,11 @@ impl Writer {
     }
 }
 
-fn newest(slot: &mut Option<Found>, found: Found) {
-    if slot.is_none_or(|known| known.birth < found.birth) {
+/// Whether it is the newest so far.
+fn newest(slot: &mut Option<Found>, found: Found) -> bool {
+    let is_newest = slot.is_none_or(|known| known.birth < found.birth);
+    if is_newest {
         *slot = Some(found);
     }
+    is_newest
 }

@@ -95,7 +95,9 @@ pub const BLOCK_STATE: u64 = 0;
 pub const ENTRY_NEXT: u64 = 8; // hash tag (high half), next entry's unit << 1 | mark (low half)
 pub const ENTRY_META: u64 = 16; // metric's unit (high half), kind, key length
 pub const ENTRY_EXTRA: u64 = 24; // stripes' or lanes' unit (low half), epoch of the last use (high half)
-pub const ENTRY_CREATED: u64 = 32; // unix milliseconds
+pub const ENTRY_CREATED: u64 = 32; // unix milliseconds (lower 48 bits), check of the key and of ENTRY_META
+/// Bits of the time; those above are the check.
+pub const CREATED_BITS: u32 = 48;
 /// In the place of the time of creation, of an entry that is dead or began anew: the epoch in which that was seen.
 pub const ENTRY_STAMP: u64 = ENTRY_CREATED;
 pub const ENTRY_KEY: u64 = 40; // key bytes, then the cells at the next multiple of 16
@@ -272,6 +274,7 @@ pub fn layout_hash() -> u32 {
         SLOT_ACTIVE,
         SLOT_RING_WRITTEN,
         ENTRY_EXTRA,
+        u64::from(CREATED_BITS),
         METRIC_BIRTH,
         WORD_ROOM,
         PAGE_BYTES,

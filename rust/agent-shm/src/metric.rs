@@ -67,6 +67,8 @@ pub struct MetricMeta {
     pub overflows: u64,
     /// The how manieth definition of the segment it is: of several with one name, the last is the one that counts.
     pub birth: u64,
+    /// When the name first appeared with this type.
+    pub first_unix_ms: u64,
 }
 
 impl MetricMeta {
@@ -192,6 +194,7 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
         shape,
         overflows: get(METRIC_OVERFLOWS),
         birth: get(METRIC_BIRTH),
+        first_unix_ms: entry::created_unix_ms(region, block),
     })
 }
 

@@ -8,12 +8,17 @@
 //! Promised: every series that was there before the view was made and is still there is visited once; a histogram's count
 //! and sum belong together; nothing waits for a writer, no writer waits for a view. Not promised: that values of
 //! different series are of the same instant. Everything read is checked, since the segment may be another app's.
+//!
+//! A name or label text in which a bit has changed is left out and counted: the entry has a check of it. So it is neither
+//! shown wrong nor a second time beside the series that it now looks like. Not promised against whoever writes a segment
+//! on purpose; the reader of foreign segments checks more.
 
 use crate::block::{self, State};
 use crate::entry::{self, Kind, OVERFLOW_LABELS};
 use crate::handle::SeriesId;
 use crate::inner::Inner;
 use crate::layout::*;
+use crate::map::Map;
 use crate::metric::{self, MetricMeta};
 use crate::read::{Reader, Scratch};
 use crate::segment::Segment;
@@ -44,6 +49,7 @@ pub struct FamilyView<'s> {
 pub struct View<'s> {
     families: Vec<FamilyView<'s>>,
     superseded: usize,
+    damaged: u64,
 }
 
 impl Segment {
@@ -58,7 +64,7 @@ impl Segment {
         let mut newest: HashMap<String, MetricMeta> = HashMap::new();
         for_each_live(inner, |block, _| {
             if entry::meta(&inner.region, block).is(Kind::Metric) {
-                let Some(meta) = metric::read(&inner.region, block) else { return };
+                let Some(meta) = read_metric(inner, block) else { return };
                 let known = newest.get(&meta.name).map_or(0, |known| known.birth);
                 if meta.birth >= known {
                     newest.insert(meta.name.clone(), meta);
@@ -122,6 +128,33 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) {
     }
 }
 
+/// A metric whose name is the one that it was made with.
+fn read_metric(inner: &Inner, block: u64) -> Option<MetricMeta> {
+    let meta = metric::read(&inner.region, block)?;
+    let map = Map { region: &inner.region, places: &inner.places };
+    // Not by its check, which a metric that began anew has no more.
+    map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes())).then_some(meta)
+}
+
+/// Whether a block is what it was when its state word was read, so that what was read since is of it.
+fn is_still(inner: &Inner, block: u64, word: u64) -> bool {
+    // All that was read before was read before this word is.
+    fence(Ordering::Acquire);
+    let now = inner.region.word(block).load(Ordering::Acquire);
+    let (Some(before), Some(now)) = (State::of(word), State::of(now)) else { return false };
+    // Between live and expiring only the state differs: it is the same entry.
+    now.is_live() && now.with(before.state, now.owner) == before
+}
+
+/// Whether a series that is of no metric is so because of a damaged header.
+fn is_stray(inner: &Inner, block: u64, word: u64) -> bool {
+    let meta = entry::meta(&inner.region, block);
+    let mut labels = Vec::new();
+    let key_len = usize::from(meta.key_len).min(entry::KEY_BYTES_MAX);
+    entry::read_bytes(&inner.region, block + ENTRY_KEY, key_len, &mut labels);
+    !entry::is_intact(&inner.region, block, meta, &labels) && is_still(inner, block, word)
+}
+
 impl<'s> View<'s> {
     fn collect(inner: &'s Inner, liveness: Liveness<'s>) -> View<'s> {
         let liveness = Rc::new(liveness);
@@ -129,12 +162,20 @@ impl<'s> View<'s> {
         let mut families: Vec<FamilyView<'_>> = Vec::new();
         // The family of the series before: they often stand together.
         let mut last = (0, usize::MAX);
+        let (mut damaged, mut stray) = (0, 0);
         let mut family_of = |unit: u32, families: &mut Vec<FamilyView<'s>>| {
             *by_unit.entry(unit).or_insert_with(|| {
                 let block = entry::offset(unit);
-                let live =
-                    block >= inner.places.blocks && block::state(&inner.region, block).is_live();
-                match metric::read(&inner.region, block).filter(|_| live) {
+                if block < inner.places.blocks {
+                    return usize::MAX;
+                }
+                let word = inner.region.word(block).load(Ordering::Acquire);
+                let live = State::of(word).is_some_and(State::is_live);
+                match read_metric(inner, block).filter(|_| live) {
+                    None if live && is_still(inner, block, word) => {
+                        damaged += u64::from(entry::meta(&inner.region, block).is(Kind::Metric));
+                        usize::MAX
+                    }
                     Some(meta) => {
                         let liveness = liveness.clone();
                         families.push(FamilyView { inner, liveness, meta, series: Vec::new() });
@@ -152,8 +193,9 @@ impl<'s> View<'s> {
                 if last.0 != meta.metric {
                     last = (meta.metric, family_of(meta.metric, &mut families));
                 }
-                if let Some(family) = families.get_mut(last.1) {
-                    family.series.push((block, word));
+                match families.get_mut(last.1) {
+                    Some(family) => family.series.push((block, word)),
+                    None => stray += u64::from(is_stray(inner, block, word)),
                 }
             }
         });
@@ -163,7 +205,7 @@ impl<'s> View<'s> {
             .sort_by(|a, b| a.meta.name.cmp(&b.meta.name).then(b.meta.birth.cmp(&a.meta.birth)));
         families.dedup_by(|later, first| later.meta.name == first.meta.name);
         let superseded = found - families.len();
-        View { families, superseded }
+        View { families, superseded, damaged: damaged + stray }
     }
 
     /// Sorted by name.
@@ -174,6 +216,11 @@ impl<'s> View<'s> {
     /// Metrics that are not shown, because another definition of their name appeared later.
     pub fn superseded(&self) -> usize {
         self.superseded
+    }
+
+    /// Metrics whose name or definition is damaged, and series that say that they are of something that is no metric.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 }
 
@@ -190,49 +237,53 @@ impl FamilyView<'_> {
         self.series.is_empty()
     }
 
-    /// Visits every series. The overflow series is left out while nothing went there.
-    pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) {
+    /// Visits every series; gives how many were left out because their label text is damaged. The overflow series is
+    /// left out while nothing went there.
+    pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) -> u64 {
         let mut scratch = Scratch::default();
+        let mut damaged = 0;
         for &(block, word) in &self.series {
-            self.visit(block, word, &mut scratch, each);
+            damaged += u64::from(!self.visit(block, word, &mut scratch, each));
         }
+        damaged
     }
 
+    /// Whether its label text is sound, or not looked at.
     fn visit(
         &self,
         block: u64,
         word: u64,
         scratch: &mut Scratch,
         each: &mut dyn FnMut(SeriesView<'_>),
-    ) {
+    ) -> bool {
         let region = &self.inner.region;
         let meta = entry::meta(region, block);
         let key_len = usize::from(meta.key_len);
         if key_len > entry::KEY_BYTES_MAX {
-            return;
+            return !is_still(self.inner, block, word);
         }
         scratch.labels.clear();
         entry::read_bytes(region, block + ENTRY_KEY, key_len, &mut scratch.labels);
-        let created_unix_ms = region.word(block + ENTRY_CREATED).load(Ordering::Relaxed);
+        let created_unix_ms = entry::created_unix_ms(region, block);
         let cells = entry::cells(block, key_len);
         let (inner, liveness, extra) = (self.inner, &*self.liveness, block + ENTRY_EXTRA);
         let reader = Reader { inner, liveness, cells, extra };
         let Scratch { labels, buckets, per_process } = scratch;
+        let is_sound = entry::is_intact(region, block, meta, labels);
         let value = reader.value(&self.meta.shape, buckets, per_process);
-        // All that was read above was read before this word is.
-        fence(Ordering::Acquire);
-        let now = region.word(block).load(Ordering::Acquire);
-        let (Some(before), Some(now)) = (State::of(word), State::of(now)) else { return };
-        // Between live and expiring only the state differs: it is the same series.
-        if !now.is_live() || now.with(before.state, now.owner) != before {
-            return;
+        let (Some(before), true) = (State::of(word), is_still(self.inner, block, word)) else {
+            return true;
+        };
+        if !is_sound {
+            return false;
         }
         // A gauge of living processes, and none lives.
-        let Some(value) = value else { return };
+        let Some(value) = value else { return true };
         let untouched = labels == OVERFLOW_LABELS.as_bytes() && self.meta.overflows == 0;
         if !untouched {
             let id = SeriesId { offset: entry::unit(block), generation: before.generation };
             each(SeriesView { id, labels, created_unix_ms, value });
         }
+        true
     }
 }

@@ -215,7 +215,9 @@ fn a_truncated_file_does_not_kill_its_writers_and_readers() {
                 }
             }
             assert!(segment.was_hit(), "and it knows");
-            reader.view().families().iter().for_each(|family| family.for_each(&mut |_| ()));
+            for family in reader.view().families() {
+                family.for_each(&mut |_| ());
+            }
             0
         });
         child.join();
@@ -346,6 +348,54 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
     println!("{attached} attached, {refused} refused, {} ms the slowest", board.get(SLOWEST_MS));
     assert!(attached > 1000 && refused > 10);
     assert!(board.get(SLOWEST_MS) < 100);
+}
+
+/// Where `text` stands in the file, which has it once.
+fn place_of(path: &Path, text: &[u8]) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect();
+    assert_eq!(places.len(), 1, "{}", String::from_utf8_lossy(text));
+    places[0] as u64
+}
+
+#[test]
+fn a_changed_bit_of_a_name_or_label_costs_that_series_and_is_counted() {
+    let folder = Folder::new("flips");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    for labels in ["path=\"/a\"", "path=\"/b\""] {
+        let series = get(&writer, "requests", Shape::Counter, labels);
+        assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    }
+    let seen = || {
+        let (view, mut texts, mut damaged) = (segment.view(), Vec::new(), 0);
+        for family in view.families() {
+            let name = family.meta().name.clone();
+            damaged += family.for_each(&mut |series| {
+                texts.push(format!("{name}{{{}}}", String::from_utf8_lossy(series.labels)));
+            });
+        }
+        texts.sort();
+        (texts, damaged, view.damaged())
+    };
+    let both = ["requests{path=\"/a\"}", "requests{path=\"/b\"}"];
+    assert_eq!(seen(), (both.map(str::to_owned).to_vec(), 0, 0));
+    let (label, name) = (place_of(&path, b"path=\"/a\""), place_of(&path, b"requests"));
+    // `a` becomes `b` among others: a second series of the same labels.
+    for (place, bits, shown, in_family, in_view) in
+        [(label, 9 * 8, &both[1..], 1, 0), (name, 8 * 8, &both[..0], 0, 1)]
+    {
+        for bit in 0..bits {
+            let at = place + bit / 8;
+            let byte = fs::read(&path).unwrap()[at as usize];
+            patch(&path, at, &[byte ^ 1 << (bit % 8)]);
+            assert_eq!(seen(), (shown.iter().map(|&s| s.to_owned()).collect(), in_family, in_view));
+            patch(&path, at, &[byte]);
+        }
+    }
+    assert_eq!(seen().0, both, "as before");
 }
 
 fn is_root(what: &str) -> bool {

@@ -15,6 +15,8 @@ pub struct Family {
     pub name: String,
     pub help: String,
     pub kind: FamilyKind,
+    /// When the group first had the name with this type.
+    pub first_unix_ms: u64,
     pub series: Vec<Pushed>,
 }
 
@@ -63,8 +65,9 @@ impl Group {
         let labels = label_text(&[], &self.key);
         let mut add = |name: &str, help: &str, value: f64| {
             let series = vec![Pushed::new(labels.clone(), SeriesValue::Number(value))];
-            let (name, help) = (name.to_owned(), help.to_owned());
-            self.families.push(Family { name, help, kind: FamilyKind::Gauge, series });
+            let (name, help, kind) = (name.to_owned(), help.to_owned(), FamilyKind::Gauge);
+            let first_unix_ms = self.created_unix_ms;
+            self.families.push(Family { name, help, kind, first_unix_ms, series });
         };
         add(PUSH_TIME, "Unix time of the last push to this group that was taken.", self.pushed_s);
         add(FAILURE_TIME, "Unix time of the last push to this group that failed.", self.failed_s);

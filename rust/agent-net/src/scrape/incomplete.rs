@@ -5,16 +5,18 @@ use agent_wire::exposition::{FamilyKind, Piece};
 use agent_wire::page::PageEncoder;
 
 use super::labels::AppLabels;
-use super::{Merged, Source};
+use super::names::{DAMAGED, PRIVATE, SUPERSEDED};
+use super::plan::Merged;
+use super::{Skipped, Source};
 use agent_metric::OwnedShape;
 
-const PRIVATE: &str = "agent_private_metrics";
 const PRIVATE_HELP: &str =
     "Metrics that a process counts in memory of its own, because the segment \
                             had no room or could not be used: times that it happened.";
-const SUPERSEDED: &str = "agent_superseded_metrics";
 const SUPERSEDED_HELP: &str = "Metrics that are not shown, because a newer definition of the name \
                                is: old processes may still count in them.";
+const DAMAGED_HELP: &str = "Series and families that are not shown, because their labels or \
+                            their name are damaged in memory.";
 
 /// Writes a sample for each source that has something to say.
 pub fn write(
@@ -22,13 +24,16 @@ pub fn write(
     sources: &[Source<'_>],
     views: &[View<'_>],
     families: &[Merged<'_>],
+    left_out: &[Skipped],
     out: &mut Vec<u8>,
 ) {
     let fallbacks = sources.iter().map(|source| source.segment.usage().fallbacks);
     let superseded = views.iter().map(|view| view.superseded() as u64);
-    let all: [(&str, &str, FamilyKind, Vec<u64>); 2] = [
+    let damaged = left_out.iter().map(|skipped| skipped.damaged);
+    let all: [(&str, &str, FamilyKind, Vec<u64>); 3] = [
         (PRIVATE, PRIVATE_HELP, FamilyKind::Counter, fallbacks.collect()),
         (SUPERSEDED, SUPERSEDED_HELP, FamilyKind::Gauge, superseded.collect()),
+        (DAMAGED, DAMAGED_HELP, FamilyKind::Gauge, damaged.collect()),
     ];
     for (name, help, kind, numbers) in all {
         let is_taken = families.iter().any(|family| family.name == name);

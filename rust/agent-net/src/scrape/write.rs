@@ -11,8 +11,9 @@ use agent_wire::page::PageEncoder;
 use agent_wire::prometheus_text::SeriesValue;
 use agent_wire::Format;
 
-use super::labels::{AppLabels, LabelSets};
-use super::{incomplete, LeftOut, Merged, Part, Quantiles, Skipped, Source, PIECE_BYTES};
+use super::labels::{AppLabels, LabelSets, TextSet};
+use super::plan::{Merged, Part};
+use super::{incomplete, LeftOut, Quantiles, Skipped, Source, PIECE_BYTES};
 use crate::http::gateway_group::{Family, Pushed};
 
 /// Takes what it wants of the output; says whether to go on.
@@ -25,6 +26,7 @@ pub struct Page<'a> {
     left_out: LeftOut,
     quantiles: Vec<(f64, f64)>,
     sets: LabelSets,
+    texts: TextSet,
 }
 
 /// What the samples of a family have in common while they are written.
@@ -41,7 +43,8 @@ struct Turn {
 impl<'a> Page<'a> {
     pub fn new(sources: &'a [Source<'a>], format: Format, left_out: LeftOut) -> Page<'a> {
         let (encoder, quantiles) = (PageEncoder::new(format), Vec::new());
-        Page { sources, encoder, left_out, quantiles, sets: LabelSets::default() }
+        let (sets, texts) = (LabelSets::default(), TextSet::default());
+        Page { sources, encoder, left_out, quantiles, sets, texts }
     }
 
     pub fn write(
@@ -68,7 +71,8 @@ impl<'a> Page<'a> {
                 }
             }
         }
-        incomplete::write(&mut self.encoder, self.sources, views, families, out);
+        let left_out = &self.left_out.sources;
+        incomplete::write(&mut self.encoder, self.sources, views, families, left_out, out);
         self.encoder.finish(out);
         self.left_out
     }
@@ -137,10 +141,12 @@ impl<'a> Page<'a> {
         let source = self.sources[number];
         let shape = &family.meta().shape;
         let mut app = source.app.map(|app| AppLabels::of(app, shape));
-        let Page { encoder, quantiles, sets, .. } = self;
+        let Page { encoder, quantiles, sets, texts, .. } = self;
+        // What we wrote ourselves is there once.
+        let mut texts = source.app.map(|_| texts.begin(family.len()));
         let mut skipped = Skipped::default();
         let mut goes_on = true;
-        family.for_each(&mut |series| {
+        let damaged = family.for_each(&mut |series| {
             if !goes_on {
                 return;
             }
@@ -152,6 +158,10 @@ impl<'a> Page<'a> {
                 skipped.bad_labels += 1;
                 return;
             };
+            if texts.as_mut().is_some_and(|texts| !texts.insert(labels)) {
+                skipped.repeated += 1;
+                return;
+            }
             // Of those of a process the set is whole with its number only.
             let is_of_process = matches!(series.value, Value::GaugePerProcess(_));
             if turn.is_merged && !is_of_process && !sets.insert(labels) {
@@ -171,6 +181,7 @@ impl<'a> Page<'a> {
                 goes_on = flush(out);
             }
         });
+        skipped.damaged += damaged;
         if turn.is_first {
             self.left_out.sources[number].add(&skipped);
         }
