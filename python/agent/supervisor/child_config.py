@@ -89,6 +89,7 @@ def _common(config: Config, site: Site, control_fd: int) -> dict[str, Any]:
     return {
         "segment": site.segment,
         "apps_dir": site.apps_dir,
+        "apps_shared_dirs": config.apps.shared_dirs,
         "apps_idle_s": config.apps.idle_s,
         "control_fd": control_fd,
         "series": msgspec.structs.asdict(config.series),

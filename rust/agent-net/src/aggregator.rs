@@ -168,6 +168,7 @@ impl Aggregator {
         self.common.is_windowed = config.windows;
         self.expiry.idle_ms = u64::from(config.series.idle_expiry_s) * 1000;
         self.apps.set_idle_s(config.apps_idle_s);
+        self.apps.set_shared(&config.apps_shared_dirs);
     }
 
     /// One pass: takes what is new, and when a second is over, moves the windows on and shows them.

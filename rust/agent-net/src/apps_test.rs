@@ -1,10 +1,11 @@
 //! Segments that come, go, are replaced, broken or not ours.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::symlink;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{symlink, PermissionsExt};
 
 use agent_shm::{MetricSpec, Options, Outcome, Shape, Writer};
 
+use super::folders::FOLDERS_MAX;
 use super::*;
 use crate::http::conn_test::temporary_folder;
 use crate::scrape::{render, Source};
@@ -267,4 +268,86 @@ fn a_fault_outside_of_segments_still_ends_the_process() {
     };
     assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGBUS, "{status}");
     fs::remove_dir_all(folder).expect("clean up");
+}
+
+/// A folder of folders, as an administrator makes it.
+fn shared_folders(parent: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let make = |name: &&str| {
+        let path = parent.join(name);
+        fs::create_dir(&path).expect("make");
+        fs::set_permissions(&path, Permissions::from_mode(0o2750)).expect("chmod");
+        path
+    };
+    names.iter().map(make).collect()
+}
+
+fn give_away(path: &Path, owner: u32) {
+    std::os::unix::fs::lchown(path, Some(owner), None).expect("chown");
+}
+
+#[test]
+fn a_shared_folder_is_read_whoever_owns_it_if_nobody_else_may_write_to_it() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob", "carol", "open"]);
+    for (path, n) in folders.iter().zip(1..) {
+        make(path, "shop", n);
+    }
+    make(&folder, "blog", 9);
+    make(&folders[2], "wiki", 5);
+    fs::set_permissions(&folders[3], Permissions::from_mode(0o2770)).expect("chmod");
+    symlink(&folders[0], parent.join("link")).expect("link");
+    fs::write(parent.join("file"), b"").expect("write");
+    // SAFETY: a system call without arguments.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if is_root {
+        give_away(&folders[0], 12345);
+        give_away(&file(&folders[0], "shop"), 12345);
+        // A file that its folder's owner did not make.
+        give_away(&file(&folders[2], "wiki"), 12345);
+    }
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    assert_eq!(names(&apps.refresh(&stats)), ["blog"], "nobody said so");
+    apps.set_shared(&[format!("{}/*", parent.display()), folder.display().to_string()]);
+    let found = apps.refresh(&stats);
+    let of = |name: &str| format!("shop@{}/{name}", parent.display());
+    let mut expected = vec!["blog".to_owned(), of("alice"), of("bob"), of("carol")];
+    if !is_root {
+        expected.push("wiki".to_owned());
+    }
+    assert_eq!(names(&found), expected);
+    let line = format!("hits_total{{app=\"{}\"}} 2\n", of("bob"));
+    assert!(shown(&found).contains(&line), "{}", shown(&found));
+    assert_eq!(stats.of(Count::AppsRefused, "reason=\"folder_open_to_others\""), 1);
+    if is_root {
+        let wiki = file(&folders[2], "wiki").display().to_string();
+        assert_eq!(apps.refused(), [(wiki, Refused::NotUsable)]);
+    }
+    fs::remove_file(file(&folders[0], "shop")).expect("remove");
+    fs::remove_dir_all(&folders[1]).expect("remove");
+    let found = names(&apps.refresh(&stats)).join(" ");
+    assert!(found.starts_with("blog shop"), "alone, it has its name again: {found}");
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+#[test]
+fn a_shared_folder_cannot_fill_the_places_of_others() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let many: Vec<String> = (0..FOLDERS_MAX - 1).map(|n| format!("u{n:03}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let folders = shared_folders(&parent, &many);
+    for name in ["a", "b", "c"] {
+        make(&folders[0], name, 1);
+    }
+    make(&folders[1], "d", 1);
+    make(&folder, "own", 1);
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/u*", parent.display())]);
+    assert_eq!(names(&apps.refresh(&stats)), ["a", "b", "d", "own"]);
+    let path = file(&folders[0], "c").display().to_string();
+    assert_eq!(apps.refused(), [(path, Refused::TooMany)]);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
 }

@@ -62,6 +62,9 @@ pub struct WorkerConfig {
     /// Folder of the segments of apps.
     #[serde(default)]
     pub apps_dir: String,
+    /// Folders of other users, whose apps are shown too; the last part may have `*`.
+    #[serde(default)]
+    pub apps_shared_dirs: Vec<String>,
     /// How long an app is shown without a living writer; 0 = for ever.
     #[serde(default = "apps_idle_s")]
     pub apps_idle_s: u32,
@@ -112,7 +115,9 @@ pub struct AggregatorConfig {
     pub segment: String,
     #[serde(default)]
     pub apps_dir: String,
-    /// As in [`WorkerConfig`].
+    /// As in [`WorkerConfig`], and the next.
+    #[serde(default)]
+    pub apps_shared_dirs: Vec<String>,
     #[serde(default = "apps_idle_s")]
     pub apps_idle_s: u32,
     pub control_fd: i32,

@@ -3,6 +3,9 @@
 //! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
 //! fails when somebody was faster, whose file is then opened. Attaching says at which stage it failed and why.
 //!
+//! A folder that gives its group to what is made in it (setgid) and lets the group read is meant to be read by a collector
+//! of another user: files in it can be read by the group too, whatever the umask is. Nobody but the owner ever writes.
+//!
 //! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
 //! others, a hash of the layout that differs although the version does not.
 //!
@@ -21,7 +24,7 @@ use crate::segment::Segment;
 use crate::sync::Pair;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
 use std::sync::Arc;
@@ -43,7 +46,7 @@ impl Segment {
         make_directory(path)?;
         for _ in 0..ATTEMPTS {
             match open(path, true) {
-                Ok(file) => match check(&file, path) {
+                Ok(file) => match check(&file, path, effective_user()) {
                     Ok(found) => return map(&file, path, found, true),
                     Err(Stale::Replace) => replace(&file, path, None)?,
                     Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
@@ -61,9 +64,15 @@ impl Segment {
 
     /// Attaches an existing segment for reading.
     pub fn attach(path: &Path) -> Result<Segment, Error> {
+        Segment::attach_of(path, effective_user())
+    }
+
+    /// Attaches a segment of another user for reading: the file has to be `owner`'s. Whoever asks knows that only this
+    /// user can put files into the folder.
+    pub fn attach_of(path: &Path, owner: u32) -> Result<Segment, Error> {
         let file = open(path, false).map_err(|error| not_opened(path, error))?;
         let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
-        match check(&file, path) {
+        match check(&file, path, owner) {
             Ok(options) => map(&file, path, options, false),
             Err(Stale::Refuse(error)) => Err(error),
             Err(Stale::Damaged(reason)) => not_usable(reason),
@@ -103,19 +112,22 @@ fn not_opened(path: &Path, source: io::Error) -> Error {
 }
 
 /// Reads the header through the file, not a mapping, so that a short file is an error and nothing else.
-fn check(file: &File, path: &Path) -> Result<Options, Stale> {
+fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
     let not_usable = |reason: String| Stale::Refuse(Error::NotUsable { path: path.into(), reason });
     let io = |source| {
         Stale::Refuse(Error::Io { stage: "read the header of", path: path.into(), source })
     };
     let metadata = file.metadata().map_err(io)?;
-    // SAFETY: a system call without arguments.
-    let uid = unsafe { libc::geteuid() };
     if !metadata.is_file() {
         return Err(not_usable("it is not a regular file".into()));
     }
-    if metadata.uid() != uid {
-        return Err(not_usable(format!("it belongs to user {}, we are {uid}", metadata.uid())));
+    if metadata.uid() != owner {
+        let found = metadata.uid();
+        let reason = match owner == effective_user() {
+            true => format!("it belongs to user {found}, we are {owner}"),
+            false => format!("it belongs to user {found}, its folder to {owner}"),
+        };
+        return Err(not_usable(reason));
     }
     if metadata.mode() & 0o022 != 0 {
         let mode = metadata.mode() & 0o777;
@@ -165,6 +177,11 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
     Ok(options)
 }
 
+fn effective_user() -> u32 {
+    // SAFETY: a system call without arguments.
+    unsafe { libc::geteuid() }
+}
+
 fn make_directory(path: &Path) -> Result<(), Error> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let fail = |stage, source| Error::Io { stage, path: directory.into(), source };
@@ -174,8 +191,7 @@ fn make_directory(path: &Path) -> Result<(), Error> {
         }
         _ => {
             let metadata = fs::metadata(directory).map_err(|e| fail("look at directory", e))?;
-            // SAFETY: a system call without arguments.
-            let uid = unsafe { libc::geteuid() };
+            let uid = effective_user();
             if metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
                 let mode = metadata.mode() & 0o7777;
                 let reason = format!(
@@ -243,13 +259,19 @@ fn sweep(path: &Path) {
 }
 
 fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)
+        .open(path)?;
+    let folder = fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    let (mode, group) = (folder.mode(), file.metadata()?.gid());
+    if mode & libc::S_ISGID != 0 && mode & libc::S_IRGRP != 0 && group == folder.gid() {
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(file)
 }
 
 fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {

@@ -6,36 +6,50 @@
 //! like its file. So two deployments are never called alike, and none gets another one's name
 //! because of the order in which they came.
 //!
+//! Files of one name in two folders, which are of two users, are called with their folders: `shop@/run/apps/alice`.
+//!
 //! A header that says anything else is not believed.
 
 use std::collections::HashMap;
-
-use agent_shm::Segment;
+use std::path::Path;
 
 const DIGITS: usize = 8;
 
-/// The names, in the order of the files, which are given without their suffix.
-pub fn names<'a>(files: impl Iterator<Item = (&'a str, &'a Segment)>) -> Vec<String> {
-    let wanted: Vec<(&str, String)> =
-        files.map(|(file, segment)| (file, claim(file, segment.header().app))).collect();
+/// A file of an app.
+pub struct File<'a> {
+    /// Without suffix and folder.
+    pub stem: &'a str,
+    pub folder: &'a Path,
+    /// What its header says.
+    pub said: String,
+}
+
+/// The names, in the order of the files.
+pub fn names(files: Vec<File<'_>>) -> Vec<String> {
     let mut claims: HashMap<&str, u32> = HashMap::new();
-    for (_, name) in &wanted {
-        *claims.entry(name).or_default() += 1;
+    let mut stems: HashMap<&str, u32> = HashMap::new();
+    for file in &files {
+        *claims.entry(claim(file.stem, &file.said)).or_default() += 1;
+        *stems.entry(file.stem).or_default() += 1;
     }
-    let is_alone = |name: &str| claims.get(name) == Some(&1);
-    wanted
-        .iter()
-        .map(|(file, name)| if is_alone(name) { name.clone() } else { (*file).to_owned() })
-        .collect()
+    let name = |file: &File<'_>| {
+        let wanted = claim(file.stem, &file.said);
+        match (claims[wanted], stems[file.stem]) {
+            (1, _) => wanted.to_owned(),
+            (_, 1) => file.stem.to_owned(),
+            _ => format!("{}@{}", file.stem, file.folder.display()),
+        }
+    };
+    files.iter().map(name).collect()
 }
 
 /// What a file would be called if it were alone.
-fn claim(file: &str, said: String) -> String {
-    let digits = file.strip_prefix(said.as_str()).and_then(|rest| rest.strip_prefix('-'));
+fn claim<'a>(file: &'a str, said: &'a str) -> &'a str {
+    let digits = file.strip_prefix(said).and_then(|rest| rest.strip_prefix('-'));
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     match digits {
         Some(digits) if digits.len() == DIGITS && digits.bytes().all(is_digit) => said,
-        _ => file.to_owned(),
+        _ => file,
     }
 }
 
@@ -44,9 +58,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_folders_never_give_two_apps_one_name() {
+        let (one, two) = (Path::new("/run/one"), Path::new("/run/two"));
+        let file = |stem, folder, said: &str| File { stem, folder, said: said.to_owned() };
+        let found = file("shop-3f9c21d0", one, "shop");
+        assert_eq!(names(vec![file("blog", one, "blog"), found]), ["blog", "shop"]);
+        let files = vec![
+            file("shop", one, "shop"),
+            file("shop", two, "shop"),
+            file("shop-3f9c21d0", two, "shop"),
+            file("blog", two, "blog"),
+        ];
+        assert_eq!(names(files), ["shop@/run/one", "shop@/run/two", "shop-3f9c21d0", "blog"]);
+    }
+
+    #[test]
     fn only_a_header_that_fits_the_file_is_believed() {
-        let is = |file: &str, said: &str| claim(file, said.to_owned());
-        assert_eq!(is("shop-3f9c21d0", "shop"), "shop");
+        assert_eq!(claim("shop-3f9c21d0", "shop"), "shop");
         for (file, said) in [
             ("shop", "shop"),
             ("shop-3f9c21d0", "bank"),
@@ -55,7 +83,7 @@ mod tests {
             ("shop-3f9c21D0", "shop"),
             ("shop-3f9c21d", "shop"),
         ] {
-            assert_eq!(is(file, said), file, "{said}");
+            assert_eq!(claim(file, said), file, "{said}");
         }
     }
 }
