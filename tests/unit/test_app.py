@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,24 @@ def test_a_service_without_a_folder_is_the_project_of_its_environment(
     command = str(tmp_path / "s/.venv/bin/gunicorn")
     assert identify(Program(command, ["-c", "none.py"], "/")).name == "shop"
     assert identify(Program(command, ["-c", "none.py"], str(tmp_path / "blog"))).name == "blog"
+
+
+@pytest.mark.parametrize("option", ["-c", "--config"])
+def test_settings_of_a_launcher_may_lie_anywhere(tmp_path: Path, option: str) -> None:
+    """`gunicorn -c /etc/bank/gunicorn.conf.py` in the folder of shop is shop, not bank."""
+    make(tmp_path, "etc/bank/gunicorn.conf.py", "s/blog/conf.py", "x/a")
+    make(tmp_path, NAMED.replace("pyproject", "s/pyproject"))
+    command = os.path.join(sys.prefix, "bin", "gunicorn")
+
+    def name(cwd: str, settings: str, *more: str) -> str:
+        arguments = [option, str(tmp_path / settings), *more]
+        return identify(Program(command, arguments, str(tmp_path / cwd))).name
+
+    assert name("s", "etc/bank/gunicorn.conf.py") == "shop"
+    assert name("s", "etc/bank/gunicorn.conf.py", "--preload") == "shop"
+    # Where the working directory is no project, the settings may lie in one.
+    assert name("x", "s/blog/conf.py") == "shop"
+    assert name("x", "etc/bank/gunicorn.conf.py") == "x"
 
 
 def test_an_installed_program_is_named_after_its_package(tmp_path: Path) -> None:
@@ -347,19 +367,57 @@ def test_a_given_name_is_kept(
     """`AGENT_METRICS_APP=shop` makes `shop.vN.seg`; `agent.vN.seg` is the collector's."""
     monkeypatch.setenv("AGENT_METRICS_APP", given_name)
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path))
-    assert app.find("/anywhere") == (kept, f"{tmp_path}/{kept}.v{LAYOUT_VERSION}.seg")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert app.find("/anywhere") == (kept, f"{tmp_path}/{kept}.v{LAYOUT_VERSION}.seg")
+    told = [str(one.message) for one in said]
+    if given_name == "agent":
+        assert len(told) == 1
+        assert told[0].startswith("AGENT_METRICS_APP=agent is the name of the collector's own")
+        assert "'agent-app'" in told[0]
+    else:
+        assert told == []
+
+
+def test_a_project_that_is_called_as_the_collector_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once, by its first process: it is `agent-app`."""
+    project_file = NAMED.replace("shop", "agent")
+    make(tmp_path, f"p/{project_file}", "p/main.py")
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path / "segments"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "p/main.py")])
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    for message in ("is called 'agent'", ""):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert app.find(str(tmp_path))[0] == "agent-app"
+        assert len(said) == (1 if message else 0), [str(one.message) for one in said]
+        assert all(message in str(one.message) for one in said)
 
 
 # --- the folder of segments ---------------------------------------------------------------------
 def test_folders_by_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """AGENT_METRICS_DIR, then the user's runtime folder when it exists, then /dev/shm."""
+    """AGENT_METRICS_DIR, else one folder for a user, with a runtime folder (login) and without."""
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert app.folder() == str(tmp_path / "given")
     monkeypatch.delenv("AGENT_METRICS_DIR")
-    assert app.folder() == str(tmp_path / "agent-metrics")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     assert app.folder() == f"/dev/shm/agent-metrics-{os.getuid()}"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert app.folder() == f"/dev/shm/agent-metrics-{os.getuid()}"
+
+
+@pytest.mark.parametrize("path", ["segments", "./segments", "../segments"])
+def test_a_relative_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
+) -> None:
+    """It would be another one after each change of the working directory; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENT_METRICS_DIR", path)
+    with pytest.raises(OSError, match=f"AGENT_METRICS_DIR is '{re.escape(path)}': write the whole"):
+        app.folder()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_new_folder_is_ours_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ LAUNCHERS = frozenset(
         "waitress-serve", "watchfiles", "watchmedo", "xdist",
     }
 )  # fmt: skip
+# Options whose value is a file of settings, which may lie anywhere and says nothing of the app.
+SETTINGS_OPTIONS = frozenset({"-c", "--config", "--config-file", "--config-path", "--log-config"})
 # Options whose value is the app itself, and variables that stand for them.
 APP_OPTIONS = ("-A", "--app", "--application")
 APP_VARIABLES = ("FLASK_APP", "CELERY_APP", "DJANGO_SETTINGS_MODULE")
@@ -101,7 +103,7 @@ def of_program(started: Program) -> Project:
         target = "" if tool in TEST_PROGRAMS else _target(started.arguments, cwd)
         if target and _is_installed(target):
             return _of_installed(_package_of(target))
-        found = of_file(target) if target else _above(cwd)
+        found = of_file(target) if target else _above(cwd) or _above_settings(started.arguments, cwd)
         return found or (_above_environment() if not _folder_name(cwd) else None) or _by_folder(cwd)
     file = _module_file(tool, cwd)
     return of_file(file) if file and not _is_installed(file) else _of_installed(tool)
@@ -150,6 +152,15 @@ def _above(base: str, start: str = "") -> Project | None:
             break
         folder = parent
     return Project(_name_of(nameless), nameless) if nameless else None
+
+
+def _above_settings(arguments: list[str], cwd: str) -> Project | None:
+    """The project that a launcher's file of settings lies in, where the working directory is none."""
+    for before, argument in zip(arguments, arguments[1:], strict=False):
+        path = os.path.realpath(os.path.join(cwd, argument))
+        if before in SETTINGS_OPTIONS and os.path.isfile(path):
+            return _above(os.path.dirname(path))
+    return None
 
 
 def _above_environment() -> Project | None:
@@ -304,7 +315,7 @@ def _target(arguments: list[str], cwd: str) -> str:
             said.append(argument)
         elif option in APP_OPTIONS and equals:
             said.append(value)
-        elif not argument.startswith("-"):
+        elif not argument.startswith("-") and before not in SETTINGS_OPTIONS:
             # The value of an option may be the app too: which have one is the launcher's secret.
             (values if before.startswith("-") else sure).append(argument)
     rest = [*sure, *(os.environ[name] for name in APP_VARIABLES if os.environ.get(name)), *values]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ SUFFIX = f".v{LAYOUT_VERSION}.seg"
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """One app. Times are unix milliseconds; `last_alive_ms` is 0 while a process lives."""
+    """One app. Times are unix milliseconds; `last_alive_ms` is now while a process lives."""
 
     app: str
     stem: str
@@ -54,7 +55,8 @@ class UnknownAppError(LookupError):
 def folder_of(directory: str | None) -> str:
     """The folder of segments. Raises OSError with the reason."""
     if directory:
-        os.environ["AGENT_METRICS_DIR"] = directory
+        # From a command line, a relative path is meant as it is from here.
+        os.environ[place.VARIABLE] = os.path.abspath(directory)
     return app.folder()
 
 
@@ -132,7 +134,7 @@ def _read(folder: str, stem: str, path: str) -> Found:
         metrics=told["usage"]["metrics"],
         bytes_committed=told["usage"]["bytes_committed"],
         created_ms=told["header"]["created_unix_ms"],
-        last_alive_ms=0 if pids else max(started_ms, modified_ms),
+        last_alive_ms=time.time_ns() // 1_000_000 if pids else max(started_ms, modified_ms),
     )
 
 
