@@ -181,9 +181,9 @@ impl Apps {
         self.attached.retain(|path, one| known.get(&**path).is_some_and(|m| id_of(m) == one.id));
         self.quarantine.retain(|path, _| known.contains_key(&**path));
         self.drop_damaged(&known, stats);
-        let places = Places::of(&folders);
+        let shared_max = shared_max(&folders);
         for found in &files {
-            self.look_at(found, places, stats);
+            self.look_at(found, shared_max, stats);
         }
         for (path, one) in &mut self.attached {
             if let Some(metadata) = known.get(&**path) {
@@ -240,14 +240,14 @@ impl Apps {
         }
     }
 
-    fn look_at(&mut self, found: &Found<'_>, places: Places, stats: &Stats) {
+    fn look_at(&mut self, found: &Found<'_>, shared_max: usize, stats: &Stats) {
         let Found { folder, path, metadata } = found;
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(path) {
             return;
         }
         let here = |one: &&Attached| one.folder == folder.path;
         let is_full = self.attached.len() >= ATTACHED_MAX
-            || (folder.is_shared && self.attached.values().filter(here).count() >= places.shared);
+            || (folder.is_shared && self.attached.values().filter(here).count() >= shared_max);
         let known = self.quarantine.get(path);
         if known.is_some_and(|bad| {
             bad.id == id_of(metadata)
@@ -279,18 +279,10 @@ impl Apps {
     }
 }
 
-/// How many apps of one folder are attached.
-#[derive(Clone, Copy)]
-struct Places {
-    /// Of a shared folder.
-    shared: usize,
-}
-
-impl Places {
-    fn of(folders: &[Folder]) -> Places {
-        let shared = folders.iter().filter(|folder| folder.is_shared).count();
-        Places { shared: (ATTACHED_MAX / 2 / shared.max(1)).max(1) }
-    }
+/// How many apps of one shared folder are attached.
+fn shared_max(folders: &[Folder]) -> usize {
+    let shared = folders.iter().filter(|folder| folder.is_shared).count();
+    (ATTACHED_MAX / 2 / shared.max(1)).max(1)
 }
 
 fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {

@@ -351,8 +351,7 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
 }
 
 /// Where `text` stands in the file, which has it once.
-fn place_of(path: &Path, text: &[u8]) -> u64 {
-    let bytes = fs::read(path).unwrap();
+fn place_of(bytes: &[u8], text: &[u8]) -> u64 {
     let places: Vec<usize> =
         (0..bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect();
     assert_eq!(places.len(), 1, "{}", String::from_utf8_lossy(text));
@@ -382,14 +381,15 @@ fn a_changed_bit_of_a_name_or_label_costs_that_series_and_is_counted() {
     };
     let both = ["requests{path=\"/a\"}", "requests{path=\"/b\"}"];
     assert_eq!(seen(), (both.map(str::to_owned).to_vec(), 0, 0));
-    let (label, name) = (place_of(&path, b"path=\"/a\""), place_of(&path, b"requests"));
+    let whole = fs::read(&path).unwrap();
+    let (label, name) = (place_of(&whole, b"path=\"/a\""), place_of(&whole, b"requests"));
     // `a` becomes `b` among others: a second series of the same labels.
     for (place, bits, shown, in_family, in_view) in
         [(label, 9 * 8, &both[1..], 1, 0), (name, 8 * 8, &both[..0], 0, 1)]
     {
         for bit in 0..bits {
             let at = place + bit / 8;
-            let byte = fs::read(&path).unwrap()[at as usize];
+            let byte = whole[at as usize];
             patch(&path, at, &[byte ^ 1 << (bit % 8)]);
             assert_eq!(seen(), (shown.iter().map(|&s| s.to_owned()).collect(), in_family, in_view));
             patch(&path, at, &[byte]);
