@@ -87,7 +87,8 @@ class Refusal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     index: Annotated[int, Meta(ge=0, description="Position in the body, from 0.")]
     line: (
-        Annotated[int, Meta(ge=1, description="Line of an NDJSON body, from 1.")] | msgspec.UnsetType
+        Annotated[int, Meta(ge=1, description="Line of an NDJSON body, from 1.")]
+        | msgspec.UnsetType
     ) = msgspec.UNSET
     reason: Annotated[str, Meta(description="Reason as in agent_source_samples_rejected_total.")]
     detail: Annotated[str, Meta(description="One sentence for a person.")]

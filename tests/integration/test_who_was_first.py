@@ -76,9 +76,7 @@ def test_the_app_that_had_a_name_first_keeps_it(
         ]
         skipped = collector.scrape()
         assert (
-            skipped.one(
-                "agent_scrape_families_skipped_total", app=second, reason="type_conflict"
-            )
+            skipped.one("agent_scrape_families_skipped_total", app=second, reason="type_conflict")
             > 0
         )
         assert skipped.sum("agent_scrape_families_skipped_total", app=first) == 0
@@ -135,7 +133,11 @@ def test_senders_and_jobs_are_as_old_as_their_first_word(
         assert types[0].endswith(f" {kind}")
         refused = {(one.get("app"), one.get("group"), one["type"]) for one in conflicts(collector)}
         # A push that comes later is refused, so it is not there to be left out.
-        expected = {(None, None, "histogram"), (None, 'job="night"', "gauge"), ("shop", None, "counter")}
+        expected = {
+            (None, None, "histogram"),
+            (None, 'job="night"', "gauge"),
+            ("shop", None, "counter"),
+        }
         assert refused == {
             one for one in expected if one[2] != kind and (one[2] != "gauge" or first == "push")
         }

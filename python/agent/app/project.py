@@ -103,7 +103,9 @@ def of_program(started: Program) -> Project:
         target = "" if tool in TEST_PROGRAMS else _target(started.arguments, cwd)
         if target and _is_installed(target):
             return _of_installed(_package_of(target))
-        found = of_file(target) if target else _above(cwd) or _above_settings(started.arguments, cwd)
+        found = (
+            of_file(target) if target else _above(cwd) or _above_settings(started.arguments, cwd)
+        )
         return found or (_above_environment() if not _folder_name(cwd) else None) or _by_folder(cwd)
     file = _module_file(tool, cwd)
     return of_file(file) if file and not _is_installed(file) else _of_installed(tool)
@@ -155,8 +157,8 @@ def _above(base: str, start: str = "") -> Project | None:
 
 
 def _above_settings(arguments: list[str], cwd: str) -> Project | None:
-    """The project that a launcher's file of settings lies in, where the working directory is none."""
-    for before, argument in zip(arguments, arguments[1:], strict=False):
+    """The project that a launcher's file of settings lies in: for where the folder is none."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         path = os.path.realpath(os.path.join(cwd, argument))
         if before in SETTINGS_OPTIONS and os.path.isfile(path):
             return _above(os.path.dirname(path))
