@@ -465,3 +465,37 @@ fn a_pushed_bound_keeps_its_text_and_openmetrics_its_own() {
     assert!(text.contains("le=\"2.5\"") && open.contains("le=\"2.5\""));
     std::fs::remove_dir_all(folder).expect("clean up");
 }
+
+#[test]
+fn a_damaged_label_text_is_on_no_page_of_any_form() {
+    use std::os::unix::fs::FileExt;
+    let folder = crate::http::conn_test::temporary_folder("damage");
+    let path = folder.join("shop.v2.seg");
+    let segment = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
+    let writer = segment.writer().expect("a slot");
+    count(&writer, "hits", "path=\"/a\"", 1);
+    count(&writer, "hits", "path=\"/b\"", 2);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("a file");
+    let bytes = std::fs::read(&path).expect("a file");
+    let text = b"path=\"/a\"";
+    let at = bytes.windows(text.len()).position(|window| window == text).expect("its labels");
+    // A second `/b`, a broken text, no UTF-8.
+    for (place, byte) in [(7, b'b'), (5, b'x'), (8, b'\n'), (7, 0xff)] {
+        file.write_all_at(&[byte], (at + place) as u64).expect("write");
+        for source in [Source::own(&segment), Source::of_app(&segment, "shop")] {
+            for format in [Format::Text004, Format::OpenMetrics100, Format::Protobuf] {
+                let mut out = Vec::new();
+                let left_out = render(&[source], format, &mut out);
+                assert_eq!((left_out.sources[0].damaged, left_out.sources[0].bad_labels), (1, 0));
+                let page = String::from_utf8_lossy(&out);
+                // And its `_created`.
+                let lines = if format == Format::OpenMetrics100 { 2 } else { 1 };
+                assert_eq!(page.matches("/b").count(), lines, "{page}");
+                assert!(page.contains("agent_damaged_series"), "{page}");
+            }
+        }
+        file.write_all_at(&text[place..=place], (at + place) as u64).expect("write");
+    }
+    assert_eq!(page(&[Source::own(&segment)], Format::Text004).1, Skipped::default());
+    std::fs::remove_dir_all(folder).expect("clean up");
+}
