@@ -32,8 +32,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
 pub(crate) const FUEL: u32 = 64;
-/// Attempts to claim a slot of a file that others replace meanwhile.
-const ATTEMPTS: u32 = 5;
+/// Attempts to claim a slot of a file that others replace meanwhile, or to add to a series that others remove.
+pub(crate) const ATTEMPTS: u32 = 8;
 /// Things that the user is told of.
 const TOLD_MAX: usize = 64;
 const PRIVATE: &str = "private memory";

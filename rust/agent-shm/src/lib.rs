@@ -65,6 +65,7 @@ mod metric;
 mod pace;
 mod parts;
 mod read;
+mod recent;
 mod reclaim;
 mod recount;
 mod region;
@@ -79,6 +80,7 @@ mod value;
 mod view;
 mod writer;
 
+pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(loom))]
 pub use bus::SEGMENTS_MAX;
@@ -92,6 +94,7 @@ pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
 pub use segment::{RingReader, Segment, Usage};

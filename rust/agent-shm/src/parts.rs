@@ -1,5 +1,5 @@
 //! Parts: blocks that hang below an entry in a pointer word. Stripes of a hot series, lanes by slot, octaves of an
-//! exponential histogram.
+//! exponential histogram, newest values of a summary.
 //!
 //! ```text
 //! exponential cells   16 pointers (8 octaves each) | pointer to the negative side | - | {zero} | {over} | {under}
@@ -8,6 +8,7 @@
 //! negative side       16 pointers, to groups as above
 //! stripes             8 pointers, to copies of the cells
 //! lanes               16 pointers, to 16 pointers each, to the lanes of 16 slots each
+//! newest values       32 pointers, to chunks of 64 pairs each
 //! ```
 //!
 //! Hanging a part in is one compare-and-swap of the pointer word from 0; who loses takes the winner's. A part stays as
@@ -39,15 +40,17 @@ const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 pub struct Form {
     pub pointers: u64,
     pub bytes: u64,
+    /// `PART_IS_RECENT` or 0.
+    pub flag: u64,
 }
 
 impl Form {
     pub const fn pointers(pointers: u64) -> Form {
-        Form { pointers, bytes: pointers * 8 }
+        Form { pointers, bytes: pointers * 8, flag: 0 }
     }
 
     pub const fn cells(bytes: u64) -> Form {
-        Form { pointers: 0, bytes }
+        Form { pointers: 0, bytes, flag: 0 }
     }
 }
 
@@ -68,7 +71,7 @@ impl Claimer<'_> {
             return Ok(body);
         }
         let block = self.claim(PART_BODY + form.bytes, PART)?;
-        let header = (link / 8) << 32 | form.pointers;
+        let header = (link / 8) << 32 | form.flag | form.pointers;
         self.region.word(block + PART_LINK).store(header, Ordering::Relaxed);
         let word = self.region.word(link);
         loop {
@@ -81,6 +84,9 @@ impl Claimer<'_> {
             // The upper half of a pointer word may carry something else (the epoch of the last use): keep it.
             let new = (old & !0xffff_ffff) | u64::from(entry::unit(block));
             if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                if form.flag == PART_IS_RECENT {
+                    self.region.word(WORD_RECENT).fetch_add(1, Ordering::Relaxed);
+                }
                 block::publish(self.region, block);
                 return Ok(block + PART_BODY);
             }
@@ -184,8 +190,12 @@ pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, dept
         let hangs_here = hangs_in(region, block + PART_BODY, link);
         if hangs_here && matches!(state.state, block::PART | block::CLAIMED_PART) {
             let header = region.word(block + PART_LINK).load(Ordering::Acquire);
-            free_below(region, places, block + PART_BODY, header & 0xffff_ffff, depth + 1);
-            block::free(region, places, block, state);
+            free_below(region, places, block + PART_BODY, header & 0xffff, depth + 1);
+            if block::free(region, places, block, state) && header & PART_IS_RECENT != 0 {
+                let of_all = region.word(WORD_RECENT);
+                let _ =
+                    of_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            }
             // Who claims this memory and dies must not be taken for what hung here.
             region.word(link).fetch_and(!0xffff_ffff, Ordering::AcqRel);
         }

@@ -144,10 +144,13 @@ impl Writer {
         };
         let code =
             payload.map_or(0, |p| region.word(p + METRIC_SHAPE).load(Ordering::Acquire) & 0xff);
-        if code == 3 {
-            let cells = entry::cells(block, meta.key_len.into());
-            parts::free_below(region, places, cells, parts::EXPONENTIAL_POINTERS, 0);
-        }
+        let pointers = match code {
+            3 => parts::EXPONENTIAL_POINTERS,
+            5 => 1,
+            _ => 0,
+        };
+        let cells = entry::cells(block, meta.key_len.into());
+        parts::free_below(region, places, cells, pointers, 0);
         block::free(region, places, block, state)
     }
 

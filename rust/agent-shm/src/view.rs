@@ -182,6 +182,14 @@ impl FamilyView<'_> {
         &self.meta
     }
 
+    /// Its series, dead ones among them that died since.
+    pub fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        self.series.iter().filter_map(|&(block, word)| {
+            let generation = State::of(word)?.generation;
+            Some(SeriesId { offset: entry::unit(block), generation })
+        })
+    }
+
     pub fn len(&self) -> usize {
         self.series.len()
     }
@@ -192,6 +200,11 @@ impl FamilyView<'_> {
 
     /// Visits every series. The overflow series is left out while nothing went there.
     pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) {
+        self.for_each_read(&mut |series, _| each(series));
+    }
+
+    /// As [`FamilyView::for_each`], with what reads more of the series.
+    pub(crate) fn for_each_read(&self, each: &mut dyn FnMut(SeriesView<'_>, &Reader<'_>)) {
         let mut scratch = Scratch::default();
         for &(block, word) in &self.series {
             self.visit(block, word, &mut scratch, each);
@@ -203,7 +216,7 @@ impl FamilyView<'_> {
         block: u64,
         word: u64,
         scratch: &mut Scratch,
-        each: &mut dyn FnMut(SeriesView<'_>),
+        each: &mut dyn FnMut(SeriesView<'_>, &Reader<'_>),
     ) {
         let region = &self.inner.region;
         let meta = entry::meta(region, block);
@@ -232,7 +245,7 @@ impl FamilyView<'_> {
         let untouched = labels == OVERFLOW_LABELS.as_bytes() && self.meta.overflows == 0;
         if !untouched {
             let id = SeriesId { offset: entry::unit(block), generation: before.generation };
-            each(SeriesView { id, labels, created_unix_ms, value });
+            each(SeriesView { id, labels, created_unix_ms, value }, &reader);
         }
     }
 }
