@@ -27,6 +27,7 @@ impl Store {
             return Ok(());
         }
         self.checked_ms.set(now);
+        agent_shm::come_first_again();
         let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
         if let Some(why) = why {
             let (app, path) = (self.app(), self.path().unwrap_or_default());

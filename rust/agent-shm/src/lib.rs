@@ -83,7 +83,7 @@ mod writer;
 pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(loom))]
-pub use bus::SEGMENTS_MAX;
+pub use bus::{come_first_again, SEGMENTS_MAX};
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;

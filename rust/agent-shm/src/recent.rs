@@ -100,7 +100,7 @@ impl Writer {
         if chunk == 0 {
             return;
         }
-        let key = unix_ms << NUMBER_BITS | number % NUMBERS;
+        let key = unix_ms << NUMBER_BITS | (number % NUMBERS);
         let pair = self.region().pair(chunk + index % RECENT_IN_CHUNK * 16);
         pair.update(|old, bits| {
             let ahead = old.wrapping_sub(number) % NUMBERS;

@@ -258,7 +258,8 @@ impl Pass<'_> {
             !self.writer.unlink(block)
         } else {
             let link = (region.word(block + PART_LINK).load(Ordering::Acquire) >> 32) * 8;
-            region.word(link).load(Ordering::Acquire) as u32 == entry::unit(block)
+            // One that was not linked yet has none.
+            link != 0 && region.word(link).load(Ordering::Acquire) as u32 == entry::unit(block)
         };
         if hangs {
             block::publish(region, block);
