@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 MARK = ".at"
 
 
-def folder() -> str:
-    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
+def where() -> str:
+    """Where the folder of segments is, or would be."""
     path = os.environ.get("AGENT_METRICS_DIR", "")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not path and runtime and os.path.isdir(runtime):
         path = os.path.join(runtime, "agent-metrics")
     path = path or f"/dev/shm/agent-metrics-{os.getuid()}"  # noqa: S108 - owner and mode are checked
-    path = os.path.abspath(path)
+    return os.path.abspath(path)
+
+
+def folder() -> str:
+    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
+    path = where()
     try:
         os.makedirs(path, 0o700, exist_ok=True)
         status = os.lstat(path)

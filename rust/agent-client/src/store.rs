@@ -271,6 +271,10 @@ impl Store {
         }
         let app = self.app();
         self.drop_writer();
+        if let Some(segment) = self.segment().filter(|_| !self.is_private()) {
+            // It is mapped still, and its page is where the numbers are missing.
+            self.families().iter().for_each(|_| segment.count_fallback());
+        }
         let fallback = Some((cause, detail.to_string()));
         let binding = Binding::private(&app, &self.options, fallback.clone());
         let old = {

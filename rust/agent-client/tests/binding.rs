@@ -101,6 +101,41 @@ fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     assert_eq!(value(&path, "b"), Some(1.0));
 }
 
+/// Root starts, its child becomes another user, and forks: the grandchild may not open the file.
+#[test]
+fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
+    // SAFETY: a system call without arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: changing the user needs root");
+        return;
+    }
+    let _turn = alone();
+    let folder = Folder::new("setuid");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let (requests, _idle) = (counter(&store, "requests"), counter(&store, "idle"));
+    inc(&requests, &host, 1);
+    fork(|| {
+        // SAFETY: a system call without pointers.
+        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+        inc(&requests, &host, 10);
+        fork(|| {
+            inc(&requests, &host, 100);
+            let told = host.warned.borrow();
+            assert!(store.is_private() && told.len() == 1 && told[0].contains("private memory"));
+            0
+        })
+        .join();
+        inc(&requests, &host, 10);
+        0
+    })
+    .join();
+    assert_eq!(value(&path, "requests"), Some(21.0), "its child counts on");
+    let missing = Segment::attach(&path).unwrap().usage().fallbacks;
+    assert_eq!(missing, 2, "two metrics of one process are not there, and every page says so");
+}
+
 /// Every daemoniser closes all descriptors, and the program opens files of its own under the same numbers.
 #[test]
 fn no_byte_goes_through_a_descriptor_that_became_somebody_elses_file() {

@@ -1,6 +1,6 @@
 //! The segments of apps: found in a folder, attached for reading, let go when they vanish.
 //!
-//! Before every scrape the folder is listed. A file `<name>.vN.seg`, N being the version of the
+//! Before every scrape the folder is listed. A file `<name>.vN.seg`, N being our version of the
 //! layout, is attached once and again when its inode changes (the app was restarted with another
 //! layout, or after a clean-up); a file that is gone is detached. What cannot be used is left out,
 //! counted by reason, and looked at again only when its identity, time or size changes, or when
@@ -225,6 +225,10 @@ impl Apps {
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(name) {
             return;
         }
+        if !name.ends_with(suffix()) {
+            self.refuse(name, metadata, Refused::OtherLayout, stats);
+            return;
+        }
         if is_full {
             self.refuse(name, metadata, Refused::TooMany, stats);
             return;
@@ -278,7 +282,9 @@ fn list(folder: &Path) -> Result<Vec<(String, Metadata)>, Refused> {
         .filter_map(Result::ok)
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(suffix())?;
+            let (stem, version) = name.strip_suffix(".seg")?.rsplit_once(".v")?;
+            // Those of another layout are not read, and that is said.
+            version.parse::<u32>().ok()?;
             let wanted = !stem.is_empty() && !stem.starts_with('.');
             let metadata = entry.metadata().ok().filter(|_| wanted)?;
             Some((name, metadata))
