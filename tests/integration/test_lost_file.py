@@ -1,4 +1,4 @@
-"""A file that is truncated under a process costs its numbers, not the process, whoever else has an eye on SIGBUS."""
+"""A file that is truncated costs its numbers, not the process, whoever else handles SIGBUS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from programs import DEADLINE_S, Program
 
-# `faulthandler` is enabled at one moment of these; at the end the process says that it lives, or touches what is not ours.
+# `faulthandler` is enabled at one of these moments; at the end the process may touch what is not
+# ours, or signal itself.
 PROGRAM = """
 import faulthandler, mmap, os, sys, threading, warnings
 moment, end, folder = sys.argv[1:]
@@ -91,9 +92,7 @@ def test_a_process_outlives_its_file_whenever_faulthandler_is_enabled(
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_fault_of_the_program_itself_ends_it_as_without_us(
-    program: Program, moment: str
-) -> None:
+def test_a_fault_of_the_program_itself_ends_it_as_without_us(program: Program, moment: str) -> None:
     """`faulthandler` prints its traceback, once, and the process dies of SIGBUS."""
     done = run(program, moment, "foreign")
     assert (done.returncode, done.stdout) == (-signal.SIGBUS, "lives\n"), done.stderr

@@ -1,7 +1,7 @@
-"""Segments of another version of the layout, which lie beside ours after an upgrade and are read by nobody here.
+"""Segments of another version of the layout, beside ours after an upgrade and read by nobody here.
 
-Purpose: name them, so that numbers which are missing on a page are not missed in silence, and say whether a
-process still lives in one.
+Purpose: name them, so that numbers are not missing on a page in silence, and say whether a process
+still lives in one.
 
 Not promised: what is in them.
 """
@@ -44,7 +44,7 @@ def find(folder: str) -> list[Other]:
 
 
 def has_writers(path: str) -> bool:
-    """Whether a process lives in it: every version holds a lock of some byte. True when nobody can tell."""
+    """Whether a process lives in it: each holds a lock of some byte. True when nobody can tell."""
     lock = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -427,6 +427,39 @@ fn private_memory_is_left_when_the_segment_can_be_had() {
     assert_eq!(value(&path, "requests"), Some(5007.0));
 }
 
+/// What `track_inprogress` counts: a killed holder leaves nothing behind, wherever it was counted first.
+#[test]
+fn what_is_held_in_private_memory_comes_back_as_held() {
+    let _turn = alone();
+    let folder = Folder::new("held-back");
+    let path = folder.file("later/shop.v2.seg");
+    fs::write(folder.file("later"), "in the way").unwrap();
+    let board = Board::new(2);
+    let child = fork(|| {
+        let host = Program::new(&path);
+        let store = store();
+        let shape = OwnedShape::Gauge(GaugeMode::MostRecent);
+        let level = Handle::new(store.clone(), define(&store, "level", shape, &[]), String::new());
+        let change = |update: &dyn Fn(&Writer, &Series) -> Outcome| {
+            level.apply_slowly(&host, &update).unwrap();
+        };
+        change(&|writer, series| writer.shift(series, 5.0));
+        change(&|writer, series| writer.hold(series, 2.0));
+        assert!(store.is_private());
+        fs::remove_file(folder.file("later")).unwrap();
+        store.ask_again_now();
+        change(&|writer, series| writer.hold(series, -1.0));
+        assert!(!store.is_private());
+        board.set(0, 1);
+        board.wait(1, 1);
+        0
+    });
+    board.wait(0, 1);
+    assert_eq!(value(&path, "level"), Some(6.0), "one of the two is still held");
+    child.kill();
+    assert_eq!(value(&path, "level"), Some(5.0));
+}
+
 /// What a parent counted in private memory is the parent's to give back: not its children's too.
 #[test]
 fn a_child_of_a_process_in_private_memory_gives_back_its_own_alone() {

@@ -177,17 +177,21 @@ impl Apps {
         apps
     }
 
-    /// The apps that have not been without a writer for too long, as they are called.
+    /// The apps that have not been without a writer for too long, as they are called. Several files of one app, of which
+    /// one was damaged while it was in use, are one.
     fn shown(&self, now: Clocks) -> Vec<App> {
         // Those that are not shown have their say too: else a name would change when one leaves.
         let names =
             called::names(self.attached.values().map(|one| (&*one.app.name, &one.app.segment)));
-        self.attached
-            .values()
-            .zip(names)
-            .filter(|(one, _)| self.idle.is_none_or(|idle| !one.life.is_over(idle, now)))
-            .map(|(one, name)| App { name, ..one.app.clone() })
-            .collect()
+        let mut apps: HashMap<String, (bool, Vec<Segment>)> = HashMap::new();
+        for (one, name) in self.attached.values().zip(names) {
+            let (is_shown, segments) = apps.entry(name).or_default();
+            *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
+            segments.push(one.app.segment.clone());
+        }
+        let shown = apps.into_iter().filter(|(_, (is_shown, _))| *is_shown);
+        let app = |(name, (_, segments))| Some(App { name, segment: Segment::joined(segments)? });
+        shown.filter_map(app).collect()
     }
 
     /// Names and reasons of what is not used, sorted by name.

@@ -57,6 +57,7 @@ fn format_of(name: &str) -> PyResult<Format> {
 }
 
 fn page_of(segment: &Segment, format: Format, page: &mut Vec<u8>) {
+    let segment = &segment.with_those_beside();
     let oldest = now_unix_ms().saturating_sub(WINDOW_MS);
     let quantiles =
         |id: SeriesId, out: &mut Vec<(f64, f64)>| quantiles_of(segment, id, oldest, out);

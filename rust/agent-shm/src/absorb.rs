@@ -64,7 +64,9 @@ impl Parcel {
             Value::GaugePerProcess(values) => {
                 values.last().map(|last| Part::Level(last.value)).into_iter().collect()
             }
-            Value::Summary { count, sum } => vec![Part::Summary { count: *count, sum: *sum, recent }],
+            Value::Summary { count, sum } => {
+                vec![Part::Summary { count: *count, sum: *sum, recent }]
+            }
             Value::Histogram { buckets, sum, .. } => {
                 // Which bucket has how much of the sum is not known and not asked: all of it goes with the first.
                 let mut sum = *sum;
@@ -127,14 +129,13 @@ impl Writer {
                 _ => self.set(s, *value),
             },
             (Part::Held(value), Cells::SharedGauge) => self.hold(s, *value),
-            (
-                Part::Bucket { upper, count, sum },
-                Cells::Explicit | Cells::Exponential { .. },
-            ) => self.guarded(s, || {
-                let pair = self.pair_of_bucket(s, *upper);
-                self.hot(s, observe_sum(self.region().pair(pair), *count, *sum));
-                Outcome::Applied
-            }),
+            (Part::Bucket { upper, count, sum }, Cells::Explicit | Cells::Exponential { .. }) => {
+                self.guarded(s, || {
+                    let pair = self.pair_of_bucket(s, *upper);
+                    self.hot(s, observe_sum(self.region().pair(pair), *count, *sum));
+                    Outcome::Applied
+                })
+            }
             (Part::Summary { count, sum, recent }, Cells::Summary { keeps }) => {
                 self.guarded(s, || {
                     self.absorb_summary(s, keeps, *count, *sum, recent);

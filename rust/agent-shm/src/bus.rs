@@ -213,7 +213,8 @@ fn this_thread() -> i32 {
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
-/// Whether the thread was on its signal stack, or has none: then it may have been in a handler.
+/// Whether the thread was on its signal stack, or is another than the first and has none, as those of Python: then it may
+/// have been in a handler.
 ///
 /// # Safety
 /// `context` is what the kernel gave the handler.
@@ -225,7 +226,9 @@ unsafe fn is_raised_in_a_handler(context: *const libc::ucontext_t) -> bool {
     #[cfg(target_arch = "aarch64")]
     let pointer = context.uc_mcontext.sp as usize;
     let (start, bytes) = (context.uc_stack.ss_sp as usize, context.uc_stack.ss_size);
-    bytes == 0 || (start..start + bytes).contains(&pointer)
+    // SAFETY: a system call without arguments.
+    let is_first = this_thread() == unsafe { libc::getpid() };
+    bytes == 0 && !is_first || (start..start + bytes).contains(&pointer)
 }
 
 /// Does what would have happened without us.

@@ -8,7 +8,9 @@ pub enum Cells {
     Counter,
     SharedGauge,
     SlotGauge(GaugeMode),
-    Exponential { schema: u8 },
+    Exponential {
+        schema: u8,
+    },
     Explicit,
     /// Whether it keeps its newest values.
     Summary {

@@ -40,6 +40,8 @@
 
 mod absorb;
 mod batch;
+#[cfg(not(loom))]
+mod beside;
 mod block;
 #[cfg(not(loom))]
 mod bus;
@@ -57,6 +59,7 @@ mod handle;
 mod header;
 mod identity;
 mod inner;
+mod join;
 mod lane;
 mod layout;
 mod lock;
@@ -82,6 +85,8 @@ mod writer;
 
 pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
+#[cfg(not(loom))]
+pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(loom))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};

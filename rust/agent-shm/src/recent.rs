@@ -16,7 +16,8 @@
 //! all series together take less than a quarter of the segment's memory; beyond that a value goes into the first chunk.
 //!
 //! Any number of readers: each has its own cursor and counts exactly what was overwritten before it came. A value whose
-//! number was taken and which is not there yet is waited for until the next look, and then lost.
+//! number was taken and which is not there yet is waited for until the next look, when it is one of the last 64, and then
+//! lost.
 //!
 //! Not promised: values in the order in which they were observed.
 
@@ -37,6 +38,8 @@ use std::collections::HashSet;
 
 const NUMBER_BITS: u32 = 22;
 const NUMBERS: u64 = 1 << NUMBER_BITS;
+/// Values that may be on their way: those before are lost.
+const WAITED_FOR: u64 = 64;
 const TABLE: Form = Form::pointers(RECENT_MAX / RECENT_IN_CHUNK);
 const CHUNK: Form = Form::cells(RECENT_IN_CHUNK * 16);
 
@@ -47,8 +50,8 @@ impl Writer {
         let own = s.own.get();
         let total = if n == 1 { value } else { value * n as f64 };
         let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, total);
-        if keeps {
-            self.keep(own, counts.0, now_unix_ms(), value);
+        if keeps && n > 0 {
+            self.keep(own, counts.1.wrapping_sub(1), now_unix_ms(), value);
         }
         self.hot(s, counts);
     }
@@ -105,7 +108,11 @@ impl Writer {
         pair.update(|old, bits| {
             let ahead = old.wrapping_sub(number) % NUMBERS;
             let is_newer = old != 0 && ahead != 0 && ahead < NUMBERS / 2;
-            if is_newer { (old, bits) } else { (key, value.to_bits()) }
+            if is_newer {
+                (old, bits)
+            } else {
+                (key, value.to_bits())
+            }
         });
     }
 
@@ -142,8 +149,8 @@ impl Writer {
     }
 
     fn may_keep_more(&self) -> bool {
-        let bytes = RECENT_IN_CHUNK * 16 * self.region().word(WORD_RECENT).load(Ordering::Relaxed);
-        bytes < self.segment().inner.options.bytes_max / 4
+        let chunks = self.region().word(WORD_RECENT).load(Ordering::Relaxed);
+        chunks.saturating_mul(RECENT_IN_CHUNK * 16) < self.segment().inner.options.bytes_max / 4
     }
 }
 
@@ -211,9 +218,7 @@ impl Reader<'_> {
         for Copy { place, count, values } in copies {
             let next = reader.next[place].min(count);
             let oldest = next.max(count.saturating_sub(kept));
-            if !reader.is_late {
-                drained.lost += oldest - next;
-            }
+            let mut lost = oldest - next;
             let mut is_there = vec![false; (count - oldest) as usize];
             for (number, unix_ms, value) in values {
                 let is_late = was_missing.contains(&(place, number));
@@ -226,13 +231,21 @@ impl Reader<'_> {
                 drained.read += 1;
                 each(unix_ms, value);
             }
-            let absent = (oldest..count).zip(is_there).filter(|(_, is_there)| !is_there);
-            reader.missing.extend(absent.map(|(number, _)| (place, number)));
+            for (number, _) in (oldest..count).zip(is_there).filter(|(_, is_there)| !is_there) {
+                if number + WAITED_FOR >= count {
+                    reader.missing.insert((place, number));
+                } else {
+                    lost += 1;
+                }
+            }
             reader.next[place] = count;
+            // A count that somebody made up may be anything.
+            drained.lost = drained.lost.saturating_add(lost);
         }
-        drained.lost += was_missing.len() as u64 - came_late;
+        drained.lost = drained.lost.saturating_add(was_missing.len() as u64 - came_late);
         if std::mem::take(&mut reader.is_late) {
-            // What a first look misses may have been overwritten long ago.
+            // What a first look misses was lost to others, or comes to us late.
+            drained.lost = 0;
             reader.missing.clear();
         }
         Some(drained)
@@ -268,7 +281,8 @@ fn read_copy(reader: &Reader<'_>, place: usize, cells: u64, count: u64) -> Copy 
     let mut values = Vec::new();
     let table = reader.part(cells);
     let chunks = if table == 0 { 0 } else { kept.div_ceil(RECENT_IN_CHUNK) };
-    for chunk in (0..chunks).map(|chunk| reader.part(table + chunk * 8)).filter(|&chunk| chunk != 0) {
+    for chunk in (0..chunks).map(|chunk| reader.part(table + chunk * 8)).filter(|&chunk| chunk != 0)
+    {
         for index in 0..RECENT_IN_CHUNK {
             let (key, bits) = reader.pair_bits(chunk + index * 16);
             // How far the number is behind the last one that was taken; of one taken since, far too much.

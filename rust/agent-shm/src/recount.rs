@@ -71,11 +71,8 @@ impl<'a> Recount<'a> {
 
     /// Puts the counts right.
     pub fn settle(self) {
-        let of_all = [
-            (WORD_SERIES, self.series),
-            (WORD_METRICS, self.metrics),
-            (WORD_RECENT, self.recent),
-        ];
+        let of_all =
+            [(WORD_SERIES, self.series), (WORD_METRICS, self.metrics), (WORD_RECENT, self.recent)];
         for (word, Count { before, found }) in of_all.into_iter().chain(self.of_metrics) {
             if before != found {
                 let word = self.region.word(word);

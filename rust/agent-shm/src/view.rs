@@ -37,19 +37,24 @@ pub struct SeriesView<'a> {
 pub struct FamilyView<'s> {
     inner: &'s Inner,
     liveness: Rc<Liveness<'s>>,
-    meta: MetricMeta,
+    pub(crate) meta: MetricMeta,
     series: Vec<(u64, u64)>,
+    /// Of the segment that the view is of, not of one beside it.
+    pub(crate) is_main: bool,
+    /// What segments beside it have of the family; see join.rs.
+    pub(crate) beside: Vec<FamilyView<'s>>,
 }
 
 pub struct View<'s> {
-    families: Vec<FamilyView<'s>>,
-    superseded: usize,
+    pub(crate) families: Vec<FamilyView<'s>>,
+    pub(crate) superseded: usize,
 }
 
 impl Segment {
     /// Collects what is live now.
     pub fn view(&self) -> View<'_> {
-        View::collect(&self.inner, self.liveness())
+        let own = View::collect(&self.inner, self.liveness());
+        self.beside.iter().fold(own, |view, older| view.join(older.view()))
     }
 
     /// The metrics that a view shows, sorted by name: a view without its series.
@@ -65,6 +70,9 @@ impl Segment {
                 }
             }
         });
+        for meta in self.beside.iter().flat_map(Segment::metrics) {
+            newest.entry(meta.name.clone()).or_insert(meta);
+        }
         let mut metrics: Vec<MetricMeta> = newest.into_values().collect();
         metrics.sort_by(|a, b| a.name.cmp(&b.name));
         metrics
@@ -88,7 +96,7 @@ impl Writer {
                 series.push((block, word));
             }
         });
-        Some(FamilyView { inner, liveness: Rc::new(self.liveness()), meta, series })
+        Some(FamilyView::new(inner, Rc::new(self.liveness()), meta, series))
     }
 
     /// One metric and its series with these label texts, each looked up by name.
@@ -101,7 +109,7 @@ impl Writer {
         let found = labels.filter_map(|labels| self.find(id, &labels));
         let series = found.map(|series| (series.entry, series.word)).collect();
         let (inner, liveness) = (&*self.segment().inner, Rc::new(self.liveness()));
-        Some(FamilyView { inner, liveness, meta, series })
+        Some(FamilyView::new(inner, liveness, meta, series))
     }
 }
 
@@ -136,8 +144,8 @@ impl<'s> View<'s> {
                     block >= inner.places.blocks && block::state(&inner.region, block).is_live();
                 match metric::read(&inner.region, block).filter(|_| live) {
                     Some(meta) => {
-                        let liveness = liveness.clone();
-                        families.push(FamilyView { inner, liveness, meta, series: Vec::new() });
+                        let series = Vec::new();
+                        families.push(FamilyView::new(inner, liveness.clone(), meta, series));
                         families.len() - 1
                     }
                     None => usize::MAX,
@@ -177,30 +185,42 @@ impl<'s> View<'s> {
     }
 }
 
-impl FamilyView<'_> {
+impl<'s> FamilyView<'s> {
+    fn new(
+        inner: &'s Inner,
+        liveness: Rc<Liveness<'s>>,
+        meta: MetricMeta,
+        series: Vec<(u64, u64)>,
+    ) -> FamilyView<'s> {
+        FamilyView { inner, liveness, meta, series, is_main: true, beside: Vec::new() }
+    }
+
     pub fn meta(&self) -> &MetricMeta {
         &self.meta
     }
 
-    /// Its series, dead ones among them that died since.
+    /// Its series in the segment that the view is of, dead ones among them that died since.
     pub fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
-        self.series.iter().filter_map(|&(block, word)| {
+        self.series.iter().filter(|_| self.is_main).filter_map(|&(block, word)| {
             let generation = State::of(word)?.generation;
             Some(SeriesId { offset: entry::unit(block), generation })
         })
     }
 
     pub fn len(&self) -> usize {
-        self.series.len()
+        self.series.len() + self.beside.iter().map(FamilyView::len).sum::<usize>()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
+        self.len() == 0
     }
 
     /// Visits every series. The overflow series is left out while nothing went there.
     pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) {
-        self.for_each_read(&mut |series, _| each(series));
+        match self.is_main && self.beside.is_empty() {
+            true => self.for_each_read(&mut |series, _| each(series)),
+            false => self.for_each_joined(each),
+        }
     }
 
     /// As [`FamilyView::for_each`], with what reads more of the series.

@@ -93,6 +93,10 @@ fn a_value_whose_number_was_taken_is_waited_for_once() {
     assert_eq!(look(&segment, &series, &mut reader), (vec![7.0], account(1, 0)));
     assert_eq!(look(&segment, &series, &mut reader), (vec![], account(0, 2)));
     assert_eq!(look(&segment, &series, &mut reader), (vec![], account(0, 0)));
+    // Those of long ago are not waited for.
+    assert_eq!(writer.observe(&series, 8.0, 1000), Outcome::Applied);
+    assert_eq!(look(&segment, &series, &mut reader).1, account(1, 1000 - 64));
+    assert_eq!(look(&segment, &series, &mut reader).1, account(0, 63));
 }
 
 #[test]
@@ -134,9 +138,8 @@ fn values_of_summaries_leave_three_quarters_of_the_memory_to_others() {
         assert_eq!(found[found.len() - 50..], numbers(2950..3000).collect::<Vec<_>>());
     }
     let counter = writer.metric(&spec("c", Shape::Counter)).unwrap();
-    let room = (0..10_000).take_while(|n| {
-        !writer.series(counter, &format!("n=\"{n}\"")).unwrap().is_overflow()
-    });
+    let room = (0..10_000)
+        .take_while(|n| !writer.series(counter, &format!("n=\"{n}\"")).unwrap().is_overflow());
     assert_eq!(room.count(), 10_000);
 }
 
@@ -169,9 +172,8 @@ fn without_memory_for_values_count_and_sum_go_on() {
     let writer = segment.writer().unwrap();
     let series = summary(&writer, "s", "");
     let counter = writer.metric(&spec("c", Shape::Counter)).unwrap();
-    let full = (0..100_000).any(|n| {
-        writer.series(counter, &format!("n=\"{n}\"")).unwrap().is_overflow()
-    });
+    let full =
+        (0..100_000).any(|n| writer.series(counter, &format!("n=\"{n}\"")).unwrap().is_overflow());
     assert!(full);
     observe(&writer, &series, numbers(0..100));
     assert_eq!(all(&segment, &series), []);

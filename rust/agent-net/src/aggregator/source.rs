@@ -12,8 +12,8 @@
 use std::rc::Rc;
 
 use agent_shm::{
-    Drained, Entry, MetricId, MetricMeta, MetricSpec, Outcome, OwnedShape, RecentReader, RecordKind,
-    RingReader, Segment, Series, SeriesId, Shape, Writer,
+    Drained, Entry, MetricId, MetricMeta, MetricSpec, Outcome, OwnedShape, RecentReader,
+    RecordKind, RingReader, Segment, Series, SeriesId, Shape, Writer,
 };
 use hashbrown::HashMap;
 
@@ -117,7 +117,7 @@ pub struct Pass {
 
 impl Pass {
     fn add(&mut self, drained: Drained, is_old: bool, records_max: u32) {
-        self.lost += drained.lost;
+        self.lost = self.lost.saturating_add(drained.lost);
         // A predecessor has counted what was there already.
         self.read += if is_old { 0 } else { drained.read };
         let records = (drained.read + drained.lost) as f64;
@@ -223,10 +223,11 @@ impl Source {
 
     /// Takes everything that is new.
     pub fn drain(&mut self, common: &mut Common) -> Pass {
-        let pass = if self.is_app() { self.drain_summaries(common) } else { self.drain_rings(common) };
+        let pass =
+            if self.is_app() { self.drain_summaries(common) } else { self.drain_rings(common) };
         self.is_first_pass = false;
         self.sum.read += pass.read;
-        self.sum.lost += pass.lost;
+        self.sum.lost = self.sum.lost.saturating_add(pass.lost);
         pass
     }
 

@@ -6,27 +6,43 @@
 //! like its file. So two deployments are never called alike, and none gets another one's name
 //! because of the order in which they came.
 //!
+//! A file that was begun beside a damaged one, `shop~2`, is called like that one: both are one app.
+//!
 //! A header that says anything else is not believed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use agent_shm::Segment;
 
 const DIGITS: usize = 8;
 
-/// The names, in the order of the files, which are given without their suffix.
+/// The names, in the order of the files, which are given without their suffix. Those of one app are the same.
 pub fn names<'a>(files: impl Iterator<Item = (&'a str, &'a Segment)>) -> Vec<String> {
-    let wanted: Vec<(&str, String)> =
-        files.map(|(file, segment)| (file, claim(file, segment.header().app))).collect();
-    let mut claims: HashMap<&str, u32> = HashMap::new();
-    for (_, name) in &wanted {
-        *claims.entry(name).or_default() += 1;
+    let wanted: Vec<(&str, String)> = files
+        .map(|(file, segment)| {
+            let said = segment.header().app;
+            let file = base(file, &said);
+            (file, claim(file, said))
+        })
+        .collect();
+    let mut claims: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (file, name) in &wanted {
+        claims.entry(name).or_default().insert(file);
     }
-    let is_alone = |name: &str| claims.get(name) == Some(&1);
+    let is_alone = |name: &str| claims.get(name).is_some_and(|files| files.len() == 1);
     wanted
         .iter()
         .map(|(file, name)| if is_alone(name) { name.clone() } else { (*file).to_owned() })
         .collect()
+}
+
+/// The file that this one is beside, if its header is of the same app.
+fn base<'a>(file: &'a str, said: &str) -> &'a str {
+    let base = agent_shm::base(file);
+    match said == base || claim(base, said.to_owned()) != base {
+        true => base,
+        false => file,
+    }
 }
 
 /// What a file would be called if it were alone.
@@ -56,6 +72,20 @@ mod tests {
             ("shop-3f9c21d", "shop"),
         ] {
             assert_eq!(is(file, said), file, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_beside_another_is_of_its_app_when_its_header_says_so() {
+        for (file, said, expected) in [
+            ("shop~2", "shop", "shop"),
+            ("shop-3f9c21d0~9", "shop", "shop-3f9c21d0"),
+            ("shop~2", "bank", "shop~2"),
+            ("shop~1", "shop", "shop~1"),
+            ("shop~10", "shop", "shop~10"),
+            ("shop", "shop", "shop"),
+        ] {
+            assert_eq!(base(file, said), expected, "{file} {said}");
         }
     }
 }
