@@ -288,6 +288,20 @@ def test_a_histogram_leaves_the_quantiles_of_a_summary_alone(registry: agent.Reg
     assert [value(registry, "sizes", quantile=q) for q in ("0.0", "1.0")] == [1, 3]
 
 
+def test_a_busy_summary_leaves_the_quantiles_of_others_alone(registry: agent.Registry) -> None:
+    """Of another metric, and of another series of the same metric."""
+    busy = agent.Summary("busy", "B.", registry=registry)
+    slow = agent.Summary("slow", "S.", ["who"], registry=registry, quantiles=[0, 0.5, 1])
+    for number in range(10):
+        slow.labels("one").observe(number)
+        for _ in range(500):
+            busy.observe(0.5)
+        busy.observe_many([0.5] * 20_000)
+        slow.labels("two").observe_many([0.5] * 5000)
+    found = [value(registry, "slow", who="one", quantile=q) for q in ("0.0", "0.5", "1.0")]
+    assert found == [0, 4, 9]
+
+
 @given(st.lists(st.lists(st.floats(-1e9, 1e9), max_size=40), max_size=4))
 def test_many_values_do_what_single_ones_do(batches: list[list[float]]) -> None:
     """Cells and quantiles are the same, of histograms and summaries."""

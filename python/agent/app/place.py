@@ -21,8 +21,8 @@ MARK = ".at"
 VARIABLE = "AGENT_METRICS_DIR"
 
 
-def folder() -> str:
-    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone.
+def where() -> str:
+    """Where the folder of segments is, or would be; a whole path, or an OSError is raised.
 
     Without the variable it depends on the user only, so that a login shell, a cron job and a
     service of one user meet: `$XDG_RUNTIME_DIR` is there for the first and not for the others.
@@ -32,7 +32,12 @@ def folder() -> str:
     if not os.path.isabs(path):
         # Each working directory would have a folder of its own.
         raise NotADirectoryError(f"{VARIABLE} is {path!r}: write the whole path, from / on")
-    path = os.path.normpath(path)
+    return os.path.normpath(path)
+
+
+def folder() -> str:
+    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
+    path = where()
     try:
         os.makedirs(path, 0o700, exist_ok=True)
         status = os.lstat(path)

@@ -21,7 +21,7 @@ import msgspec
 from agent import SegmentError, app
 from agent._native import LAYOUT_VERSION
 from agent._native import inspect as read_segment
-from agent.app import place
+from agent.app import other_layout, place
 
 SUFFIX = f".v{LAYOUT_VERSION}.seg"
 
@@ -42,10 +42,18 @@ class Found(msgspec.Struct, kw_only=True):
     last_alive_ms: int = 0
     # Why the file cannot be read; then nothing else is known.
     error: str = ""
+    # Of which layout it is, and whether somebody lives in it when it is not ours.
+    layout: int = LAYOUT_VERSION
+    is_locked: bool = False
 
     @property
     def is_alive(self) -> bool:
-        return bool(self.pids)
+        return bool(self.pids) or self.is_locked
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it may be pruned: it was read, or is whole and of another version."""
+        return not self.error or self.layout != LAYOUT_VERSION
 
 
 class UnknownAppError(LookupError):
@@ -81,6 +89,7 @@ def find_all(folder: str) -> list[Found]:
     names = [one.app for one in found]
     for one in found:
         one.app = one.app if names.count(one.app) == 1 else one.stem
+    found += [_other(one) for one in other_layout.find(folder)]
     return sorted(found, key=lambda one: one.app)
 
 
@@ -136,6 +145,23 @@ def _read(folder: str, stem: str, path: str) -> Found:
         created_ms=told["header"]["created_unix_ms"],
         last_alive_ms=time.time_ns() // 1_000_000 if pids else max(started_ms, modified_ms),
     )
+
+
+def _other(one: other_layout.Other) -> Found:
+    """A file of another layout: nothing in it is known but whether somebody lives there."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(one.path)
+        return Found(
+            app=one.stem,
+            stem=one.stem,
+            path=one.path,
+            bytes_committed=status.st_blocks * 512,
+            last_alive_ms=int(status.st_mtime * 1000),
+            error=f"layout {one.version} is not read by this version (layout {LAYOUT_VERSION})",
+            layout=one.version,
+            is_locked=other_layout.has_writers(one.path),
+        )
+    return Found(app=one.stem, stem=one.stem, path=one.path, error="it vanished")
 
 
 def _deployment(folder: str, stem: str) -> str:

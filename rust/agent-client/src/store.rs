@@ -32,8 +32,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
 pub(crate) const FUEL: u32 = 64;
-/// Attempts to claim a slot of a file that others replace meanwhile.
-const ATTEMPTS: u32 = 5;
+/// Attempts to claim a slot of a file that others replace meanwhile, or to add to a series that others remove.
+pub(crate) const ATTEMPTS: u32 = 8;
 /// Things that the user is told of.
 const TOLD_MAX: usize = 64;
 const PRIVATE: &str = "private memory";
@@ -271,6 +271,10 @@ impl Store {
         }
         let app = self.app();
         self.drop_writer();
+        if let Some(segment) = self.segment().filter(|_| !self.is_private()) {
+            // It is mapped still, and its page is where the numbers are missing.
+            self.families().iter().for_each(|_| segment.count_fallback());
+        }
         let fallback = Some((cause, detail.to_string()));
         let binding = Binding::private(&app, &self.options, fallback.clone());
         let old = {

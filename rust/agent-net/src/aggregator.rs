@@ -192,7 +192,7 @@ impl Aggregator {
         for source in &mut self.sources {
             let pass = source.drain(&mut self.common);
             sum.read += pass.read;
-            sum.lost += pass.lost;
+            sum.lost = sum.lost.saturating_add(pass.lost);
             sum.fill = sum.fill.max(pass.fill);
         }
         self.common.relay.pass_on(&self.common.writer);

@@ -1,7 +1,7 @@
 //! The segments of apps: found in folders, attached for reading, let go when they vanish.
 //!
 //! There is the folder of the collector's own user, and there may be *shared* ones, which users let the collector read
-//! (`apps/folders.rs`). Before every scrape they are listed. A file `<name>.vN.seg`, N being the version of the
+//! (`apps/folders.rs`). Before every scrape they are listed. A file `<name>.vN.seg`, N being our version of the
 //! layout, is attached once and again when its inode changes (the app was restarted with another
 //! layout, or after a clean-up); a file that is gone is detached. What cannot be used is left out,
 //! counted by reason, and looked at again only when its identity, time or size changes, or when
@@ -171,7 +171,7 @@ impl Apps {
             stats.add_reason(Count::AppsRefused, why.as_str());
         }
         for folder in &folders {
-            match folder.list(suffix()) {
+            match folder.list() {
                 Ok(found) => files.extend(found),
                 Err(why) => stats.add_reason(Count::AppsRefused, why.as_str()),
             }
@@ -195,7 +195,8 @@ impl Apps {
         apps
     }
 
-    /// The apps that have not been without a writer for too long, as they are called.
+    /// The apps that have not been without a writer for too long, as they are called. Several files of one app, of which
+    /// one was damaged while it was in use, are one.
     fn shown(&self, now: Clocks) -> Vec<App> {
         // Those that are not shown have their say too: else a name would change when one leaves.
         let files = self.attached.values().map(|one| called::File {
@@ -204,12 +205,15 @@ impl Apps {
             said: one.app.segment.header().app,
         });
         let names = called::names(files.collect());
-        self.attached
-            .values()
-            .zip(names)
-            .filter(|(one, _)| self.idle.is_none_or(|idle| !one.life.is_over(idle, now)))
-            .map(|(one, name)| App { name, ..one.app.clone() })
-            .collect()
+        let mut apps: HashMap<String, (bool, Vec<Segment>)> = HashMap::new();
+        for (one, name) in self.attached.values().zip(names) {
+            let (is_shown, segments) = apps.entry(name).or_default();
+            *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
+            segments.push(one.app.segment.clone());
+        }
+        let shown = apps.into_iter().filter(|(_, (is_shown, _))| *is_shown);
+        let app = |(name, (_, segments))| Some(App { name, segment: Segment::joined(segments)? });
+        shown.filter_map(app).collect()
     }
 
     /// Names and reasons of what is not used, sorted by name; those of shared folders with their path.
@@ -241,7 +245,7 @@ impl Apps {
     }
 
     fn look_at(&mut self, found: &Found<'_>, shared_max: usize, stats: &Stats) {
-        let Found { folder, path, metadata } = found;
+        let Found { folder, path, metadata, is_ours } = found;
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(path) {
             return;
         }
@@ -254,6 +258,10 @@ impl Apps {
                 && bad.changed == changed(metadata)
                 && (is_full || bad.why != Refused::TooMany)
         }) {
+            return;
+        }
+        if !is_ours {
+            self.refuse(path, metadata, Refused::OtherLayout, stats);
             return;
         }
         if is_full {

@@ -73,6 +73,23 @@ fn apps_are_found_followed_and_let_go() {
 }
 
 #[test]
+fn a_segment_of_another_layout_is_refused_by_name_and_harms_nobody() {
+    let folder = temporary_folder("apps");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    make(&folder, "shop", 2);
+    make(&folder, "old", 3);
+    fs::rename(file(&folder, "old"), folder.join("old.v1.seg")).expect("a name");
+    fs::write(folder.join("notes.seg"), "no version").expect("a file");
+    assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
+    assert_eq!(apps.refused(), [("old.v1.seg".to_owned(), Refused::OtherLayout)]);
+    fs::remove_file(folder.join("old.v1.seg")).expect("remove");
+    assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
+    assert_eq!(apps.refused(), []);
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
 fn an_app_without_living_writers_leaves_the_page_and_comes_back_with_its_counters() {
     let folder = temporary_folder("apps");
     let path = file(&folder, "shop");

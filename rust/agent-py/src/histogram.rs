@@ -21,7 +21,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nCounts a finite value in its bucket.",
-        observe::method::<false>,
+        observe::method,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];

@@ -1,8 +1,8 @@
 //! `Summary`: count, sum, and quantiles of the last 60 seconds.
 //!
-//! Count and sum are in shared cells and exact. The quantiles come from the rings, one per process,
-//! of 2,048 values in an app's segment: a process that observes more in a minute is represented by
-//! its newest ones.
+//! Count and sum are in shared cells and exact. The quantiles come from the newest values of the series, of all processes
+//! together: 2,048, or up to nine times as many where several processes observe much. A series that gets more in a
+//! minute is represented by its newest ones, whatever other metrics do.
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{Common, Metric};
@@ -26,7 +26,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nAdds a finite value to count, sum and window.",
-        observe::method::<true>,
+        observe::method,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];

@@ -24,10 +24,7 @@ impl Writer {
             _ if values.len() < BATCH_MIN => self.one_by_one(s, values),
             Cells::Exponential { schema } => self.many_exponential(s, schema, values),
             Cells::Explicit => self.many_explicit(s, values),
-            Cells::Summary => {
-                let sum = values.iter().sum();
-                self.hot(s, observe_sum(self.region().pair(s.own.get()), values.len() as u64, sum));
-            }
+            Cells::Summary { keeps } => self.many_summary(s, keeps, values),
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => {}
         }
         Outcome::Applied

@@ -8,9 +8,14 @@ pub enum Cells {
     Counter,
     SharedGauge,
     SlotGauge(GaugeMode),
-    Exponential { schema: u8 },
+    Exponential {
+        schema: u8,
+    },
     Explicit,
-    Summary,
+    /// Whether it keeps its newest values.
+    Summary {
+        keeps: bool,
+    },
 }
 
 impl Cells {
@@ -21,7 +26,7 @@ impl Cells {
             OwnedShape::Gauge(mode) => Cells::SlotGauge(*mode),
             OwnedShape::Exponential { schema } => Cells::Exponential { schema: *schema },
             OwnedShape::Explicit(_) => Cells::Explicit,
-            OwnedShape::Summary(_) => Cells::Summary,
+            OwnedShape::Summary(quantiles) => Cells::Summary { keeps: !quantiles.is_empty() },
         }
     }
 }

@@ -27,7 +27,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
-use std::sync::Arc;
 
 /// Attempts to make or open a file that others make and replace at the same time.
 const ATTEMPTS: u32 = 100;
@@ -86,7 +85,7 @@ impl Segment {
 fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
     let places = Places::of(&options);
     let region = Region::map(file, path, &places, writable)?;
-    Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
+    Ok(Segment::of(Inner { region, places, options }))
 }
 
 enum Stale {

@@ -47,6 +47,7 @@ pub const WORD_TENDING: u64 = 312; // private segments only: 1 while somebody te
 pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
 pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
 pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
+pub const WORD_RECENT: u64 = 344; // chunks of newest values beyond the first of each summary; see recent.rs
 pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;
@@ -113,8 +114,17 @@ pub const METRIC_BOUNDS: u64 = 48; // f64 bits; then help, unit and label names
 
 /// A part: a block that hangs below an entry, in the pointer word that `PART_LINK` names. Its body starts with as many
 /// pointer words (units of parts below it) as `PART_LINK` says; the rest are cells.
-pub const PART_LINK: u64 = 8; // offset of the pointer word / 8 (high half), pointers in the body (low half)
+/// Offset of the pointer word / 8 (high half), whether it counts in `WORD_RECENT` (bit 16), pointers in the body (16 bits).
+pub const PART_LINK: u64 = 8;
+pub const PART_IS_RECENT: u64 = 1 << 16;
 pub const PART_BODY: u64 = 16;
+
+/// The cells of a summary: a pointer to the table of its newest values, a word that is free, and the pair {count, sum}.
+pub const SUMMARY_PAIR: u64 = 16;
+pub const SUMMARY_BYTES: u64 = 32;
+/// Newest values that one copy of a summary's cells keeps at most, and how many of them are in a chunk.
+pub const RECENT_MAX: u64 = 2048;
+pub const RECENT_IN_CHUNK: u64 = 64;
 
 /// Writers that share a stripe differ by a multiple of this.
 pub const STRIPES: u64 = 8;
@@ -151,7 +161,7 @@ pub struct Options {
     pub metrics_max: u32,
     /// Writers alive at the same time.
     pub slots_max: u16,
-    /// Records in a writer's ring; a power of two.
+    /// Records in a writer's ring, a power of two; and newest values of a summary, where `RECENT_MAX` is not less.
     pub ring_records: u32,
     /// Bytes of blocks.
     pub bytes_max: u64,
@@ -186,6 +196,11 @@ impl Options {
             ring_records: 65_536,
             bytes_max: 2 << 30,
         }
+    }
+
+    /// Newest values that one copy of a summary's cells keeps.
+    pub fn recent_max(&self) -> u32 {
+        self.ring_records.min(RECENT_MAX as u32)
     }
 
     /// Brings every limit into the range that the layout can hold.
@@ -282,6 +297,9 @@ pub fn layout_hash() -> u32 {
         METRIC_BOUNDS,
         PART_BODY,
         STRIPES,
+        SUMMARY_PAIR,
+        RECENT_MAX,
+        RECENT_IN_CHUNK,
         STRIPE_BYTES,
         RING_CELL_BYTES,
         WORD_EPOCH,

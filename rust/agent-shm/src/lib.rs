@@ -40,6 +40,8 @@
 
 mod absorb;
 mod batch;
+#[cfg(not(loom))]
+mod beside;
 mod block;
 #[cfg(not(loom))]
 mod bus;
@@ -57,6 +59,7 @@ mod handle;
 mod header;
 mod identity;
 mod inner;
+mod join;
 mod lane;
 mod layout;
 mod lock;
@@ -65,6 +68,7 @@ mod metric;
 mod pace;
 mod parts;
 mod read;
+mod recent;
 mod reclaim;
 mod recount;
 mod region;
@@ -79,9 +83,12 @@ mod value;
 mod view;
 mod writer;
 
+pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(loom))]
-pub use bus::SEGMENTS_MAX;
+pub use beside::{base, path_beside, suffix, BESIDE_MAX};
+#[cfg(not(loom))]
+pub use bus::{come_first_again, SEGMENTS_MAX};
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;
@@ -92,6 +99,7 @@ pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
 pub use segment::{RingReader, Segment, Usage};

@@ -30,7 +30,8 @@ fn shape_word(shape: &Shape<'_>) -> u64 {
 /// Bytes of cells in the entry of a series of this shape.
 pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
     match shape {
-        Shape::Counter | Shape::Gauge(_) | Shape::Summary(_) => 16,
+        Shape::Counter | Shape::Gauge(_) => 16,
+        Shape::Summary(_) => SUMMARY_BYTES,
         Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
         Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
     }
@@ -146,6 +147,11 @@ pub fn payload(region: &Region, block: u64) -> Option<u64> {
     let meta = entry::meta(region, block);
     let fits = usize::from(meta.key_len) <= NAME_BYTES_MAX;
     (meta.is(Kind::Metric) && fits).then(|| entry::cells(block, meta.key_len.into()))
+}
+
+/// Whether the metric with this payload is a summary.
+pub fn is_summary(region: &Region, payload: u64) -> bool {
+    region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) as u8 == 5
 }
 
 /// Reads a metric back, checking everything: the segment may be somebody else's.

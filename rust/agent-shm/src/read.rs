@@ -43,7 +43,7 @@ impl Reader<'_> {
             OwnedShape::Gauge(mode) => return self.gauge(*mode, per_process),
             OwnedShape::Summary(_) => {
                 let mut total = (0, 0.0);
-                self.each_copy(|cells| add(&mut total, self.pair(cells)));
+                self.each_copy(|_, cells| add(&mut total, self.pair(cells + SUMMARY_PAIR)));
                 Value::Summary { count: total.0, sum: total.1 }
             }
             OwnedShape::Explicit(bounds) => {
@@ -51,7 +51,7 @@ impl Reader<'_> {
                 buckets.clear();
                 buckets.extend(bounds.map(|bound| (bound, 0)));
                 let mut total = (0, 0.0);
-                self.each_copy(|cells| {
+                self.each_copy(|_, cells| {
                     for (index, bucket) in buckets.iter_mut().enumerate() {
                         let pair = self.pair(cells + index as u64 * 16);
                         bucket.1 = bucket.1.wrapping_add(pair.0);
@@ -69,7 +69,7 @@ impl Reader<'_> {
         (count, f64::from_bits(sum))
     }
 
-    fn pair_bits(&self, offset: u64) -> (u64, u64) {
+    pub(crate) fn pair_bits(&self, offset: u64) -> (u64, u64) {
         let pair = self.region().pair(offset);
         if self.region().is_writable() {
             pair.load()
@@ -78,9 +78,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Visits the cells above and every stripe. A damaged segment may have one twice: it says where it hangs.
-    fn each_copy(&self, mut each: impl FnMut(u64)) {
-        each(self.cells);
+    /// Visits the cells above and every stripe, with its place among them. A damaged segment may have one twice: it says where it hangs.
+    pub(crate) fn each_copy(&self, mut each: impl FnMut(usize, u64)) {
+        each(0, self.cells);
         let stripes = self.part(self.extra);
         if stripes == 0 {
             return;
@@ -88,12 +88,12 @@ impl Reader<'_> {
         for stripe in 0..STRIPES {
             let copy = self.part(stripes + stripe * 8);
             if copy != 0 {
-                each(copy);
+                each(1 + stripe as usize, copy);
             }
         }
     }
 
-    fn part(&self, link: u64) -> u64 {
+    pub(crate) fn part(&self, link: u64) -> u64 {
         let body = parts::part(self.region(), link);
         if body != 0 && parts::hangs_in(self.region(), body, link) {
             body
@@ -104,7 +104,7 @@ impl Reader<'_> {
 
     fn counter(&self) -> Value<'static> {
         let mut total = (0_u64, 0.0);
-        self.each_copy(|cells| {
+        self.each_copy(|_, cells| {
             let (whole, fraction) = self.counter_cell(cells);
             total.0 = total.0.saturating_add(whole);
             total.1 += fraction;
@@ -131,7 +131,7 @@ impl Reader<'_> {
         let mut octaves: Vec<Option<Vec<u64>>> = vec![None; 256];
         let (mut zero, mut over, mut under) = ((0, 0.0), (0, 0.0), (0, 0.0));
         let mut total = (0, 0.0);
-        self.each_copy(|cells| {
+        self.each_copy(|_, cells| {
             add(&mut zero, self.pair(cells + parts::EXPONENTIAL_ZERO));
             add(&mut over, self.pair(cells + parts::EXPONENTIAL_OVER));
             add(&mut under, self.pair(cells + parts::EXPONENTIAL_UNDER));
@@ -169,6 +169,15 @@ impl Reader<'_> {
         fill_buckets(&octaves, schema, zero.0, buckets);
         buckets.push((f64::INFINITY, over.0));
         Value::Histogram { count: total.0, sum: total.1, buckets }
+    }
+
+    /// What living processes hold of a gauge that all share.
+    pub(crate) fn held(&self, shape: &OwnedShape) -> f64 {
+        let mut sum = 0.0;
+        if *shape == OwnedShape::Gauge(GaugeMode::MostRecent) {
+            self.each_living(GaugeMode::MostRecent, |_, held, _| sum += held);
+        }
+        sum
     }
 
     fn gauge<'v>(

@@ -144,10 +144,13 @@ impl Writer {
         };
         let code =
             payload.map_or(0, |p| region.word(p + METRIC_SHAPE).load(Ordering::Acquire) & 0xff);
-        if code == 3 {
-            let cells = entry::cells(block, meta.key_len.into());
-            parts::free_below(region, places, cells, parts::EXPONENTIAL_POINTERS, 0);
-        }
+        let pointers = match code {
+            3 => parts::EXPONENTIAL_POINTERS,
+            5 => 1,
+            _ => 0,
+        };
+        let cells = entry::cells(block, meta.key_len.into());
+        parts::free_below(region, places, cells, pointers, 0);
         block::free(region, places, block, state)
     }
 
@@ -255,7 +258,8 @@ impl Pass<'_> {
             !self.writer.unlink(block)
         } else {
             let link = (region.word(block + PART_LINK).load(Ordering::Acquire) >> 32) * 8;
-            region.word(link).load(Ordering::Acquire) as u32 == entry::unit(block)
+            // One that was not linked yet has none.
+            link != 0 && region.word(link).load(Ordering::Acquire) as u32 == entry::unit(block)
         };
         if hangs {
             block::publish(region, block);

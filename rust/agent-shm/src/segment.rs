@@ -22,6 +22,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Segment {
     pub(crate) inner: Arc<Inner>,
+    /// Older segments of the same app, that a view shows as well; see join.rs.
+    pub(crate) beside: Arc<[Segment]>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +46,10 @@ pub struct Usage {
 }
 
 impl Segment {
+    pub(crate) fn of(inner: Inner) -> Segment {
+        Segment { inner: Arc::new(inner), beside: Arc::new([]) }
+    }
+
     /// A segment in anonymous memory, for when there is no place for a file.
     ///
     /// # Errors
@@ -53,7 +59,7 @@ impl Segment {
         let places = Places::of(&options);
         let region = Region::anonymous(&places)?;
         header::format(&region, app, &options, 0, [1, 2]);
-        Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
+        Ok(Segment::of(Inner { region, places, options }))
     }
 
     /// As [`Segment::anonymous`], for tests.
@@ -121,7 +127,8 @@ impl Segment {
             refused: word(WORD_REFUSED),
             pending: word(WORD_PENDING),
             damage: region.damage(),
-            fallbacks: word(WORD_FALLBACKS),
+            fallbacks: word(WORD_FALLBACKS)
+                + self.beside.iter().map(|s| s.usage().fallbacks).sum::<u64>(),
         }
     }
 

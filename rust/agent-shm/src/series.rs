@@ -211,7 +211,7 @@ impl Writer {
     pub(crate) fn observe_inside(&self, s: &Series, value: f64, n: u64) {
         let own = s.own.get();
         let pair = match s.kind {
-            Cells::Summary => own,
+            Cells::Summary { keeps } => return self.observe_summary(s, keeps, value, n),
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
@@ -282,10 +282,12 @@ impl Writer {
         }
         let form = match s.kind {
             // With the part's header a line of its own.
-            Cells::Counter | Cells::Summary => Form::cells(STRIPE_BYTES - PART_BODY),
-            Cells::Exponential { .. } => {
-                Form { pointers: parts::EXPONENTIAL_POINTERS, bytes: parts::EXPONENTIAL_BYTES }
-            }
+            Cells::Counter => Form::cells(STRIPE_BYTES - PART_BODY),
+            Cells::Summary { .. } => Form { pointers: 1, ..Form::cells(STRIPE_BYTES - PART_BODY) },
+            Cells::Exponential { .. } => Form {
+                pointers: parts::EXPONENTIAL_POINTERS,
+                ..Form::cells(parts::EXPONENTIAL_BYTES)
+            },
             Cells::Explicit => Form::cells((s.bounds.len() as u64 + 1) * 16),
             Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };

@@ -42,20 +42,25 @@ pub struct SeriesView<'a> {
 pub struct FamilyView<'s> {
     inner: &'s Inner,
     liveness: Rc<Liveness<'s>>,
-    meta: MetricMeta,
+    pub(crate) meta: MetricMeta,
     series: Vec<(u64, u64)>,
+    /// Of the segment that the view is of, not of one beside it.
+    pub(crate) is_main: bool,
+    /// What segments beside it have of the family; see join.rs.
+    pub(crate) beside: Vec<FamilyView<'s>>,
 }
 
 pub struct View<'s> {
-    families: Vec<FamilyView<'s>>,
-    superseded: usize,
-    damaged: u64,
+    pub(crate) families: Vec<FamilyView<'s>>,
+    pub(crate) superseded: usize,
+    pub(crate) damaged: u64,
 }
 
 impl Segment {
     /// Collects what is live now.
     pub fn view(&self) -> View<'_> {
-        View::collect(&self.inner, self.liveness())
+        let own = View::collect(&self.inner, self.liveness());
+        self.beside.iter().fold(own, |view, older| view.join(older.view()))
     }
 
     /// The metrics that a view shows, sorted by name: a view without its series.
@@ -71,6 +76,9 @@ impl Segment {
                 }
             }
         });
+        for meta in self.beside.iter().flat_map(Segment::metrics) {
+            newest.entry(meta.name.clone()).or_insert(meta);
+        }
         let mut metrics: Vec<MetricMeta> = newest.into_values().collect();
         metrics.sort_by(|a, b| a.name.cmp(&b.name));
         metrics
@@ -94,7 +102,7 @@ impl Writer {
                 series.push((block, word));
             }
         });
-        Some(FamilyView { inner, liveness: Rc::new(self.liveness()), meta, series })
+        Some(FamilyView::new(inner, Rc::new(self.liveness()), meta, series))
     }
 
     /// One metric and its series with these label texts, each looked up by name.
@@ -107,7 +115,7 @@ impl Writer {
         let found = labels.filter_map(|labels| self.find(id, &labels));
         let series = found.map(|series| (series.entry, series.word)).collect();
         let (inner, liveness) = (&*self.segment().inner, Rc::new(self.liveness()));
-        Some(FamilyView { inner, liveness, meta, series })
+        Some(FamilyView::new(inner, liveness, meta, series))
     }
 }
 
@@ -177,8 +185,8 @@ impl<'s> View<'s> {
                         usize::MAX
                     }
                     Some(meta) => {
-                        let liveness = liveness.clone();
-                        families.push(FamilyView { inner, liveness, meta, series: Vec::new() });
+                        let series = Vec::new();
+                        families.push(FamilyView::new(inner, liveness.clone(), meta, series));
                         families.len() - 1
                     }
                     None => usize::MAX,
@@ -224,22 +232,47 @@ impl<'s> View<'s> {
     }
 }
 
-impl FamilyView<'_> {
+impl<'s> FamilyView<'s> {
+    fn new(
+        inner: &'s Inner,
+        liveness: Rc<Liveness<'s>>,
+        meta: MetricMeta,
+        series: Vec<(u64, u64)>,
+    ) -> FamilyView<'s> {
+        FamilyView { inner, liveness, meta, series, is_main: true, beside: Vec::new() }
+    }
+
     pub fn meta(&self) -> &MetricMeta {
         &self.meta
     }
 
+    /// Its series in the segment that the view is of, dead ones among them that died since.
+    pub fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        self.series.iter().filter(|_| self.is_main).filter_map(|&(block, word)| {
+            let generation = State::of(word)?.generation;
+            Some(SeriesId { offset: entry::unit(block), generation })
+        })
+    }
+
     pub fn len(&self) -> usize {
-        self.series.len()
+        self.series.len() + self.beside.iter().map(FamilyView::len).sum::<usize>()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
+        self.len() == 0
     }
 
     /// Visits every series; gives how many were left out because their label text is damaged. The overflow series is
     /// left out while nothing went there.
     pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) -> u64 {
+        match self.is_main && self.beside.is_empty() {
+            true => self.for_each_read(&mut |series, _| each(series)),
+            false => self.for_each_joined(each),
+        }
+    }
+
+    /// As [`FamilyView::for_each`], with what reads more of the series.
+    pub(crate) fn for_each_read(&self, each: &mut dyn FnMut(SeriesView<'_>, &Reader<'_>)) -> u64 {
         let mut scratch = Scratch::default();
         let mut damaged = 0;
         for &(block, word) in &self.series {
@@ -254,7 +287,7 @@ impl FamilyView<'_> {
         block: u64,
         word: u64,
         scratch: &mut Scratch,
-        each: &mut dyn FnMut(SeriesView<'_>),
+        each: &mut dyn FnMut(SeriesView<'_>, &Reader<'_>),
     ) -> bool {
         let region = &self.inner.region;
         let meta = entry::meta(region, block);
@@ -282,7 +315,7 @@ impl FamilyView<'_> {
         let untouched = labels == OVERFLOW_LABELS.as_bytes() && self.meta.overflows == 0;
         if !untouched {
             let id = SeriesId { offset: entry::unit(block), generation: before.generation };
-            each(SeriesView { id, labels, created_unix_ms, value });
+            each(SeriesView { id, labels, created_unix_ms, value }, &reader);
         }
         true
     }

@@ -48,6 +48,9 @@ fn populate(path: &Path) -> Segment {
     }
     applied(writer.set(&get(&writer, "jobs", Shape::Gauge(GaugeMode::MostRecent), ""), 1.0));
     (0..9).for_each(|n| writer.record(&quantiles, RecordKind::Sample, n));
+    (0..9).for_each(|n| {
+        assert_eq!(writer.observe(&quantiles, f64::from(n as u32), 1), Outcome::Applied)
+    });
     writer.event(b"deployed version two of the shop");
     let gone = writer.metric(&spec("requests", Shape::Counter)).unwrap();
     assert!(writer.remove(gone, "path=\"/0\""));
@@ -280,6 +283,9 @@ fn look(segment: &Segment) -> usize {
                 _ => 1,
             };
         });
+        for id in family.ids() {
+            let _ = segment.recent(id, &mut RecentReader::from_birth(), |_, _| seen += 1);
+        }
     }
     for slot in segment.slots() {
         let Some(mut reader) = segment.ring_reader(slot.index) else { continue };

@@ -7,10 +7,11 @@
 //! because of the order in which they came.
 //!
 //! Files of one name in two folders, which are of two users, are called with their folders: `shop@/run/apps/alice`.
+//! A file that was begun beside a damaged one, `shop~2`, is called like that one: both are one app.
 //!
 //! A header that says anything else is not believed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 const DIGITS: usize = 8;
@@ -24,23 +25,34 @@ pub struct File<'a> {
     pub said: String,
 }
 
-/// The names, in the order of the files.
+/// The names, in the order of the files. Those of one app are the same.
 pub fn names(files: Vec<File<'_>>) -> Vec<String> {
-    let mut claims: HashMap<&str, u32> = HashMap::new();
-    let mut stems: HashMap<&str, u32> = HashMap::new();
+    let mut claims: HashMap<&str, HashSet<(&str, &Path)>> = HashMap::new();
+    let mut stems: HashMap<&str, HashSet<&Path>> = HashMap::new();
     for file in &files {
-        *claims.entry(claim(file.stem, &file.said)).or_default() += 1;
-        *stems.entry(file.stem).or_default() += 1;
+        let stem = base(file.stem, &file.said);
+        claims.entry(claim(stem, &file.said)).or_default().insert((stem, file.folder));
+        stems.entry(stem).or_default().insert(file.folder);
     }
     let name = |file: &File<'_>| {
-        let wanted = claim(file.stem, &file.said);
-        match (claims[wanted], stems[file.stem]) {
+        let stem = base(file.stem, &file.said);
+        let wanted = claim(stem, &file.said);
+        match (claims[wanted].len(), stems[stem].len()) {
             (1, _) => wanted.to_owned(),
-            (_, 1) => file.stem.to_owned(),
-            _ => format!("{}@{}", file.stem, file.folder.display()),
+            (_, 1) => stem.to_owned(),
+            _ => format!("{stem}@{}", file.folder.display()),
         }
     };
     files.iter().map(name).collect()
+}
+
+/// The file that this one is beside, if its header is of the same app.
+fn base<'a>(file: &'a str, said: &str) -> &'a str {
+    let base = agent_shm::base(file);
+    match said == base || claim(base, said) != base {
+        true => base,
+        false => file,
+    }
 }
 
 /// What a file would be called if it were alone.
@@ -84,6 +96,20 @@ mod tests {
             ("shop-3f9c21d", "shop"),
         ] {
             assert_eq!(claim(file, said), file, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_beside_another_is_of_its_app_when_its_header_says_so() {
+        for (file, said, expected) in [
+            ("shop~2", "shop", "shop"),
+            ("shop-3f9c21d0~9", "shop", "shop-3f9c21d0"),
+            ("shop~2", "bank", "shop~2"),
+            ("shop~1", "shop", "shop~1"),
+            ("shop~10", "shop", "shop~10"),
+            ("shop", "shop", "shop"),
+        ] {
+            assert_eq!(base(file, said), expected, "{file} {said}");
         }
     }
 }

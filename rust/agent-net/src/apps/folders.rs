@@ -13,6 +13,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use agent_shm::LAYOUT_VERSION;
+
 use super::Refused;
 
 /// Folders at one time.
@@ -33,18 +35,21 @@ pub struct Found<'a> {
     pub folder: &'a Folder,
     pub path: PathBuf,
     pub metadata: Metadata,
+    /// Of our version of the layout.
+    pub is_ours: bool,
 }
 
 impl Folder {
-    /// The files that may be segments, sorted by name, links among them: attaching refuses those.
-    pub fn list(&self, suffix: &str) -> Result<Vec<Found<'_>>, Refused> {
+    /// The files that may be segments, of any layout, sorted by name, links among them: attaching refuses those.
+    pub fn list(&self) -> Result<Vec<Found<'_>>, Refused> {
         let entries = fs::read_dir(&self.path).map_err(|_| Refused::FolderUnreadable)?;
         let found = entries.take(ENTRIES_MAX).filter_map(Result::ok).filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(suffix)?;
+            let (stem, version) = name.strip_suffix(".seg")?.rsplit_once(".v")?;
+            let is_ours = version.parse::<u32>().ok()? == LAYOUT_VERSION;
             let wanted = !stem.is_empty() && !stem.starts_with('.');
             let metadata = entry.metadata().ok().filter(|_| wanted)?;
-            Some(Found { folder: self, path: self.path.join(&name), metadata })
+            Some(Found { folder: self, path: self.path.join(&name), metadata, is_ours })
         });
         let mut found: Vec<Found<'_>> = found.collect();
         found.sort_by(|a, b| a.path.cmp(&b.path));
