@@ -39,6 +39,8 @@
 //! ```
 
 mod absorb;
+#[cfg(not(loom))]
+mod audit;
 mod batch;
 mod block;
 #[cfg(not(loom))]
@@ -80,6 +82,8 @@ mod view;
 mod writer;
 
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
+#[cfg(not(loom))]
+pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
 #[cfg(not(loom))]
 pub use bus::SEGMENTS_MAX;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};

@@ -261,6 +261,10 @@ impl Pass<'_> {
             block::publish(region, block);
             return true;
         }
+        if state.state == CLAIMED {
+            // Who uses a family is noted below it before anybody can find it: that goes with it.
+            parts::free_below(region, self.writer.places(), block + ENTRY_EXTRA, 1, 0);
+        }
         block::free(region, self.writer.places(), block, state)
     }
 }
