@@ -21,7 +21,7 @@ fn main() {
     two_series_one_after_the_other_are_found_half_done();
     what_was_in_and_is_out_again_is_found();
     a_part_that_nobody_can_reach_any_more_is_found();
-    a_page_that_is_never_given_back_is_found();
+    what_an_operation_does_beside_is_found();
     an_operation_that_fails_is_found();
     a_seed_repeats_what_it_found();
     an_operation_that_does_not_exist_is_named();
@@ -67,6 +67,7 @@ const SUM: Shape<'static> = Shape::Gauge(GaugeMode::Sum);
 /// Numbers that stand nowhere else in the file.
 const COUNT: u64 = 776_655;
 const OTHER: u64 = 443_322;
+const THIRD: u64 = 221_144;
 
 /// A histogram with `COUNT` values of 2, and two counters.
 fn prepare(segment: &Segment, _: &mut Random) -> Writer {
@@ -77,7 +78,7 @@ fn prepare(segment: &Segment, _: &mut Random) -> Writer {
         |name, shape| writer.series(writer.metric(&spec(name, shape)).unwrap(), "k=\"v\"").unwrap();
     applied(writer.observe(&get("h", CLASSIC), 2.0, COUNT));
     applied(writer.add(&get("c", Shape::Counter), OTHER));
-    applied(writer.add(&get("d", Shape::Counter), OTHER + 1));
+    applied(writer.add(&get("d", Shape::Counter), THIRD));
     writer
 }
 
@@ -100,13 +101,13 @@ impl Words {
         Words(words)
     }
 
-    /// The word that has this value; the one before it, when it is repeated on a segment where it is done already.
-    fn find(&self, value: u64) -> &AtomicU64 {
+    /// The word that has this value, or the next one, when it is repeated on a segment where it is done already.
+    fn find(&self, value: u64) -> &'static AtomicU64 {
         let has = |value| self.0.iter().find(move |word| word.load(Ordering::Relaxed) == value);
-        has(value).or_else(|| has(value + 1)).unwrap()
+        has(value).or_else(|| has(value + 1)).unwrap_or_else(|| panic!("{value} stands nowhere"))
     }
 
-    fn after(&self, word: &AtomicU64, words: isize) -> &AtomicU64 {
+    fn after(&self, word: &AtomicU64, words: isize) -> &'static AtomicU64 {
         let index = (std::ptr::from_ref(word) as usize - self.0.as_ptr() as usize) / 8;
         &self.0[index.checked_add_signed(words).unwrap()]
     }
@@ -123,9 +124,9 @@ fn what_is_right_is_not_found_fault_with() {
 fn a_count_and_then_a_sum_are_found_torn() {
     fn bind(writer: &Writer, _: &mut Random) -> Act {
         let words = Words::of(writer);
+        let count = words.find(COUNT);
+        let sum = words.after(count, 1);
         Box::new(move |_| {
-            let count = words.find(COUNT);
-            let sum = words.after(count, 1);
             let more = f64::from_bits(sum.load(Ordering::Relaxed)) + 2.0;
             count.fetch_add(1, Ordering::SeqCst);
             sum.store(more.to_bits(), Ordering::SeqCst);
@@ -139,9 +140,10 @@ fn a_count_and_then_a_sum_are_found_torn() {
 fn two_series_one_after_the_other_are_found_half_done() {
     let bind = |writer: &Writer, _: &mut Random| -> Act {
         let words = Words::of(writer);
+        let (one, two) = (words.find(OTHER), words.find(THIRD));
         Box::new(move |_| {
-            words.find(OTHER + 1).fetch_add(1, Ordering::SeqCst);
-            words.find(OTHER).fetch_add(1, Ordering::SeqCst);
+            one.fetch_add(1, Ordering::SeqCst);
+            two.fetch_add(1, Ordering::SeqCst);
         })
     };
     assert_found(on_segment("two", "test", Grain::Whole, prepare, bind), "half done");
@@ -149,9 +151,8 @@ fn two_series_one_after_the_other_are_found_half_done() {
 
 fn what_was_in_and_is_out_again_is_found() {
     let bind = |writer: &Writer, _: &mut Random| -> Act {
-        let words = Words::of(writer);
+        let word = Words::of(writer).find(OTHER);
         Box::new(move |_| {
-            let word = words.find(OTHER);
             word.fetch_add(1, Ordering::SeqCst);
             word.fetch_sub(1, Ordering::SeqCst);
             word.fetch_add(1, Ordering::SeqCst);
@@ -169,19 +170,19 @@ fn a_part_that_nobody_can_reach_any_more_is_found() {
     const LABELS: &str = "cutoff=1";
     let bind = |writer: &Writer, _: &mut Random| -> Act {
         let words = Words::of(writer);
+        // The text begins the key, five words into the entry; what hangs below it stands in the fourth.
+        let below = words.after(words.find(u64::from_le_bytes(*b"cutoff=1")), -2);
         Box::new(move |_| {
-            // The text begins the key, five words into the entry; what hangs below it stands in the fourth.
-            let text = words.find(u64::from_le_bytes(*b"cutoff=1"));
-            words.after(text, -2).fetch_and(!0xffff_ffff, Ordering::SeqCst);
+            below.fetch_and(!0xffff_ffff, Ordering::SeqCst);
         })
     };
     assert_found(on_segment("cut", "test", Grain::Whole, cut, bind), "hangs nowhere");
 }
 
-fn a_page_that_is_never_given_back_is_found() {
+fn what_an_operation_does_beside_is_found() {
     let bind = |writer: &Writer, _: &mut Random| -> Act {
         let id = series(writer, Shape::Counter, "").metric();
-        // A series that the operation makes and forgets, and calls it nothing.
+        // The row says that nothing changes, and there is a new series.
         Box::new(move |w| drop(w.series(id, "forgotten=\"1\"")))
     };
     assert_found(on_segment("forgets", "test", Grain::Nothing, prepare, bind), "it changes");
@@ -197,11 +198,12 @@ fn an_operation_that_fails_is_found() {
 fn a_seed_repeats_what_it_found() {
     fn now_and_then() -> Operation {
         on_segment("now and then", "test", Grain::Whole, prepare, |writer, random| {
-            let (words, series) = (Words::of(writer), series(writer, Shape::Counter, ""));
+            let (other, series) =
+                (Words::of(writer).find(OTHER), series(writer, Shape::Counter, ""));
             let is_wrong = random.chance(3);
             Box::new(move |w| {
                 if is_wrong {
-                    words.find(OTHER).fetch_add(1, Ordering::SeqCst);
+                    other.fetch_add(1, Ordering::SeqCst);
                 }
                 assert_eq!(w.add(&series, 1), Outcome::Applied);
             })
