@@ -3,6 +3,7 @@
 use super::*;
 use crate::stepper::{Step, Victim};
 use agent_metric::GaugeMode;
+use std::cell::Cell;
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, prepare, bind| on_segment(name, "memory", grain, prepare, bind);
@@ -17,6 +18,17 @@ pub fn rows() -> Vec<Operation> {
                 for _ in 0..random.below(4) {
                     writer.reclaim_now();
                 }
+                writer
+            },
+            |_, _| reclaim(),
+        ),
+        row(
+            "reclaim where a death left a count off",
+            Grain::Nothing,
+            |s, random| {
+                let writer = writer(s);
+                let is_off = |fault: &String| fault.contains("series are counted");
+                leave_a_corpse_when(s, random, 0, &|| s.audit().faults.iter().any(is_off));
                 writer
             },
             |_, _| reclaim(),
@@ -133,21 +145,32 @@ fn full(segment: &Segment, _: &mut Random) -> Writer {
 
 /// Lets a process die at a random instruction of a random operation.
 pub fn leave_a_corpse(segment: &Segment, random: &mut Random) {
-    let (path, which, steps) = (segment.path().to_owned(), random.below(4), random.below(2500));
+    let (which, steps, walked) = (random.below(4), random.below(2500), Cell::new(0));
+    leave_a_corpse_when(segment, random, which, &|| walked.replace(walked.get() + 1) == steps);
+}
+
+/// Lets a process die in an operation as soon as `is_time`, which is asked before each of its instructions.
+fn leave_a_corpse_when(
+    segment: &Segment,
+    random: &mut Random,
+    which: u64,
+    is_time: &dyn Fn() -> bool,
+) {
+    let (path, new) = (segment.path().to_owned(), format!("k=\"{}\"", random.below(1000)));
     let prepare = move || -> Box<dyn FnOnce()> {
         let options = segment.header().options;
         let segment = Segment::open_or_create(&path, "torture", &options).expect("it is there");
         let writer = writer(&segment);
         let old = series(&writer, "corpse", EXPONENTIAL, "k=\"old\"");
         Box::new(move || match which {
-            0 => drop(writer.series(old.metric(), "k=\"new\"")),
+            0 => drop(writer.series(old.metric(), &new)),
             1 => applied(writer.observe(&old, 700.0, 1)),
             2 => assert!(writer.remove(old.metric(), "k=\"old\"")),
             _ => assert!(writer.metric(&spec("corpse of a metric", COUNTER)).is_ok()),
         })
     };
     let mut victim = Victim::start(prepare).expect("a fork").expect("a child that is traced");
-    for _ in 0..steps {
+    while !is_time() {
         if victim.step().expect("a step").expect("a child that goes on") == Step::Done {
             break;
         }

@@ -50,7 +50,7 @@ fn some<const SHAPE: usize>(segment: &Segment, random: &mut Random) -> Writer {
 /// back on the way: that is walked elsewhere, and takes long.
 fn overflowed(segment: &Segment, random: &mut Random) -> Writer {
     let writer = writer(segment);
-    let _ = series(&writer, "other", COUNTER, "");
+    let _ = series(&writer, "other", COUNTER, "n=\"9\",length=\"16\"");
     for n in 0..3 {
         let series = series(&writer, "kept", COUNTER, &format!("n=\"{n}\",length=\"16\""));
         assert_eq!(series.is_overflow(), n == 2);
