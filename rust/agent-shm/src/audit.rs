@@ -6,12 +6,12 @@
 //! Not promised: anything while a writer works, since what it is about to finish looks like a fault.
 
 use crate::block::{self, EXPIRING, FREE, LIVE, PART};
-use crate::entry::{self, Kind};
+use crate::entry::{self, Kind, OVERFLOW_LABELS};
+use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric;
 use crate::parts;
-use crate::registry::OVERFLOW_LABELS;
-use crate::segment::{Inner, Segment};
+use crate::segment::Segment;
 use crate::sync::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -157,33 +157,3 @@ fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> 
         at => Ok(Some(at as u64)),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::folder::Folder;
-    use crate::watch::Watch;
-
-    #[test]
-    fn a_folder_is_put_back_as_it_was() {
-        let folder = Folder::new(None, "image").unwrap();
-        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        let file = File::create(&one).unwrap();
-        file.set_len(5 * PAGE as u64 + 100).unwrap();
-        file.write_all_at(b"in the third page", 2 * PAGE as u64 + 8).unwrap();
-        fs::hard_link(&one, &two).unwrap();
-        let before = Watch::new(folder.path()).unwrap().image();
-        assert_eq!(before.files.len(), 1, "two names of one file");
-        let pages = &before.file("two").unwrap().pages;
-        assert_eq!(pages.iter().filter(|page| page.is_some()).count(), 1, "the rest is a hole");
-        file.write_all_at(b"where a hole was", 0).unwrap();
-        file.write_all_at(b"changed", 2 * PAGE as u64).unwrap();
-        file.set_len(3 * PAGE as u64).unwrap();
-        fs::remove_file(&two).unwrap();
-        fs::write(folder.path().join("three"), b"new").unwrap();
-        let inode_before = inode(&one).unwrap();
-        before.put(folder.path()).unwrap();
-        assert_eq!(Watch::new(folder.path()).unwrap().image(), before);
-        assert_eq!(inode(&one).unwrap(), inode_before, "the file is the same");
-    }
-}

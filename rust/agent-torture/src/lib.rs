@@ -8,7 +8,7 @@
 //! | file | the one idea |
 //! |---|---|
 //! | `run` | rounds of walks until the time is over |
-//! | `operations` | the table of operations, a file a group |
+//! | `operations`, `operation` | the table of operations, a file a group; what a row is |
 //! | `stage` | the segment that an operation is walked in |
 //! | `walk` | from the first instruction to the last |
 //! | `stepper`, `board` | a child that runs one instruction at a time; the page that it shares |
@@ -41,6 +41,7 @@ mod error;
 mod folder;
 mod grain;
 mod image;
+mod operation;
 mod operations;
 mod oracle;
 mod picture;
@@ -54,7 +55,8 @@ mod watch;
 
 pub use error::Error;
 pub use grain::Grain;
-pub use operations::{on_segment, table, Act, Kind, OnFile, Operation};
+pub use operation::{on_segment, Act, Kind, OnFile, Operation};
+pub use operations::table;
 pub use random::Random;
 pub use report::{Finding, Next, OperationReport, Progress, StepReport};
 pub use run::{run, run_table, Options};

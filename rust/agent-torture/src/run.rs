@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use crate::folder::Folder;
-use crate::operations::{table, Act, Kind, OnFile, Operation};
+use crate::operation::{Act, Kind, OnFile, Operation};
+use crate::operations::table;
 use crate::oracle;
 use crate::random::Random;
 use crate::report::{Finding, Next, OperationReport, Progress, StepReport};

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::folder::Folder;
-use crate::operations::Operation;
+use crate::operation::Operation;
 use crate::random::Random;
 use agent_metric::{GaugeMode, Shape};
 use agent_shm::{MetricSpec, Options, Outcome, Segment, Series, Writer, HASH_KEY_AT};

@@ -1,8 +1,10 @@
 //! Adding what was counted in private memory. It takes several steps, each of them whole; a death in between leaves part.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
 use agent_metric::GaugeMode;
-use agent_shm::Value;
+use agent_shm::{Series, Shape, Value};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, bind| on_segment(name, "absorb", grain, |s, _| writer(s), bind);

@@ -1,6 +1,9 @@
 //! Many observations in one call: each bucket with its values is in or out, the batch as a whole need not be.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Segment, Series, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, bind| on_segment(name, "batch", Grain::Buckets, writer_only, bind);

@@ -1,7 +1,9 @@
 //! Counters: whole amounts, fractions, and the stripes of a busy one.
 
-use super::*;
-use agent_shm::COUNTER_END;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Outcome, Segment, Series, Writer, COUNTER_END};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, prepare, bind| on_segment(name, "counter", Grain::Whole, prepare, bind);

@@ -1,7 +1,9 @@
 //! Definitions: registering a metric, and a family that changes.
 
-use super::*;
-use agent_shm::Joined;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Joined, Segment, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, prepare, bind| on_segment(name, "define", grain, prepare, bind);

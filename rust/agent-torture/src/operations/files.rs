@@ -1,9 +1,11 @@
 //! The file itself: made, replaced, refused, attached.
 
-use super::*;
-use agent_shm::BOOT_ID_AT;
+use crate::grain::Grain;
+use crate::operation::*;
+use agent_shm::{Options, Segment, BOOT_ID_AT};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, prepare, act, refuses| Operation {

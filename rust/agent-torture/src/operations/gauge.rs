@@ -1,7 +1,10 @@
 //! Gauges: one number for all, one for each process in every mode, and what is held.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
 use agent_metric::GaugeMode;
+use agent_shm::{Segment, Series, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, prepare, bind| on_segment(name, "gauge", grain, prepare, bind);

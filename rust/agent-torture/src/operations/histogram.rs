@@ -1,6 +1,9 @@
 //! Single observations: classic buckets, exponential ones, summaries.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Segment, Series, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, prepare, bind| on_segment(name, "histogram", Grain::Whole, prepare, bind);

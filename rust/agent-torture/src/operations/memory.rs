@@ -1,8 +1,11 @@
 //! Memory: given back, taken by another size, grown, and not there.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
 use crate::stepper::{Step, Victim};
 use agent_metric::GaugeMode;
+use agent_shm::{Outcome, Segment, Shape, Writer};
 use std::cell::Cell;
 
 pub fn rows() -> Vec<Operation> {

@@ -1,7 +1,9 @@
 //! Removing: one series, all of a metric, those that nobody used.
 
-use super::*;
-use agent_shm::Expirer;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Expirer, Segment, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, prepare, bind| on_segment(name, "remove", grain, prepare, bind);

@@ -1,7 +1,9 @@
 //! Rings: the first record, records that overwrite others, texts, and reading.
 
-use super::*;
-use agent_shm::{RecordKind, Segment};
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{RecordKind, Segment, Series, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, prepare, bind| on_segment(name, "ring", Grain::Nothing, prepare, bind);

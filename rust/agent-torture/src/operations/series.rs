@@ -1,6 +1,9 @@
 //! Series: made, found, and refused by a limit.
 
-use super::*;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::{Segment, Shape, Writer};
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, grain, prepare, bind| on_segment(name, "series", grain, prepare, bind);

@@ -1,6 +1,10 @@
 //! Slots: taken and given back, also where the last owner died at work.
 
-use super::*;
+use super::memory;
+use crate::grain::Grain;
+use crate::operation::*;
+use crate::random::Random;
+use agent_shm::Writer;
 
 pub fn rows() -> Vec<Operation> {
     let row = |name, prepare, bind| on_segment(name, "slot", Grain::Nothing, prepare, bind);

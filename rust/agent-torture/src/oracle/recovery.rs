@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::grain::{Done, Grain, Span};
 use crate::image::Image;
-use crate::operations::{Act, Operation};
+use crate::operation::{Act, Operation};
 use crate::picture::Picture;
 use crate::stage::{Stage, APP};
 use crate::walk::Walk;
