@@ -13,12 +13,12 @@ impl Random {
         let mut random = Random(seed);
         for byte in name.bytes() {
             random.0 ^= u64::from(byte);
-            random.0 = random.next();
+            random.0 = random.number();
         }
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 
     pub fn chance(&mut self, one_in: u64) -> bool {

@@ -89,6 +89,6 @@ impl Stage {
 /// Draws the key anew, from the seed: chains are the same in every run with it. Before anything is in the map.
 fn set_hash_key(path: &Path, random: &mut Random) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().write(true).open(path)?;
-    let key = [random.next(), random.next()].map(u64::to_le_bytes).concat();
+    let key = [random.number(), random.number()].map(u64::to_le_bytes).concat();
     file.write_all_at(&key, HASH_KEY_AT)
 }
