@@ -183,7 +183,10 @@ fn hint() -> String {
         Ok(scope) if !matches!(scope.trim(), "0" | "1") => {
             format!("; kernel.yama.ptrace_scope is {}, at most 1 allows it", scope.trim())
         }
-        _ => "; a filter of system calls (seccomp), or somebody who traces this process, may be why".into(),
+        _ => {
+            "; a filter of system calls (seccomp), or somebody who traces this process, may be why"
+                .into()
+        }
     }
 }
 
