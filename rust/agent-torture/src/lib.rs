@@ -55,7 +55,7 @@ mod watch;
 
 pub use error::Error;
 pub use grain::Grain;
-pub use operation::{on_segment, Act, Kind, OnFile, Operation};
+pub use operation::{on_segment, Act, Kind, Memory, OnFile, Operation};
 pub use operations::table;
 pub use random::Random;
 pub use report::{Finding, Next, OperationReport, Progress, StepReport};

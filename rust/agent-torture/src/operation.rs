@@ -21,6 +21,17 @@ pub struct OnFile {
     pub refuses: bool,
 }
 
+/// What memory is in use after a death, compared with none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// No more; and the same once the next writer did the same.
+    Exact,
+    /// No more. A stripe that was not made is made at the next occasion.
+    NoMore,
+    /// Only time gives it back: a definition that nobody uses is kept ten minutes.
+    Later,
+}
+
 pub enum Kind {
     OnSegment {
         prepare: fn(&Segment, &mut Random) -> Writer,
@@ -38,8 +49,7 @@ pub struct Operation {
     pub limits: fn(&mut Options),
     /// Whether other metrics with values stand beside; not where memory is counted in blocks.
     pub is_furnished: bool,
-    /// Whether a death may leave memory that only time gives back: a definition that nobody uses is kept ten minutes.
-    pub leaves_for_later: bool,
+    pub memory: Memory,
     pub kind: Kind,
 }
 
@@ -58,7 +68,7 @@ pub const fn on_segment(
         grain,
         limits: |_| (),
         is_furnished: true,
-        leaves_for_later: false,
+        memory: Memory::Exact,
         kind,
     }
 }
@@ -75,8 +85,8 @@ impl Operation {
         self
     }
 
-    pub const fn leaving_for_later(mut self) -> Operation {
-        self.leaves_for_later = true;
+    pub const fn with_memory(mut self, memory: Memory) -> Operation {
+        self.memory = memory;
         self
     }
 

@@ -31,11 +31,13 @@ pub fn rows() -> Vec<Operation> {
         row("inc, and get a stripe", hot, |w, random| {
             let (counter, amount) = (counter(w), random.below(100) + 10);
             Box::new(move |w| applied(w.add(&counter, amount)))
-        }),
+        })
+        .with_memory(Memory::NoMore),
         row("inc by a fraction, and get a stripe", hot, |w, random| {
             let (counter, amount) = (counter(w), random.below(100) as f64 + 10.5);
             Box::new(move |w| applied(w.add_f64(&counter, amount)))
-        }),
+        })
+        .with_memory(Memory::NoMore),
         row("inc in a stripe", striped, |w, random| {
             let (counter, amount) = (counter(w), random.below(100) + 1);
             Box::new(move |w| applied(w.add(&counter, amount)))

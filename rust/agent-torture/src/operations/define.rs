@@ -56,7 +56,7 @@ pub fn rows() -> Vec<Operation> {
             },
             |_, _| Box::new(|w| assert!(join(w, CLASSIC, "").is_shown)),
         )
-        .leaving_for_later(),
+        .with_memory(Memory::Later),
     ]
 }
 

@@ -14,7 +14,7 @@ pub fn rows() -> Vec<Operation> {
         grain: Grain::Items,
         limits: |options| options.bytes_max = 4 * PAGE_BYTES,
         is_furnished: false,
-        leaves_for_later: false,
+        memory: Memory::Exact,
         kind: Kind::OnFile(OnFile { prepare, act, refuses }),
     };
     vec![

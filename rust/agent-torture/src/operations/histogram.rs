@@ -16,7 +16,8 @@ pub fn rows() -> Vec<Operation> {
         row("observe, classic, and get a stripe", hot::<0>, |w, _| {
             let series = held::<0>(w);
             Box::new(move |w| applied(w.observe(&series, 1.0, 20)))
-        }),
+        })
+        .with_memory(Memory::NoMore),
         row("observe, exponential", begun::<1>, |w, random| {
             let (series, n) = (held::<1>(w), random.below(3) + 1);
             Box::new(move |w| applied(w.observe(&series, 1.5, n)))
@@ -35,7 +36,8 @@ pub fn rows() -> Vec<Operation> {
         row("observe, exponential, and get a stripe", hot::<1>, |w, _| {
             let series = held::<1>(w);
             Box::new(move |w| applied(w.observe(&series, 1.0, 20)))
-        }),
+        })
+        .with_memory(Memory::NoMore),
         row("observe, exponential, first in a stripe", striped::<1>, |w, _| {
             let series = held::<1>(w);
             Box::new(move |w| applied(w.observe(&series, 3.0, 1)))
@@ -47,7 +49,8 @@ pub fn rows() -> Vec<Operation> {
         row("observe, summary, and get a stripe", hot::<2>, |w, _| {
             let series = held::<2>(w);
             Box::new(move |w| applied(w.observe(&series, 1.0, 20)))
-        }),
+        })
+        .with_memory(Memory::NoMore),
     ]
 }
 

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::grain::{Done, Grain, Span};
 use crate::image::Image;
-use crate::operation::{Act, Operation};
+use crate::operation::{Act, Memory, Operation};
 use crate::picture::Picture;
 use crate::stage::{Stage, APP};
 use crate::walk::Walk;
@@ -24,7 +24,8 @@ struct Examined {
     /// After the next writer did the same.
     repeated: Picture,
     blocks: Blocks,
-    /// When everything was removed.
+    /// After the next writer did the same, and when everything was removed.
+    blocks_repeated: Blocks,
     emptied: Blocks,
     /// Whether there is room for one more metric.
     has_room: bool,
@@ -69,8 +70,8 @@ pub fn judge(
                     let done = left.done(&state.left)?;
                     let is_in = done == left.changes() && !done.is_empty();
                     compare(&state, &before, &after, &recovered, is_in)?;
-                    if !operation.leaves_for_later {
-                        no_leaks(&state, &before, &after)?;
+                    if operation.memory != Memory::Later {
+                        no_leaks(&state, &before, &after, operation)?;
                     }
                     Ok(done)
                 });
@@ -123,7 +124,21 @@ fn compare(
     Ok(())
 }
 
-fn no_leaks(state: &Examined, before: &Examined, after: &Examined) -> Result<(), String> {
+fn no_leaks(
+    state: &Examined,
+    before: &Examined,
+    after: &Examined,
+    operation: &Operation,
+) -> Result<(), String> {
+    let found = &state.blocks_repeated;
+    let expected = [&before.blocks_repeated, &after.blocks_repeated];
+    let is_repeatable = matches!(operation.grain, Grain::Whole | Grain::Nothing);
+    if operation.memory == Memory::Exact && is_repeatable && !expected.contains(&found) {
+        let expected = expected[1];
+        return Err(format!(
+            "after the next writer did the same, blocks in use are {found:?}, expected {expected:?}"
+        ));
+    }
     no_leak("after recovery", &state.blocks, &before.blocks, &after.blocks)?;
     no_leak("when all is removed", &state.emptied, &before.emptied, &after.emptied)
 }
@@ -205,6 +220,7 @@ fn recover(stage: &Stage, slot: u16, bind: &dyn Fn(&Writer) -> Act) -> Result<Ex
     let repeated = Picture::of(&segment, slot);
     settle(&writers)?;
     no_faults("after the next writer did the same", &segment)?;
+    let blocks_repeated = segment.audit().blocks;
     let has_room = next_writer_works(writer)?;
     if let Some(beside) = &stage.beside {
         let outcome = beside.writer.add(&beside.counter, 1);
@@ -222,7 +238,15 @@ fn recover(stage: &Stage, slot: u16, bind: &dyn Fn(&Writer) -> Act) -> Result<Ex
     no_faults("when all is removed", &segment)?;
     let emptied = segment.audit().blocks;
     match segment.usage().damage + reader.usage().damage {
-        0 => Ok(Examined { left, recovered, repeated, blocks: audit.blocks, emptied, has_room }),
+        0 => Ok(Examined {
+            left,
+            recovered,
+            repeated,
+            blocks: audit.blocks,
+            blocks_repeated,
+            emptied,
+            has_room,
+        }),
         damage => Err(format!("{damage} accesses were outside of the segment")),
     }
 }
