@@ -171,6 +171,8 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
         ("agent-net", {"agent-metric", "agent-shm", "agent-wire"}),
         # It tests the product from outside, through real bytes.
         ("agent-load", set()),
+        # It kills what it walks through; only the segment is walked.
+        ("agent-torture", {"agent-metric", "agent-shm"}),
         ("agent-client", {"agent-shm", "agent-wire"}),
         (
             "agent-py",
@@ -181,6 +183,7 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
                 "agent-wire",
                 "agent-net",
                 "agent-load",
+                "agent-torture",
                 "pyo3",
             },
         ),

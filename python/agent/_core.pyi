@@ -279,3 +279,24 @@ def settle_worker(path: str | PathLike[str], place: str) -> int:
 
 def run_load_executor(plan: bytes) -> int:
     """One executor of a load run, until it is told to stop; gives its exit code. `plan` is JSON. Without the GIL."""
+
+def torture_steps(
+    seed: int,
+    seconds: float,
+    operations: Sequence[str] | None = None,
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    folder: str | PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Walks the operations of a segment one instruction at a time, and recovers what a death at each would leave. Without the GIL.
+
+    Ends when an operation is over and `seconds` have passed. `operations` are names of operations or groups, all when it is
+    None. `folder` is where segments are made: shared memory when it is None. Between two operations signals are handled,
+    and `progress` is called with round, operation, kill_points, states, findings and seconds; `False` from it stops.
+
+    Gives seed, rounds, seconds, stopped, kill_points, states and operations: for each its name, group, walks, kill_points,
+    states and findings, which have seed, operation, instruction and reason. A run with the seed of a finding and its
+    operation alone finds it in the first round.
+
+    Raises NotImplementedError (no x86-64 Linux) or PermissionError (ptrace is forbidden) where it cannot be done, RuntimeError
+    when this process has more than one thread, ValueError for an operation that there is not, OSError for its own files.
+    """

@@ -55,8 +55,9 @@ impl Parcel {
         self.parts.is_empty()
     }
 
-    fn of(series: &SeriesView<'_>, held: f64, recent: Vec<(u64, f64)>) -> Parcel {
-        let mut parts = match &series.value {
+    /// A value, how much of it this process holds, and the newest values of a summary with their times, the newest last.
+    pub fn of(value: &Value<'_>, held: f64, recent: Vec<(u64, f64)>) -> Parcel {
+        let mut parts = match value {
             Value::Counter { whole, fraction } => {
                 vec![Part::Whole(*whole), Part::Fraction(*fraction)]
             }
@@ -96,7 +97,7 @@ impl FamilyView<'_> {
             let _ = reader.recent(series.id, &mut RecentReader::from_oldest(), keep);
             // The newest last.
             recent.sort_by_key(|(unix_ms, _)| *unix_ms);
-            let parcel = Parcel::of(&series, held, recent);
+            let parcel = Parcel::of(&series.value, held, recent);
             each(&String::from_utf8_lossy(series.labels), parcel);
         });
     }

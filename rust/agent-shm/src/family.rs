@@ -159,7 +159,10 @@ impl Writer {
     fn use_family(&self, block: u64, lineage: u32) -> Option<MetricId> {
         let id = self.metric_id(block);
         self.note_user(block, lineage);
-        self.shape(id).ok().map(|_| id)
+        self.shape(id).ok()?;
+        // Who registered it may have been killed before it had one.
+        let _ = self.overflow_series(id);
+        Some(id)
     }
 
     /// Without memory for the lane the family may be thought unused; its series then say that it was replaced.

@@ -39,6 +39,8 @@
 //! ```
 
 mod absorb;
+#[cfg(not(loom))]
+mod audit;
 mod batch;
 #[cfg(not(loom))]
 mod beside;
@@ -85,6 +87,8 @@ mod writer;
 
 pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
+#[cfg(not(loom))]
+pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
 #[cfg(not(loom))]
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(loom))]

@@ -4,6 +4,7 @@ use crate::block;
 use crate::entry::{self, Kind};
 use crate::error::Error;
 use crate::layout::*;
+use crate::parts;
 use crate::region::Region;
 use crate::sync::Ordering;
 use agent_metric::octave::SCHEMA_MAX;
@@ -139,6 +140,15 @@ pub fn write(
     for text in [help, unit, label_names] {
         entry::write_bytes(region, at, text.as_bytes());
         at += round_up(text.len() as u64, 8);
+    }
+}
+
+/// How many pointers to parts the cells of a series begin with; `shape` is the word of its metric's shape.
+pub fn cell_pointers(shape: u64) -> u64 {
+    match shape & 0xff {
+        3 => parts::EXPONENTIAL_POINTERS,
+        5 => 1,
+        _ => 0,
     }
 }
 

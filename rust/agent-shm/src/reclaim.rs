@@ -142,13 +142,9 @@ impl Writer {
             true => metric::payload(region, entry::offset(meta.metric)),
             false => None,
         };
-        let code =
-            payload.map_or(0, |p| region.word(p + METRIC_SHAPE).load(Ordering::Acquire) & 0xff);
-        let pointers = match code {
-            3 => parts::EXPONENTIAL_POINTERS,
-            5 => 1,
-            _ => 0,
-        };
+        let pointers = payload.map_or(0, |payload| {
+            metric::cell_pointers(region.word(payload + METRIC_SHAPE).load(Ordering::Acquire))
+        });
         let cells = entry::cells(block, meta.key_len.into());
         parts::free_below(region, places, cells, pointers, 0);
         block::free(region, places, block, state)
@@ -264,6 +260,10 @@ impl Pass<'_> {
         if hangs {
             block::publish(region, block);
             return true;
+        }
+        if state.state == CLAIMED {
+            // Who uses a family is noted below it before anybody can find it: that goes with it.
+            parts::free_below(region, self.writer.places(), block + ENTRY_EXTRA, 1, 0);
         }
         block::free(region, self.writer.places(), block, state)
     }
