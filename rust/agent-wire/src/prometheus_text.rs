@@ -2,7 +2,7 @@
 //!
 //! A body is taken whole or refused whole, with the line and the reason, as the Pushgateway does.
 //! The samples of a histogram or summary are put together to one series; buckets come out counted
-//! each for itself, ready for [`crate::exposition::Encoder::histogram`].
+//! each for itself, ready for [`agent_metric::SampleValue::Histogram`].
 //!
 //! Decisions where the format is silent: CR before LF is dropped; the last line needs no LF; blank
 //! lines and other comments are skipped; families need not be contiguous, but a second HELP or TYPE
@@ -23,8 +23,8 @@ mod line;
 
 use std::borrow::Cow;
 
-use crate::exposition::FamilyKind;
 use crate::{Limits, Reject};
+use agent_metric::FamilyKind;
 
 /// A family and its series, in the order of the body.
 #[derive(Debug, Clone, PartialEq)]
