@@ -89,6 +89,7 @@ pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(loom))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
+pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;
