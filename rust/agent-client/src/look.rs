@@ -8,8 +8,8 @@ use crate::binding::Binding;
 use crate::family::Family;
 use crate::host::Host;
 use crate::refusal::Refusal;
-use crate::store::{now_unix_ms, Store, ATTEMPTS, FUEL};
-use agent_shm::{Error, Outcome, Parcel, OVERFLOW_LABELS};
+use crate::store::{Store, ATTEMPTS, FUEL};
+use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS};
 
 /// Private memory is left for the segment that should be there, when it can be: asked so often.
 const REBIND_MS: u64 = 1000;

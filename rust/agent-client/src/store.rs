@@ -23,12 +23,11 @@ use crate::fork::{Forked, Watch};
 use crate::host::Host;
 use crate::lineage::Lineage;
 use crate::refusal::{Kind, Refusal};
-use agent_shm::{Error, MetricId, Options, Segment, Series, Writer};
+use agent_shm::{now_unix_ms, Error, MetricId, Options, Segment, Series, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
 pub(crate) const FUEL: u32 = 64;
@@ -479,10 +478,6 @@ impl Store {
 
 fn private_text(detail: &str) -> String {
     format!("metrics of this process are in private memory, unseen by a collector: {detail}")
-}
-
-pub(crate) fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Forked for Store {

@@ -39,15 +39,6 @@ pub struct Listener {
     pub address: String,
 }
 
-/// How log records look; they go to the supervisor, which writes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 /// Everything a worker needs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,8 +95,6 @@ pub struct WorkerConfig {
     pub schema_json: String,
     #[serde(default)]
     pub version: String,
-    #[serde(default)]
-    pub log_format: LogFormat,
 }
 
 /// Everything the aggregator needs.
@@ -129,10 +118,6 @@ pub struct AggregatorConfig {
     /// Most series that have windows; the rest is counted.
     #[serde(default = "windows_series_max")]
     pub windows_series_max: u32,
-    #[serde(default)]
-    pub version: String,
-    #[serde(default)]
-    pub log_format: LogFormat,
 }
 
 /// What a sender may ask for. Everything above is refused and counted by its reason.

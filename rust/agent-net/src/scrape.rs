@@ -27,8 +27,9 @@ mod write;
 
 use std::sync::Arc;
 
+use agent_metric::FamilyVisitor;
 use agent_shm::{Segment, SeriesId, View};
-use agent_wire::Format;
+use agent_wire::{encoder, Format};
 
 use crate::http::gateway_group::Group;
 use plan::Plan;
@@ -126,8 +127,7 @@ pub fn render(sources: &[Source<'_>], format: Format, out: &mut Vec<u8>) -> Left
     render_pieces(sources, &[], format, out, &mut |_| true)
 }
 
-/// Renders through `out`, handing it to `flush` when it is large. `flush` takes what it wants and
-/// says whether to go on; the last part is left in `out`.
+/// As [`visit`], with the encoder of a format.
 pub fn render_pieces(
     sources: &[Source<'_>],
     pushed: &[Arc<Group>],
@@ -135,9 +135,21 @@ pub fn render_pieces(
     out: &mut Vec<u8>,
     flush: Flush<'_>,
 ) -> LeftOut {
+    visit(sources, pushed, &mut *encoder::of(format), out, flush)
+}
+
+/// Tells `visitor` all families. What it writes to `out` goes to `flush` when it is large: that takes what it wants and
+/// says whether to go on; the last part is left in `out`.
+pub fn visit(
+    sources: &[Source<'_>],
+    pushed: &[Arc<Group>],
+    visitor: &mut dyn FamilyVisitor,
+    out: &mut Vec<u8>,
+    flush: Flush<'_>,
+) -> LeftOut {
     let views: Vec<View<'_>> = sources.iter().map(|source| source.segment.view()).collect();
     let Plan { families, left_out, .. } = Plan::of(&views, sources, pushed);
-    Page::new(sources, format, left_out).write(&families, &views, out, flush)
+    Page::new(sources, visitor, left_out).write(&families, &views, out, flush)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agent_metric::{FamilyHead, Piece, Sample, SampleValue};
 use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
 
 use super::labels::{inspect, Labels};
@@ -67,6 +68,59 @@ fn families_of_one_name_stand_under_one_header_with_the_app_in_front() {
         hits_total{app=\"sh\\\"op\",a=\"1\"} 2\n";
     assert_eq!(text, expected);
     assert_eq!(skipped, Skipped::default());
+}
+
+/// A sink that is no page: names, labels and sums of what it is told.
+#[derive(Default)]
+struct Told {
+    family: String,
+    samples: Vec<(String, String, f64)>,
+    is_over: bool,
+}
+
+impl FamilyVisitor for Told {
+    fn family(&mut self, head: &FamilyHead<'_>, piece: Piece, _out: &mut Vec<u8>) {
+        assert_eq!(piece, Piece::All, "pieces are for those that want them");
+        self.family = format!("{} {:?} {}", head.name, head.kind, head.is_native);
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>, _out: &mut Vec<u8>) {
+        let value = match sample.value {
+            SampleValue::Counter { whole, fraction } => whole as f64 + fraction,
+            SampleValue::Number(value) | SampleValue::OfProcess { value, .. } => value,
+            SampleValue::Histogram { sum, .. }
+            | SampleValue::Native { sum, .. }
+            | SampleValue::Summary { sum, .. } => sum,
+        };
+        let labels = String::from_utf8_lossy(sample.labels).into_owned();
+        self.samples.push((self.family.clone(), labels, value));
+    }
+
+    fn finish(&mut self, _out: &mut Vec<u8>) {
+        self.is_over = true;
+    }
+}
+
+#[test]
+fn whoever_visits_families_is_told_the_same_as_a_page() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    count(&own_writer, "hits", "", 1);
+    count(&shop_writer, "hits", "a=\"1\"", 2);
+    let shape = Shape::Exponential { schema: 3 };
+    let fine = own_writer.metric(&spec("fine", "", shape)).expect("room");
+    let series = own_writer.series(fine, "").expect("room");
+    assert_eq!(own_writer.observe(&series, -2.5, 2), agent_shm::Outcome::Applied);
+    let mut told = Told::default();
+    let sources = [Source::own(&own), Source::of_app(&shop, "shop")];
+    visit(&sources, &[], &mut told, &mut Vec::new(), &mut |_| true);
+    let expected = [
+        ("fine Histogram true", "", -5.0),
+        ("hits Counter false", "", 1.0),
+        ("hits Counter false", "app=\"shop\",a=\"1\"", 2.0),
+    ];
+    assert_eq!(told.samples, expected.map(|(f, l, v)| (f.to_owned(), l.to_owned(), v)));
+    assert!(told.is_over);
 }
 
 #[test]

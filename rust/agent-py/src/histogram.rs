@@ -57,7 +57,6 @@ impl Histogram {
             (None, true) => OwnedShape::Exponential { schema: checked_schema(schema)? },
         };
         let class = Class::Histogram;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         Metric::define(py, registry, common.definition(shape)?)
     }

@@ -5,7 +5,7 @@ use crate::error::{self, Kind, Refusal};
 use crate::host::PythonHost;
 use crate::raw::{self, Arguments};
 use crate::registry::Registry;
-use crate::text;
+use crate::text::{self, Text};
 use agent_client::name::{self, Class};
 use agent_client::{Definition, Family, Handle, Store};
 use agent_shm::{Outcome, OwnedShape, Series, Writer};
@@ -68,6 +68,24 @@ impl Metric {
         unsafe {
             let object: Borrowed<'a, 'a, PyAny> = Borrowed::from_ptr(py, object);
             &*std::ptr::from_ref(object.cast_unchecked::<Metric>().get())
+        }
+    }
+
+    /// What a raw method is called with: the interpreter, the metric, and the arguments.
+    ///
+    /// # Safety
+    /// These are the arguments with which CPython calls a method of one of the four classes.
+    #[inline(always)]
+    pub unsafe fn called<'a>(
+        slf: *mut pyo3::ffi::PyObject,
+        args: *const *mut pyo3::ffi::PyObject,
+        nargs: pyo3::ffi::Py_ssize_t,
+        names: *mut pyo3::ffi::PyObject,
+    ) -> (Python<'a>, &'a Metric, Arguments<'a, 'a>) {
+        // SAFETY: methods are called attached, with a live `self` of their class and their arguments.
+        unsafe {
+            let py = Python::assume_attached();
+            (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
         }
     }
 
@@ -193,8 +211,8 @@ impl Metric {
 /// What the four constructors share.
 pub struct Common<'a> {
     pub class: Class,
-    pub name: &'a str,
-    pub documentation: &'a str,
+    pub name: Text<'a>,
+    pub documentation: Text<'a>,
     pub labelnames: Option<&'a Bound<'a, PyAny>>,
     pub namespace: &'a str,
     pub subsystem: &'a str,
@@ -203,7 +221,7 @@ pub struct Common<'a> {
 
 impl Common<'_> {
     pub fn definition(&self, shape: OwnedShape) -> PyResult<Definition> {
-        let name = name::family(self.class, self.namespace, self.subsystem, self.name, self.unit)
+        let name = name::family(self.class, self.namespace, self.subsystem, self.name.0, self.unit)
             .map_err(error::raised)?;
         let mut label_names = Vec::new();
         if let Some(names) = self.labelnames {
@@ -215,7 +233,7 @@ impl Common<'_> {
                 label_names.push(item?.extract::<String>()?);
             }
         }
-        let (class, help, unit) = (self.class, self.documentation.into(), self.unit.into());
+        let (class, help, unit) = (self.class, self.documentation.0.into(), self.unit.into());
         Ok(Definition { class, name, help, unit, shape, label_names })
     }
 }
@@ -377,4 +395,10 @@ pub fn single_number(
     parameter: &str,
 ) -> PyResult<Option<f64>> {
     args.single(method, parameter)?.map(|value| crate::number::real(&value)).transpose()
+}
+
+/// As [`single_number`], where there must be one.
+pub fn needed_number(args: Arguments<'_, '_>, method: &str, parameter: &str) -> PyResult<f64> {
+    single_number(args, method, parameter)?
+        .ok_or_else(|| PyTypeError::new_err(format!("{method}() needs a value")))
 }

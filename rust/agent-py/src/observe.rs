@@ -2,10 +2,9 @@
 //! timer.
 
 use crate::buffer::Values;
-use crate::metric::{single_number, slowly, Metric};
+use crate::metric::{needed_number, slowly, Metric};
 use crate::number;
-use crate::raw::{none, Arguments};
-use pyo3::exceptions::PyTypeError;
+use crate::raw::none;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -39,11 +38,8 @@ pub unsafe extern "C" fn method(
     nargs: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of this class and their arguments.
-    let (py, metric, args) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
-    };
+    // SAFETY: CPython calls it as a method of its class.
+    let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     if nargs == 1 && names.is_null() {
         match number::real(&args.get(0)) {
             Ok(value) if value.is_finite() => {
@@ -56,8 +52,7 @@ pub unsafe extern "C" fn method(
         }
     }
     slowly(py, || {
-        let value = single_number(args, "observe", "amount")?
-            .ok_or_else(|| PyTypeError::new_err("observe() needs a value"))?;
+        let value = needed_number(args, "observe", "amount")?;
         number::check_observation(&metric.family().name, value)?;
         one(py, metric, value)
     })

@@ -8,13 +8,12 @@ use crate::error;
 use crate::host::PythonHost;
 use agent_client::Store;
 use agent_net::scrape::{self, Source};
-use agent_shm::{OwnedShape, RecentReader, Segment, SeriesId};
+use agent_shm::{now_unix_ms, OwnedShape, RecentReader, Segment, SeriesId};
 use agent_wire::Format;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const WINDOW_MS: u64 = 60_000;
 
@@ -87,8 +86,4 @@ fn quantiles_of(segment: &Segment, id: SeriesId, oldest: u64, out: &mut Vec<(f64
 fn nearest_rank(values: &[f64], quantile: f64) -> f64 {
     let rank = (quantile * values.len() as f64).ceil() as usize;
     values[rank.clamp(1, values.len()) - 1]
-}
-
-pub fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -60,7 +60,6 @@ impl Summary {
             return Err(Refusal::new(Kind::Name, text).into());
         }
         let class = Class::Summary;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let shape = OwnedShape::Summary(quantiles);
         Metric::define(py, registry, common.definition(shape)?)

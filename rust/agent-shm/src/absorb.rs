@@ -5,15 +5,13 @@
 //! still there to be added to the series made anew, or to be kept: nothing is lost and nothing counted twice. A process
 //! killed in between has added the parts before.
 
-use crate::cells::{explicit_index, observe_sum, Cells};
+use crate::cells::Cells;
 use crate::handle::{Outcome, Series};
-use crate::parts;
 use crate::read::Reader;
 use crate::recent::RecentReader;
 use crate::value::Value;
 use crate::view::{FamilyView, SeriesView};
 use crate::writer::Writer;
-use agent_metric::octave::{self, Place};
 use agent_metric::GaugeMode;
 
 /// What was counted in one series, on its way to another.
@@ -132,8 +130,13 @@ impl Writer {
             (Part::Held(value), Cells::SharedGauge) => self.hold(s, *value),
             (Part::Bucket { upper, count, sum }, Cells::Explicit | Cells::Exponential { .. }) => {
                 self.guarded(s, || {
-                    let pair = self.pair_of_bucket(s, *upper);
-                    self.hot(s, observe_sum(self.region().pair(pair), *count, *sum));
+                    let value = match s.kind {
+                        Cells::Exponential { .. } => inside(*upper),
+                        _ => *upper,
+                    };
+                    if let Some(pair) = self.pair_of(s, value) {
+                        self.observe_pair(s, pair, *count, *sum);
+                    }
                     Outcome::Applied
                 })
             }
@@ -145,22 +148,6 @@ impl Writer {
             }
             // Of another shape: there is no place for it.
             _ => Outcome::Refused,
-        }
-    }
-
-    fn pair_of_bucket(&self, s: &Series, upper: f64) -> u64 {
-        let own = s.own.get();
-        match s.kind {
-            Cells::Explicit => own + explicit_index(&s.bounds, upper) as u64 * 16,
-            Cells::Exponential { schema } => match octave::place(inside(upper), schema) {
-                Place::Bucket { negative, octave, index } => {
-                    self.bucket(own, negative, octave, index as u64, schema)
-                }
-                Place::Zero => own + parts::EXPONENTIAL_ZERO,
-                Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
-                Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
-            },
-            _ => own,
         }
     }
 }

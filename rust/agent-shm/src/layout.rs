@@ -43,7 +43,7 @@ pub const WORD_REMOVED: u64 = 280; // series removed or expired so far
 pub const WORD_REFUSED: u64 = 288; // operations refused because memory could not be had
 pub const WORD_SLOTS_USED: u64 = 296; // slots below this one were used at least once
 pub const WORD_PENDING: u64 = 304; // removed series whose memory is not free yet (a hint)
-pub const WORD_TENDING: u64 = 312; // private segments only: 1 while somebody tends
+pub const WORD_RECLAIMING: u64 = 312; // private segments only: 1 while somebody reclaims
 pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
 pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
 pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
@@ -108,7 +108,7 @@ pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds
 pub const METRIC_SERIES: u64 = 8; // series now
 pub const METRIC_TEXT: u64 = 16; // lengths of help (16 bits), unit (16) and label names (32)
 pub const METRIC_OVERFLOWS: u64 = 24; // label sets that went to the overflow series
-pub const METRIC_BIRTH: u64 = 32; // the how manieth definition of the segment it is; of one name the last counts
+pub const METRIC_BIRTH: u64 = 32; // its number among all definitions ever; of one name the last counts
 pub const METRIC_REPLACED: u64 = 40; // whether it began anew, or since when nobody uses it; see family.rs
 pub const METRIC_BOUNDS: u64 = 48; // f64 bits; then help, unit and label names
 

@@ -93,6 +93,7 @@ pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(loom))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
+pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;

@@ -67,7 +67,7 @@ pub struct MetricMeta {
     pub label_names: String,
     /// Label sets that went to the overflow series.
     pub overflows: u64,
-    /// The how manieth definition of the segment it is: of several with one name, the last is the one that counts.
+    /// Its number among all definitions that the segment ever had: of several with one name, the last one counts.
     pub birth: u64,
     /// When the name first appeared with this type.
     pub first_unix_ms: u64,

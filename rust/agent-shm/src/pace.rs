@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// A pass is made in every so manieth call of `reclaim` even when nothing is known to wait.
+/// One of so many calls of `reclaim` makes a pass even when nothing is known to wait.
 const FORCED_EVERY: u32 = 64;
 /// A writer makes a pass when so much more waits than after the last one, and a quarter of what lives.
 const DUE_MIN: u64 = 256;

@@ -53,7 +53,7 @@ impl Writer {
         if keeps && n > 0 {
             self.keep(own, counts.1.wrapping_sub(1), now_unix_ms(), value);
         }
-        self.hot(s, counts);
+        self.stripe_if_hot(s, counts);
     }
 
     /// As many values at once: the newest of them are kept.
@@ -68,7 +68,7 @@ impl Writer {
                 self.keep(own, number, now, value);
             }
         }
-        self.hot(s, counts);
+        self.stripe_if_hot(s, counts);
     }
 
     /// Values that were counted elsewhere, and the newest of them with their times. Inside an epoch.
@@ -88,7 +88,7 @@ impl Writer {
                 self.keep(own, number, unix_ms, value);
             }
         }
-        self.hot(s, counts);
+        self.stripe_if_hot(s, counts);
     }
 
     /// Inside an epoch.

@@ -154,14 +154,14 @@ impl Writer {
         if self.region().is_shared() {
             return liveness.try_lock(lock::RECLAIM);
         }
-        let word = self.region().word(WORD_TENDING);
+        let word = self.region().word(WORD_RECLAIMING);
         word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn unlock(&self, liveness: &Liveness<'_>) {
         match self.region().is_shared() {
             true => liveness.unlock(lock::RECLAIM),
-            false => self.region().word(WORD_TENDING).store(0, Ordering::Release),
+            false => self.region().word(WORD_RECLAIMING).store(0, Ordering::Release),
         }
     }
 }
@@ -237,9 +237,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether nobody goes on filling in what was seen claimed for this slot. Blocks are claimed inside of operations
-    /// only: no mark means that the operation is over, and then either the state has moved on, and the change that the
-    /// caller is about to make fails, or the claim is of an owner who died before this one came.
+    /// True when the owner of a block that was seen claimed has died or finished. Blocks are claimed inside of operations
+    /// only: no mark means that the operation is over. Then either the state has moved on, and the caller's change fails,
+    /// or the claim is of an owner who died before this one came.
     fn is_abandoned(&self, owner: u16) -> bool {
         let slot = self.writer.places().slot(owner);
         let active = self.writer.region().word(slot + SLOT_ACTIVE).load(Ordering::Acquire);

@@ -138,12 +138,6 @@ impl Segment {
         (0..self.slots_used()).map(|index| slot::info(&self.inner, &liveness, index)).collect()
     }
 
-    /// Whether any writer lives, this process's own included.
-    pub fn is_in_use(&self) -> bool {
-        let liveness = self.liveness();
-        (0..self.slots_used()).any(|index| liveness.slot_is_alive(index))
-    }
-
     pub(crate) fn liveness(&self) -> Liveness<'_> {
         Liveness::new(&self.inner, None)
     }

@@ -30,7 +30,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 /// Stripes are looked at when a total crosses a multiple of 2 to this.
-const HOT_SHIFT: u32 = 12;
+const STRIPE_SHIFT: u32 = 12;
 /// No counter reaches it.
 pub const COUNTER_END: u64 = 1 << 63;
 /// Smaller amounts are added first and taken back when they were too much: 2^31 of them at once do not wrap.
@@ -84,7 +84,7 @@ impl Writer {
             let cell = self.region().word(s.own.get());
             let old = cell.fetch_add(n, Ordering::Relaxed);
             let new = old.wrapping_add(n);
-            if (old ^ new) >> HOT_SHIFT | new >> 63 != 0 {
+            if (old ^ new) >> STRIPE_SHIFT | new >> 63 != 0 {
                 return self.crossed(s, cell, n, new);
             }
             Outcome::Applied
@@ -111,7 +111,7 @@ impl Writer {
             cell.fetch_sub(n, Ordering::Relaxed);
             return Outcome::Refused;
         }
-        self.heat(s);
+        self.take_stripe(s);
         Outcome::Applied
     }
 
@@ -147,8 +147,8 @@ impl Writer {
         if is_full {
             return Outcome::Refused;
         }
-        if (before ^ (before + whole + 1)) >> HOT_SHIFT != 0 {
-            self.heat(s);
+        if (before ^ (before + whole + 1)) >> STRIPE_SHIFT != 0 {
+            self.take_stripe(s);
         }
         Outcome::Applied
     }
@@ -209,9 +209,18 @@ impl Writer {
 
     #[inline]
     pub(crate) fn observe_inside(&self, s: &Series, value: f64, n: u64) {
+        if let Cells::Summary { keeps } = s.kind {
+            return self.observe_summary(s, keeps, value, n);
+        }
+        let Some(pair) = self.pair_of(s, value) else { return };
+        self.observe_pair(s, pair, n, if n == 1 { value } else { value * n as f64 });
+    }
+
+    /// The pair of the bucket in which a value is counted; nothing for what has no buckets.
+    #[inline]
+    pub(crate) fn pair_of(&self, s: &Series, value: f64) -> Option<u64> {
         let own = s.own.get();
-        let pair = match s.kind {
-            Cells::Summary { keeps } => return self.observe_summary(s, keeps, value, n),
+        Some(match s.kind {
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
@@ -221,17 +230,23 @@ impl Writer {
                 Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
                 Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
             },
-            Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => return,
-        };
-        let total = if n == 1 { value } else { value * n as f64 };
-        self.hot(s, observe_sum(self.region().pair(pair), n, total));
+            Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) | Cells::Summary { .. } => {
+                return None;
+            }
+        })
     }
 
-    /// Gives the series stripes when its bucket's count went over a multiple of 4096.
+    /// Adds `n` values of that sum to a pair of the series.
     #[inline]
-    pub(crate) fn hot(&self, s: &Series, (old, new): (u64, u64)) {
-        if (old ^ new) >> HOT_SHIFT != 0 {
-            self.heat(s);
+    pub(crate) fn observe_pair(&self, s: &Series, pair: u64, n: u64, total: f64) {
+        self.stripe_if_hot(s, observe_sum(self.region().pair(pair), n, total));
+    }
+
+    /// Gives the series stripes when a count went over a multiple of 4096.
+    #[inline]
+    pub(crate) fn stripe_if_hot(&self, s: &Series, (old, new): (u64, u64)) {
+        if (old ^ new) >> STRIPE_SHIFT != 0 {
+            self.take_stripe(s);
         }
     }
 
@@ -275,7 +290,7 @@ impl Writer {
 
     /// Gives a hot series stripes, and this writer its own.
     #[cold]
-    fn heat(&self, s: &Series) {
+    fn take_stripe(&self, s: &Series) {
         let shared = self.region().word(WORD_SLOTS_USED).load(Ordering::Relaxed) > 1;
         if s.own_of.get() == self.identity() || !shared {
             return;

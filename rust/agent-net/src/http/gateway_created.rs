@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use agent_wire::exposition::FamilyKind;
+use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
 use super::gateway_group::{Family, Pushed};

@@ -17,8 +17,9 @@
 use std::collections::HashMap;
 use std::hash::Hasher;
 
-use agent_wire::exposition::{Encoder, FamilyKind};
-use agent_wire::prometheus_text::{self, SeriesValue};
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece};
+use agent_wire::exposition::Encoder;
+use agent_wire::prometheus_text;
 use agent_wire::Format;
 use agent_wire::{number, Limits};
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -78,23 +79,9 @@ fn encode_family(family: &Family, out: &mut Vec<u8>) {
         _ => FamilyKind::Unknown,
     };
     let mut encoder = Encoder::new(Format::Text004);
-    encoder.family(&mut Vec::new(), &family.name, "", "", kind);
-    for series in &family.series {
-        encoder.set_plain_bounds(series.has_plain_bounds);
-        encode_value(&encoder, series.labels.as_bytes(), &series.value, out);
-    }
-}
-
-fn encode_value(encoder: &Encoder, labels: &[u8], value: &SeriesValue, out: &mut Vec<u8>) {
-    match value {
-        SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
-        SeriesValue::Histogram { buckets, sum } => {
-            encoder.histogram(out, labels, buckets, *sum, None)
-        }
-        SeriesValue::Summary { quantiles, sum, count } => {
-            encoder.summary(out, labels, quantiles, *sum, *count, None)
-        }
-    }
+    let head = FamilyHead { name: &family.name, help: "", unit: "", kind, is_native: false };
+    encoder.family(&head, Piece::All, &mut Vec::new());
+    family.series.iter().for_each(|series| encoder.sample(&series.sample(kind), out));
 }
 
 fn type_word(kind: FamilyKind) -> &'static str {

@@ -1,6 +1,6 @@
 //! A group of pushed metrics, as the gateway keeps it and a page shows it.
 
-use agent_wire::exposition::FamilyKind;
+use agent_metric::{FamilyKind, Sample, SampleValue};
 use agent_wire::prometheus_text::SeriesValue;
 
 use super::gateway_path::GroupKey;
@@ -35,6 +35,24 @@ pub struct Pushed {
 impl Pushed {
     pub fn new(labels: String, value: SeriesValue) -> Pushed {
         Pushed { labels, value, created_unix_ms: None, has_plain_bounds: false }
+    }
+
+    /// As a page shows it in a family of this kind.
+    pub fn sample(&self, kind: FamilyKind) -> Sample<'_> {
+        let value = match &self.value {
+            SeriesValue::Number(value) if kind == FamilyKind::Counter => {
+                SampleValue::Counter { whole: 0, fraction: *value }
+            }
+            SeriesValue::Number(value) => SampleValue::Number(*value),
+            SeriesValue::Histogram { buckets, sum } => {
+                SampleValue::Histogram { buckets, sum: *sum }
+            }
+            SeriesValue::Summary { quantiles, sum, count } => {
+                SampleValue::Summary { quantiles, sum: *sum, count: *count }
+            }
+        };
+        let Pushed { created_unix_ms, has_plain_bounds, .. } = *self;
+        Sample { labels: self.labels.as_bytes(), created_unix_ms, value, has_plain_bounds }
     }
 }
 

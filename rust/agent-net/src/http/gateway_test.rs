@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::conn_test::temporary_folder;
-use agent_wire::exposition::FamilyKind;
+use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
 fn key(path: &str) -> GroupKey {

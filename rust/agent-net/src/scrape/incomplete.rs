@@ -1,14 +1,12 @@
 //! What a page says of numbers that are not on it: so that a partial total is not taken for a whole one.
 
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, OwnedShape, Piece, Sample, SampleValue};
 use agent_shm::View;
-use agent_wire::exposition::{FamilyKind, Piece};
-use agent_wire::page::PageEncoder;
 
 use super::labels::AppLabels;
 use super::names::{DAMAGED, PRIVATE, SUPERSEDED};
 use super::plan::Merged;
 use super::{Skipped, Source};
-use agent_metric::OwnedShape;
 
 const PRIVATE_HELP: &str =
     "Metrics that a process counts in memory of its own, because the segment \
@@ -20,7 +18,7 @@ const DAMAGED_HELP: &str = "Series and families that are not shown, because thei
 
 /// Writes a sample for each source that has something to say.
 pub fn write(
-    encoder: &mut PageEncoder,
+    visitor: &mut dyn FamilyVisitor,
     sources: &[Source<'_>],
     views: &[View<'_>],
     families: &[Merged<'_>],
@@ -40,14 +38,16 @@ pub fn write(
         if is_taken || numbers.iter().all(|number| *number == 0) {
             continue;
         }
-        encoder.family(out, name, help, "", kind, Piece::All);
+        let head = FamilyHead { name, help, unit: "", kind, is_native: false };
+        visitor.family(&head, Piece::All, out);
         for (source, number) in sources.iter().zip(numbers).filter(|(_, number)| *number > 0) {
             let mut app = source.app.map(|app| AppLabels::of(app, &OwnedShape::Counter));
             let labels = app.as_mut().and_then(|app| app.with(b"")).unwrap_or(b"");
-            match kind {
-                FamilyKind::Counter => encoder.counter(out, labels, number, 0.0, None),
-                _ => encoder.gauge(out, labels, number as f64),
-            }
+            let value = match kind {
+                FamilyKind::Counter => SampleValue::Counter { whole: number, fraction: 0.0 },
+                _ => SampleValue::Number(number as f64),
+            };
+            visitor.sample(&Sample::new(labels, value), out);
         }
     }
 }

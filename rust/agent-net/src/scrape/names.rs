@@ -9,8 +9,7 @@
 
 use std::fmt;
 
-use agent_metric::OwnedShape;
-use agent_wire::exposition::FamilyKind;
+use agent_metric::{FamilyKind, OwnedShape};
 use hashbrown::HashMap;
 
 use crate::http::gateway_path::GroupKey;
