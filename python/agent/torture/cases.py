@@ -1,0 +1,65 @@
+"""The table of everything that torture does: one row a case.
+
+Purpose: names, what each is about, its share of the time, and the function that does it. A new case
+is a function that takes a `Ground`, and a row here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .ground import Ground
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A row."""
+
+    kind: str
+    name: str
+    about: str
+    # Its share of the time, against the others.
+    weight: float
+    # Module of this package, and function.
+    run: str
+
+    def function(self) -> Callable[[Ground], None]:
+        module, _, name = self.run.partition(":")
+        found: Callable[[Ground], None] = getattr(
+            importlib.import_module(f"agent.torture.{module}"), name
+        )
+        return found
+
+
+KINDS = {
+    "steps": "kill at every instruction of every operation (x86-64)",
+    "kills": "SIGKILL every 20 to 80 ms, of apps and of the collector, under acknowledged load",
+    "slow": "stopped, frozen, zombies, reused process ids, other PID namespaces, other clocks",
+    "full": "a file system of 1, 32 and 64 MB that fills up while counting, and is emptied again",
+    "damage": "bytes flipped, files truncated, punched, replaced, removed, under living processes",
+    "restarts": "restarts with changed definitions, rolling and stop/start",
+}
+
+CASES: tuple[Case, ...] = (
+    Case("kills", "fork", "multiprocessing, fork", 6, "kills:fork"),
+    Case("kills", "spawn", "multiprocessing, spawn", 1, "kills:spawn"),
+    Case("kills", "forkserver", "multiprocessing, forkserver", 2, "kills:forkserver"),
+)
+
+
+def select(kinds: Sequence[str]) -> list[Case]:
+    """The cases of these kinds, of all where none is named."""
+    return [case for case in CASES if not kinds or case.kind in kinds]
+
+
+def find(kind: str, name: str) -> Case:
+    return next(case for case in CASES if (case.kind, case.name) == (kind, name))
+
+
+def seconds_of(case: Case, cases: Sequence[Case], total_s: float) -> float:
+    """The share of one case in the time of the run."""
+    return total_s * case.weight / sum(one.weight for one in cases)
