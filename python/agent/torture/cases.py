@@ -48,6 +48,10 @@ CASES: tuple[Case, ...] = (
     Case("kills", "fork", "multiprocessing, fork", 6, "kills:fork"),
     Case("kills", "spawn", "multiprocessing, spawn", 1, "kills:spawn"),
     Case("kills", "forkserver", "multiprocessing, forkserver", 2, "kills:forkserver"),
+    Case("kills", "gunicorn", "workers of gunicorn", 2, "kills_servers:gunicorn"),
+    Case("kills", "uvicorn", "workers of uvicorn", 1, "kills_servers:uvicorn"),
+    Case("kills", "celery", "the prefork pool of Celery", 1, "kills_servers:celery"),
+    Case("kills", "collector", "worker, front end, aggregator, supervisor", 2, "kills_collector:collector"),
 )
 
 

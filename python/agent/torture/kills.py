@@ -72,25 +72,26 @@ def interval(ground: Ground) -> float:
     return time.monotonic() + ground.rng.uniform(*INTERVAL_S)
 
 
-def torment(ground: Ground, board: Board, killer: Killer, workers: int = WORKERS) -> Watcher:
-    """Kills and reads pages until the time is over."""
+def torment(ground: Ground, killer: Killer, kills_min: int = KILLS_MIN) -> Watcher:
+    """Kills and reads pages until the time is over, at least `kills_min` times."""
+    board = killer.board
     watcher = Watcher(ground, board)
     ground.until(lambda: os.path.exists(ground.segment()), "the segment is there")
     ground.until(lambda: board.totals(1)[0] > 0, f"somebody counts: {ground.log()}")
     ground.restart_clock()
-    while ground.has_time or ground.outcome.kills < KILLS_MIN:
+    while ground.has_time or ground.outcome.kills < kills_min:
         due = interval(ground)
-        watcher.look(ground.outcome.kills + workers)
+        watcher.look(ground.outcome.kills + WORKERS)
         time.sleep(max(0.0, due - time.monotonic()))
         ground.until(killer.kill_one, f"there is somebody to kill: {ground.log()}")
-        if ground.elapsed_s > ground.seconds / 3 and ground.outcome.kills > KILLS_MIN / 2:
+        if ground.elapsed_s > ground.seconds / 3 and ground.outcome.kills > kills_min / 2:
             watcher.note_size()
         if ground.outcome.status == "not held":
             break
     return watcher
 
 
-def multiprocessing(ground: Ground, method: str) -> None:
+def multiprocessing(ground: Ground, method: str, kills_min: int = KILLS_MIN) -> None:
     """The case of one start method."""
     board = Board(ground.path("board"))
     arguments = ["-m", "agent.torture.program", method, "--board", board.path]
@@ -98,7 +99,7 @@ def multiprocessing(ground: Ground, method: str) -> None:
     if ground.sabotage in ("early", "lost"):
         arguments += ["--sabotage", ground.sabotage]
     program = ground.start(*arguments)
-    watcher = torment(ground, board, Killer(ground, board))
+    watcher = torment(ground, Killer(ground, board), kills_min)
     board.stop()
     ground.until(lambda: program.poll() is not None, "the program ends")
     if program.returncode or board.strange:
@@ -114,7 +115,7 @@ def fork(ground: Ground) -> None:
 
 
 def spawn(ground: Ground) -> None:
-    multiprocessing(ground, "spawn")
+    multiprocessing(ground, "spawn", kills_min=5)
 
 
 def forkserver(ground: Ground) -> None:
