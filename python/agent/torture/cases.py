@@ -26,6 +26,8 @@ class Case(msgspec.Struct, frozen=True):
     weight: float
     # Module of this package, and function.
     run: str
+    # A namespace that the whole case is in, see `space`.
+    space: str = ""
 
     def function(self) -> Callable[[Ground], None]:
         module, _, name = self.run.partition(":")
@@ -52,6 +54,12 @@ CASES: tuple[Case, ...] = (
     Case("kills", "uvicorn", "workers of uvicorn", 1, "kills_servers:uvicorn"),
     Case("kills", "celery", "the prefork pool of Celery", 1, "kills_servers:celery"),
     Case("kills", "collector", "worker, front end, aggregator, supervisor", 2, "kills_collector:collector"),
+    Case("slow", "stopped", "a process is stopped for the time of the case", 1.5, "slow:stopped"),
+    Case("slow", "frozen", "a process is frozen by its control group", 1, "slow:frozen"),
+    Case("slow", "dead", "killed processes and zombies: when their slots are free", 1, "slow:dead"),
+    Case("slow", "reused", "process ids used again", 0.5, "slow:reused", "pid"),
+    Case("slow", "namespaces", "two PID namespaces, one folder", 0.5, "slow:namespaces"),
+    Case("slow", "clock", "times in the segment a year off, both ways", 0.5, "slow:clock"),
 )
 
 

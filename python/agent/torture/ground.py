@@ -15,7 +15,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent._native import LAYOUT_VERSION
@@ -122,6 +122,7 @@ class Ground:
         app: str = APP,
         log: str = "program.log",
         env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
         **options: Any,
     ) -> subprocess.Popen[bytes]:
         """`python ARGUMENTS`, its output in a file of the case's folder, in a session of its own.
@@ -130,7 +131,7 @@ class Ground:
         """
         with open(self.path(log), "ab") as out:
             return subprocess.Popen(
-                [sys.executable, *arguments],
+                [*prefix, sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

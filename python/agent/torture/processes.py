@@ -66,7 +66,7 @@ def status(pid: int) -> dict[str, str]:
 def is_ours(pid: int) -> bool:
     """Its line of parents ends here."""
     mine, seen = os.getpid(), 0
-    while pid > 1 and seen < 64:
+    while pid > 0 and seen < 64:
         if pid == mine:
             return True
         pid = int(status(pid).get("PPid", "0"))

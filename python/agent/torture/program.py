@@ -1,7 +1,8 @@
 """`python -m agent.torture.program METHOD`: an app of several processes, started as users start it.
 
 Purpose: a parent that keeps as many children alive as it was told, by one of multiprocessing's
-start methods, and starts another one for each that was killed. It ends when the board says so.
+start methods, and starts another one for each that was killed. It ends when the board says so. `single`
+is a program of one process.
 
 A child that ends without SIGKILL before the board said stop is noted there as strange.
 """
@@ -33,12 +34,15 @@ def work(path: str, sabotage: str | None) -> None:
 
 def main() -> None:
     given = argparse.ArgumentParser()
-    given.add_argument("method", choices=["fork", "spawn", "forkserver"])
+    given.add_argument("method", choices=["fork", "spawn", "forkserver", "single"])
     given.add_argument("--board", required=True)
     given.add_argument("--workers", type=int, default=4)
     given.add_argument("--sabotage")
     options = given.parse_args()
     board = Board(options.board)
+    if options.method == "single":
+        work(options.board, options.sabotage)
+        return
     if options.method == "fork":
         # As a server with preloaded code: the metrics are there before the fork.
         from agent.torture import work as _metrics  # noqa: F401

@@ -24,9 +24,11 @@ import msgspec
 
 from .case import Order, Word
 from .cases import Case, seconds_of, select
+from .ground import CannotRun
 from .machine import describe
 from .outcome import Moment, Outcome, Report, Span
 from .processes import adopt_orphans, end_all
+from .space import command as space_command
 
 LIMIT_S = 300.0
 WAKE_S = 0.2
@@ -95,10 +97,15 @@ class Session:
             folder=home,
             sabotage=self.plan.sabotage,
         )
+        try:
+            prefix = space_command(case.space) if case.space else ()
+        except CannotRun as error:
+            outcome.why = [str(error)]
+            return
         error_path = os.path.join(home, "case.log")
         with open(error_path, "wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agent.torture.case"],
+                [*prefix, sys.executable, "-P", "-m", "agent.torture.case"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
