@@ -60,6 +60,9 @@ CASES: tuple[Case, ...] = (
     Case("slow", "reused", "process ids used again", 0.5, "slow:reused", "pid"),
     Case("slow", "namespaces", "two PID namespaces, one folder", 0.5, "slow:namespaces"),
     Case("slow", "clock", "times in the segment a year off, both ways", 0.5, "slow:clock"),
+    Case("full", "1 MB", "less than the app would take", 1, "full:one", "mount"),
+    Case("full", "32 MB", "a small machine's", 1, "full:thirty_two", "mount"),
+    Case("full", "64 MB", "that of a container", 1, "full:sixty_four", "mount"),
 )
 
 

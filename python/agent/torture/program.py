@@ -21,7 +21,7 @@ from agent.torture.board import Board
 LOOK_S = 0.05
 
 
-def work(path: str, sabotage: str | None) -> None:
+def work(path: str, sabotage: str | None, spread: int, is_late: bool) -> None:
     """A child."""
     # Here, so that a spawned child imports the metrics as a worker module does.
     from agent.torture.processes import die_with_parent
@@ -29,7 +29,7 @@ def work(path: str, sabotage: str | None) -> None:
 
     # A forkserver's children belong to it, and it ends with its parent.
     die_with_parent()
-    Work(Board(path), sabotage).until_stopped()
+    Work(Board(path), sabotage, spread, is_late).until_stopped()
 
 
 def main() -> None:
@@ -38,10 +38,13 @@ def main() -> None:
     given.add_argument("--board", required=True)
     given.add_argument("--workers", type=int, default=4)
     given.add_argument("--sabotage")
+    given.add_argument("--spread", type=int, default=24, help="label sets of one metric")
+    given.add_argument("--late", action="store_true", help="defines large metrics of its own")
     options = given.parse_args()
+    arguments = (options.board, options.sabotage, options.spread, options.late)
     board = Board(options.board)
     if options.method == "single":
-        work(options.board, options.sabotage)
+        work(*arguments)
         return
     if options.method == "fork":
         # As a server with preloaded code: the metrics are there before the fork.
@@ -50,7 +53,7 @@ def main() -> None:
     alive: list[Any] = []
     while not board.is_stopped:
         while len(alive) < options.workers:
-            child = context.Process(target=work, args=(options.board, options.sabotage))
+            child = context.Process(target=work, args=arguments)
             child.start()
             alive.append(child)
         wait([child.sentinel for child in alive], LOOK_S)

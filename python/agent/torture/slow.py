@@ -22,6 +22,7 @@ from typing import Any
 from agent._native import inspect
 
 from .board import Board, Row
+from .extents import extents
 from .ground import CannotRun, Ground, NotHeld
 from .kills import INTERVAL_S, Killer
 from .processes import children, is_alive, send, status
@@ -339,15 +340,15 @@ def _shift_times(path: str, by_ms: int) -> int:
     """Moves every 8-byte word that is a time within two years of now; gives how many."""
     now = time.time_ns() // 1_000_000
     low, high = now - 2 * YEAR_MS, now + 2 * YEAR_MS
-    size = inspect(path, series_shown_max=0)["usage"]["bytes_committed"]
     moved = 0
     descriptor = os.open(path, os.O_RDWR)
     try:
-        data = os.pread(descriptor, size, 0)
-        for number, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) // 8 * 8])):
-            if low < word < high:
-                os.pwrite(descriptor, struct.pack("<Q", word + by_ms), 8 * number)
-                moved += 1
+        for start, end in extents(descriptor):
+            data = os.pread(descriptor, end - start, start)
+            for number, (word,) in enumerate(struct.iter_unpack("<Q", data)):
+                if low < word < high:
+                    os.pwrite(descriptor, struct.pack("<Q", word + by_ms), start + 8 * number)
+                    moved += 1
     finally:
         os.close(descriptor)
     return moved

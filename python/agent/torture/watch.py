@@ -58,11 +58,12 @@ class Watcher:
                     f"{sample}: a page says {counted:.10g}, {low[number]} were acknowledged before"
                     f" it and {high[number]} after it, with {in_flight} in flight"
                 )
-        self._only_up(page)
+        self.only_up(page)
         ground.tick()
         return page
 
-    def _only_up(self, page: Page) -> None:
+    def only_up(self, page: Page) -> None:
+        """No counter goes back from one page to the next."""
         names = {sample for sample, _, _ in self.tallies if not sample.endswith("_sum")}
         for name in names & page.samples.keys():
             now, before = page.samples[name], self.before.get(name, {})

@@ -24,6 +24,9 @@ TALLIES: tuple[tuple[str, float, int], ...] = (
     ("kinds_total", 1.0, 1),
     ("waits_seconds_count", 1.0, 1),
 )
+# Of metrics that a process defines for itself, `late_*_count`; compared by who wants them.
+LATE = len(TALLIES)
+LATE_METRICS = 40
 STEPS, HALVES, SIZES, SIZES_SUM, KINDS, WAITS = range(len(TALLIES))
 KINDS_MAX = 24
 # One page by the process itself in as many rounds.
@@ -42,11 +45,23 @@ up = agent.Gauge("up", "Processes at work.", multiprocess_mode="livesum")
 class Work:
     """The loop of one process, with its row of the board."""
 
-    def __init__(self, board: Board, sabotage: str | None = None) -> None:
+    def __init__(
+        self,
+        board: Board,
+        sabotage: str | None = None,
+        spread: int = KINDS_MAX,
+        is_late: bool = False,
+    ) -> None:
         self.board = board
         self.row = board.claim()
         self.sabotage = sabotage
+        self.spread = spread
         self.rounds = 0
+        # New to the segment, and together larger than what it has committed in advance.
+        self.late = [
+            agent.Histogram(f"late_{self.row.index}_{number}", "Late.", buckets=range(1, 500))
+            for number in range(LATE_METRICS if is_late else 0)
+        ]
         up.set(1)
 
     def until_stopped(self) -> None:
@@ -77,6 +92,9 @@ class Work:
                 self._count_rest(number, size)
                 if self.sabotage != "early":
                     self._acknowledge(size)
+        if self.late:
+            self.late[number % LATE_METRICS].observe(number % 500)
+            self.row.add(LATE)
         guest = passing.labels(str(number % 40))
         guest.inc()
         if number % 3 == 0:
@@ -93,16 +111,15 @@ class Work:
         sizes.observe(size)
         add(SIZES)
         add(SIZES_SUM, size)
-        kinds.labels(str(number % KINDS_MAX)).inc()
+        kinds.labels(str(number % self.spread)).inc()
         add(KINDS)
         waits.observe(size)
         add(WAITS)
 
-    @staticmethod
-    def _count_rest(number: int, size: int) -> None:
+    def _count_rest(self, number: int, size: int) -> None:
         halves.inc(0.5)
         sizes.observe(size)
-        kinds.labels(str(number % KINDS_MAX)).inc()
+        kinds.labels(str(number % self.spread)).inc()
         waits.observe(size)
 
     def _acknowledge(self, size: int) -> None:
