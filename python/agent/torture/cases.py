@@ -63,6 +63,9 @@ CASES: tuple[Case, ...] = (
     Case("full", "1 MB", "less than the app would take", 1, "full:one", "mount"),
     Case("full", "32 MB", "a small machine's", 1, "full:thirty_two", "mount"),
     Case("full", "64 MB", "that of a container", 1, "full:sixty_four", "mount"),
+    Case("damage", "bytes", "bytes flipped under writers and readers", 1.5, "damage:under_writers"),
+    Case("damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"),
+    Case("damage", "files", "truncated, punched, replaced, removed files", 1, "damage_file:files"),
 )
 
 

@@ -26,7 +26,7 @@ from .work import LATE, TALLIES
 MIB = 1 << 20
 # Label sets of one metric, so that there is always need for memory.
 SPREAD = 4000
-CYCLES_MIN = 2
+CYCLES_MIN = 1
 # Rounds of all processes together while it is full.
 ROUNDS_FULL = 3000
 NEWCOMERS_MAX = 8
@@ -71,11 +71,12 @@ def _case(ground: Ground, mib: int) -> None:
         filler = _fill(ground)
         before = board.totals(1)[0]
         if len(programs) < NEWCOMERS_MAX:
+            born = len(board.rows())
             programs.append(
                 ground.start(*MODULE, "single", "--board", board.path, *late)
             )
-            born = len(board.rows())
-            ground.until(lambda: len(board.rows()) > born - 1, "a newcomer starts")  # noqa: B023
+            # It takes the row after those that are there, and counts while there is no room.
+            ground.until(lambda: _counts(board, born), f"a newcomer counts: {ground.log()}")  # noqa: B023
         ground.until(
             lambda: board.totals(1)[0] > before + ROUNDS_FULL,  # noqa: B023
             "everybody counts on a full file system",
@@ -106,6 +107,11 @@ def _case(ground: Ground, mib: int) -> None:
     ground.outcome.in_flight = 0
     if counted != totals:
         ground.fail(f"counted {counted}, acknowledged {totals}")
+
+
+def _counts(board: Board, index: int) -> bool:
+    rows = board.rows()
+    return len(rows) > index and rows[index].tallied() > 0
 
 
 def _fill(ground: Ground) -> str:

@@ -21,7 +21,7 @@ from agent.torture.board import Board
 LOOK_S = 0.05
 
 
-def work(path: str, sabotage: str | None, spread: int, is_late: bool) -> None:
+def work(path: str, options: argparse.Namespace) -> None:
     """A child."""
     # Here, so that a spawned child imports the metrics as a worker module does.
     from agent.torture.processes import die_with_parent
@@ -29,7 +29,11 @@ def work(path: str, sabotage: str | None, spread: int, is_late: bool) -> None:
 
     # A forkserver's children belong to it, and it ends with its parent.
     die_with_parent()
-    Work(Board(path), sabotage, spread, is_late).until_stopped()
+    made = Work(Board(path), options.sabotage, options.spread, options.late)
+    if options.damaged:
+        made.until_stopped_though_damaged()
+    else:
+        made.until_stopped()
 
 
 def main() -> None:
@@ -40,11 +44,11 @@ def main() -> None:
     given.add_argument("--sabotage")
     given.add_argument("--spread", type=int, default=24, help="label sets of one metric")
     given.add_argument("--late", action="store_true", help="defines large metrics of its own")
+    given.add_argument("--damaged", action="store_true", help="takes AmountError for possible")
     options = given.parse_args()
-    arguments = (options.board, options.sabotage, options.spread, options.late)
     board = Board(options.board)
     if options.method == "single":
-        work(*arguments)
+        work(options.board, options)
         return
     if options.method == "fork":
         # As a server with preloaded code: the metrics are there before the fork.
@@ -53,7 +57,7 @@ def main() -> None:
     alive: list[Any] = []
     while not board.is_stopped:
         while len(alive) < options.workers:
-            child = context.Process(target=work, args=arguments)
+            child = context.Process(target=work, args=(options.board, options))
             child.start()
             alive.append(child)
         wait([child.sentinel for child in alive], LOOK_S)

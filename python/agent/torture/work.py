@@ -27,6 +27,8 @@ TALLIES: tuple[tuple[str, float, int], ...] = (
 # Of metrics that a process defines for itself, `late_*_count`; compared by who wants them.
 LATE = len(TALLIES)
 LATE_METRICS = 40
+# Rounds that raised AmountError: only where a counter is damaged.
+RAISED = LATE + 1
 STEPS, HALVES, SIZES, SIZES_SUM, KINDS, WAITS = range(len(TALLIES))
 KINDS_MAX = 24
 # One page by the process itself in as many rounds.
@@ -67,6 +69,14 @@ class Work:
     def until_stopped(self) -> None:
         while not self.board.is_stopped:
             self.round()
+
+    def until_stopped_though_damaged(self) -> None:
+        """A damaged counter may say that it is full; everything else must not raise."""
+        while not self.board.is_stopped:
+            try:
+                self.round()
+            except agent.AmountError:
+                self.row.add(RAISED)
 
     def for_ns(self, span_ns: int) -> None:
         """Works for a time that the board tells, so that a killer knows where it is."""
