@@ -66,6 +66,7 @@ CASES: tuple[Case, ...] = (
     Case("damage", "bytes", "bytes flipped under writers and readers", 1.5, "damage:under_writers"),
     Case("damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"),
     Case("damage", "files", "truncated, punched, replaced, removed files", 1, "damage_file:files"),
+    Case("restarts", "definitions", "four workers, changed definitions", 3, "restarts:changed_definitions"),
 )
 
 

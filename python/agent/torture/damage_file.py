@@ -40,7 +40,17 @@ def truncate_all(path: str, _ground: Ground) -> None:
 
 
 def truncate_some(path: str, ground: Ground) -> None:
-    os.truncate(path, ground.rng.randrange(os.path.getsize(path)))
+    """Within what is used."""
+    with open(path, "r+b") as file:
+        _, end = max(extents(file.fileno()))
+        os.ftruncate(file.fileno(), ground.rng.randrange(end))
+
+
+def truncate_tail(path: str, ground: Ground) -> None:
+    """Behind everything that is used: writers have no reason to touch what is gone."""
+    with open(path, "r+b") as file:
+        _, end = max(extents(file.fileno()))
+        os.ftruncate(file.fileno(), ground.rng.randrange(end, os.path.getsize(path)))
 
 
 def truncate_header(path: str, ground: Ground) -> None:
@@ -97,6 +107,8 @@ ACTIONS: tuple[tuple[Callable[[str, Ground], None], bool], ...] = (
     (truncate_all, True),
     (truncate_some, True),
     (truncate_header, True),
+    # Known limit: writers do not notice it, and readers refuse the file.
+    (truncate_tail, False),
     (punch_some, False),
     (punch_all, False),
     # Not ours to replace: the app counts in private memory until somebody takes it away.
