@@ -11,11 +11,13 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 
 import msgspec
 
 from .cases import find
-from .ground import CannotRun, Ground, NotHeld
+from .ground import CannotRunError, Ground, NotHeldError
 from .outcome import Outcome
 from .processes import adopt_orphans, end_all
 
@@ -71,27 +73,22 @@ def main() -> None:
         tell(outcome, is_done=True)
 
 
-def run(ground: Ground, function: object) -> None:
+def run(ground: Ground, function: Callable[[Ground], None]) -> None:
     """Runs a case and gives its outcome a status."""
     outcome = ground.outcome
-    outcome.status = "not run"
     try:
-        function(ground)  # type: ignore[operator]
-    except CannotRun as error:
-        if outcome.status != "not held":
+        function(ground)
+    except CannotRunError as error:
+        if not ground.is_bad:
             outcome.why = [str(error)]
             return
         ground.fail(str(error))
-    except NotHeld as error:
+    except NotHeldError as error:
         ground.fail(str(error))
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the case did not hold
-        import traceback
-
         traceback.print_exc()
         ground.fail(f"{type(error).__name__}: {error}")
-    if outcome.status != "not held":
+    if not ground.is_bad:
         outcome.status = "held"
 
 

@@ -47,13 +47,26 @@ KINDS = {
 }
 
 CASES: tuple[Case, ...] = (
+    Case(
+        "steps",
+        "instructions",
+        "every instruction of every operation",
+        3,
+        "steps:every_instruction",
+    ),
     Case("kills", "fork", "multiprocessing, fork", 6, "kills:fork"),
     Case("kills", "spawn", "multiprocessing, spawn", 1, "kills:spawn"),
     Case("kills", "forkserver", "multiprocessing, forkserver", 2, "kills:forkserver"),
     Case("kills", "gunicorn", "workers of gunicorn", 2, "kills_servers:gunicorn"),
     Case("kills", "uvicorn", "workers of uvicorn", 1, "kills_servers:uvicorn"),
     Case("kills", "celery", "the prefork pool of Celery", 1, "kills_servers:celery"),
-    Case("kills", "collector", "worker, front end, aggregator, supervisor", 2, "kills_collector:collector"),
+    Case(
+        "kills",
+        "collector",
+        "worker, front end, aggregator, supervisor",
+        2,
+        "kills_collector:collector",
+    ),
     Case("slow", "stopped", "a process is stopped for the time of the case", 1.5, "slow:stopped"),
     Case("slow", "frozen", "a process is frozen by its control group", 1, "slow:frozen"),
     Case("slow", "dead", "killed processes and zombies: when their slots are free", 1, "slow:dead"),
@@ -64,9 +77,17 @@ CASES: tuple[Case, ...] = (
     Case("full", "32 MB", "a small machine's", 1, "full:thirty_two", "mount"),
     Case("full", "64 MB", "that of a container", 1, "full:sixty_four", "mount"),
     Case("damage", "bytes", "bytes flipped under writers and readers", 1.5, "damage:under_writers"),
-    Case("damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"),
+    Case(
+        "damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"
+    ),
     Case("damage", "files", "truncated, punched, replaced, removed files", 1, "damage_file:files"),
-    Case("restarts", "definitions", "four workers, changed definitions", 3, "restarts:changed_definitions"),
+    Case(
+        "restarts",
+        "definitions",
+        "four workers, changed definitions",
+        3,
+        "restarts:changed_definitions",
+    ),
 )
 
 

@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 
-from .ground import PATIENCE_S, Ground, NotHeld
+from .ground import PATIENCE_S, Ground, NotHeldError
 from .processes import children, is_alive, send
 
 TIMEOUT_S = 60.0
@@ -60,7 +60,7 @@ class Serving:
         finally:
             os.close(ready)
         if not line:
-            raise NotHeld(f"the collector does not start: {self.ground.log('collector.log')}")
+            raise NotHeldError(f"the collector does not start: {self.ground.log('collector.log')}")
         told = json.loads(line)
         self.http = _address(told["http"])
         self.statsd = _address(told["statsd"])
@@ -146,7 +146,7 @@ class Senders:
         for thread in self._threads:
             thread.join(2 * TIMEOUT_S)
             if thread.is_alive():
-                raise NotHeld("a sender has waited two minutes for an answer")
+                raise NotHeldError("a sender has waited two minutes for an answer")
 
     def account(self) -> tuple[dict[str, int], dict[str, int]]:
         """Sent and acknowledged, at one moment."""

@@ -100,7 +100,7 @@ def under_writers(ground: Ground) -> None:
         if serving.parts() != parts:
             ground.fail(f"a process of the collector ended: {parts} became {serving.parts()}")
         looks += 1
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     flipper.close()
     for board in (victim, neighbour):
@@ -143,9 +143,7 @@ def _read_damaged(ground: Ground) -> None:
     ground.tick()
 
 
-def _all_well(
-    ground: Ground, killers: list[Killer], serving: Serving, neighbour: Board
-) -> None:
+def _all_well(ground: Ground, killers: list[Killer], serving: Serving, neighbour: Board) -> None:
     """Everybody lives and goes on; the collector shows the neighbour as it is."""
     for killer in killers:
         rows = killer.look()
@@ -190,7 +188,9 @@ def contained(ground: Ground) -> None:
     flipper.close()
 
 
-def _judge(ground: Ground, path: str, reference: dict[str, Any], created_ms: int, what: str) -> None:
+def _judge(
+    ground: Ground, path: str, reference: dict[str, Any], created_ms: int, what: str
+) -> None:
     how = _in_child(path, rounds=INCREMENTS)
     if how is None:
         ground.fail(f"{what}: a process that counts hangs")
@@ -295,7 +295,9 @@ def _after(before: dict[Any, float] | None, rounds: int) -> dict[Any, float] | N
 def _load(path: str) -> list[tuple[int, bytes]]:
     with open(path, "rb") as file:
         descriptor = file.fileno()
-        data = [(start, os.pread(descriptor, end - start, start)) for start, end in extents(descriptor)]
+        data = [
+            (start, os.pread(descriptor, end - start, start)) for start, end in extents(descriptor)
+        ]
         return [*data, (os.fstat(descriptor).st_size, b"")]
 
 

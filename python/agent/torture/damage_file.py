@@ -146,7 +146,7 @@ def files(ground: Ground) -> None:
         if serving.parts() != parts:
             ground.fail(f"after {action.__name__} a process of the collector has ended")
         number += 1
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     ground.figure("files damaged", number)
     neighbour.stop()
@@ -161,9 +161,7 @@ def files(ground: Ground) -> None:
     serving.stop()
 
 
-def _one(
-    ground: Ground, app: str, action: Callable[[str, Ground], None], is_back: bool
-) -> None:
+def _one(ground: Ground, app: str, action: Callable[[str, Ground], None], is_back: bool) -> None:
     """An app of its own for each action."""
     board = Board(ground.path(f"{app}.board"))
     program = ground.start(
@@ -181,14 +179,16 @@ def _one(
     action(path, ground)
     before = {row.index: row.tallied() for row in killer.look()}
     ground.until(
-        lambda: all(
-            row.index in before and row.tallied() > before[row.index] + UPDATES
-            for row in killer.look()
-        )
-        or ground.outcome.status == "not held",
+        lambda: (
+            all(
+                row.index in before and row.tallied() > before[row.index] + UPDATES
+                for row in killer.look()
+            )
+            or ground.is_bad
+        ),
         f"after {action.__name__} everybody goes on counting: {ground.log()}",
     )
-    if is_back and ground.outcome.status != "not held":
+    if is_back and not ground.is_bad:
         _back(ground, app, board, action.__name__)
     board.stop()
     ground.until(lambda: program.poll() is not None, "the program ends")

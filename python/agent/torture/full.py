@@ -18,7 +18,7 @@ import time
 from agent._native import inspect
 
 from .board import Board
-from .ground import CannotRun, Ground
+from .ground import CannotRunError, Ground
 from .page import Page
 from .watch import Watcher
 from .work import LATE, TALLIES
@@ -52,7 +52,7 @@ def _mount(path: str, mib: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     options = f"size={mib}m,mode=0700".encode()
     if libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, options) != 0:
-        raise CannotRun(f"a tmpfs cannot be mounted: {os.strerror(ctypes.get_errno())}")
+        raise CannotRunError(f"a tmpfs cannot be mounted: {os.strerror(ctypes.get_errno())}")
 
 
 def _case(ground: Ground, mib: int) -> None:
@@ -72,9 +72,7 @@ def _case(ground: Ground, mib: int) -> None:
         before = board.totals(1)[0]
         if len(programs) < NEWCOMERS_MAX:
             born = len(board.rows())
-            programs.append(
-                ground.start(*MODULE, "single", "--board", board.path, *late)
-            )
+            programs.append(ground.start(*MODULE, "single", "--board", board.path, *late))
             # It takes the row after those that are there, and counts while there is no room.
             ground.until(lambda: _counts(board, born), f"a newcomer counts: {ground.log()}")  # noqa: B023
         ground.until(
@@ -88,7 +86,7 @@ def _case(ground: Ground, mib: int) -> None:
         for program in programs:
             if program.poll() is not None:
                 ground.fail(f"a program ended with {program.returncode}: {ground.log()}")
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     ground.figure("times full", cycles)
     ground.figure("started while full", len(programs) - 1)

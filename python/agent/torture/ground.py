@@ -1,7 +1,7 @@
 """The ground of one case: its time, its luck, its folders, its programs, and what came of it.
 
 Purpose: what every case is handed. A case does its work until `has_time` is false and its own
-minimum is reached, says `fail` for whatever did not hold, and raises CannotRun where the machine
+minimum is reached, says `fail` for whatever did not hold, and raises CannotRunError where the machine
 does not let it run. `Ground` tells the session about progress as it goes.
 
 Limits: at most REASONS_MAX reasons are kept of a case; a case that makes no progress for PATIENCE_S
@@ -29,11 +29,11 @@ POLL_S = 0.005
 APP = "tortured"
 
 
-class CannotRun(Exception):
+class CannotRunError(Exception):
     """This machine, or what is installed on it, does not let the case run; says why."""
 
 
-class NotHeld(Exception):
+class NotHeldError(Exception):
     """Something did not hold so badly that the case cannot go on; says what."""
 
 
@@ -51,7 +51,8 @@ class Ground:
         tell: Callable[[Outcome], None],
     ) -> None:
         self.outcome = outcome
-        self.rng = random.Random(f"{seed}/{outcome.kind}/{outcome.name}")
+        # The schedule is to be repeated, so the numbers must not be secret.
+        self.rng = random.Random(f"{seed}/{outcome.kind}/{outcome.name}")  # noqa: S311
         self.seconds = seconds
         self.folder = folder
         self.sabotage = sabotage
@@ -85,6 +86,11 @@ class Ground:
             self.outcome.why.append(reason)
         self.outcome.status = "not held"
 
+    @property
+    def is_bad(self) -> bool:
+        """Something did not hold."""
+        return self.outcome.status == "not held"
+
     def figure(self, name: str, value: float) -> None:
         self.outcome.figures[name] = value
 
@@ -92,11 +98,11 @@ class Ground:
         self.outcome.figures[name] = self.outcome.figures.get(name, 0) + amount
 
     def until(self, probe: Callable[[], Any], what: str) -> Any:
-        """Waits for a true answer. Raises NotHeld when there is none for PATIENCE_S."""
+        """Waits for a true answer. Raises NotHeldError when there is none for PATIENCE_S."""
         deadline = time.monotonic() + PATIENCE_S
         while not (seen := probe()):
             if time.monotonic() > deadline:
-                raise NotHeld(f"waited {PATIENCE_S:.0f} s in vain: {what}")
+                raise NotHeldError(f"waited {PATIENCE_S:.0f} s in vain: {what}")
             self.tick()
             time.sleep(POLL_S)
         return seen

@@ -86,7 +86,7 @@ def torment(ground: Ground, killer: Killer, kills_min: int = KILLS_MIN) -> Watch
         ground.until(killer.kill_one, f"there is somebody to kill: {ground.log()}")
         if ground.elapsed_s > ground.seconds / 3 and ground.outcome.kills > kills_min / 2:
             watcher.note_size()
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     return watcher
 

@@ -50,7 +50,7 @@ def collector(ground: Ground) -> None:
             ground.outcome.kills += 1
             ground.add(f"{name.removeprefix('agent-')} kills")
             names.add(name)
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     board.stop()
     senders.stop()

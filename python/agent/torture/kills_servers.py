@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 
 from .board import Board, Row
-from .ground import CannotRun, Ground
+from .ground import CannotRunError, Ground
 from .kills import KILLS_MIN, Killer, torment
 from .processes import children, is_alive, is_ours, send
 
@@ -34,7 +34,7 @@ MARGIN_NS = 150_000_000
 
 def need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise CannotRun(f"{package} is not installed")
+        raise CannotRunError(f"{package} is not installed")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`python -m agent.torture.program METHOD`: an app of several processes, started as users start it.
+"""`python -m agent.torture.program METHOD`: an app of processes, started as users start it.
 
 Purpose: a parent that keeps as many children alive as it was told, by one of multiprocessing's
 start methods, and starts another one for each that was killed. It ends when the board says so. `single`

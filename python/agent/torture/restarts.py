@@ -46,7 +46,7 @@ def changed_definitions(ground: Ground) -> None:
         watcher.look(2 * WORKERS)
         if ground.elapsed_s > ground.seconds / 3 and releases > RESTARTS_MIN / 2:
             ground.outcome.figures.setdefault("bytes after a third", _bytes(ground))
-        if ground.outcome.status == "not held":
+        if ground.is_bad:
             break
     ground.figure("restarts", releases)
     _stop(ground, running, watcher)
@@ -68,9 +68,7 @@ class Release:
         self.first = first
 
 
-def _start(
-    ground: Ground, board: Board, number: int, watcher: Watcher | None = None
-) -> Release:
+def _start(ground: Ground, board: Board, number: int, watcher: Watcher | None = None) -> Release:
     """A release, up and counting."""
     stop = ground.path(f"stop{number}")
     first = len(board.rows())

@@ -24,7 +24,7 @@ import msgspec
 
 from .case import Order, Word
 from .cases import Case, seconds_of, select
-from .ground import CannotRun
+from .ground import CannotRunError
 from .machine import describe
 from .outcome import Moment, Outcome, Report, Span
 from .processes import adopt_orphans, end_all
@@ -99,7 +99,7 @@ class Session:
         )
         try:
             prefix = space_command(case.space) if case.space else ()
-        except CannotRun as error:
+        except CannotRunError as error:
             outcome.why = [str(error)]
             return
         error_path = os.path.join(home, "case.log")
@@ -114,9 +114,7 @@ class Session:
             )
         is_done = False
         try:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-                stdin.write(msgspec.json.encode(order) + b"\n")
+            self._order(process, order)
             is_done = self._listen(case, process, begun + 5 * seconds + LIMIT_S)
             if not is_done:
                 process.kill()
@@ -136,6 +134,12 @@ class Session:
         if not is_done or code:
             self._note_death(code, error_path)
 
+    @staticmethod
+    def _order(process: subprocess.Popen[bytes], order: Order) -> None:
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(msgspec.json.encode(order) + b"\n")
+
     def _note_death(self, code: int, error_path: str) -> None:
         """The case's own process did not come to its end."""
         last = self.report.outcomes[-1]
@@ -147,7 +151,8 @@ class Session:
 
     def _listen(self, case: Case, process: subprocess.Popen[bytes], deadline: float) -> bool:
         """Takes what the case tells. True when it told its end."""
-        assert process.stdout is not None
+        if process.stdout is None:
+            return False
         buffer = b""
         with selectors.DefaultSelector() as selector, process.stdout as pipe:
             selector.register(pipe, selectors.EVENT_READ)

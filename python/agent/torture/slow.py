@@ -23,7 +23,7 @@ from agent._native import inspect
 
 from .board import Board, Row
 from .extents import extents
-from .ground import CannotRun, Ground, NotHeld
+from .ground import CannotRunError, Ground, NotHeldError
 from .kills import INTERVAL_S, Killer
 from .processes import children, is_alive, send, status
 from .space import command as space_command
@@ -81,7 +81,7 @@ def slot_of(ground: Ground, pid: int) -> dict[str, Any]:
     for slot in slots(ground):
         if slot["pid"] == pid and slot["alive"]:
             return slot
-    raise NotHeld(f"process {pid} counts and has no living slot")
+    raise NotHeldError(f"process {pid} counts and has no living slot")
 
 
 def _keeps_its_slot(ground: Ground, app: App, halt: Callable[[int], None]) -> Row:
@@ -95,9 +95,7 @@ def _keeps_its_slot(ground: Ground, app: App, halt: Callable[[int], None]) -> Ro
     while ground.has_time or ground.outcome.kills < KILLS_MIN:
         due = time.monotonic() + ground.rng.uniform(*INTERVAL_S)
         app.watcher.look(ground.outcome.kills + WORKERS)
-        now = [
-            (s["index"], s["generation"], s["pid"]) for s in slots(ground) if s["alive"]
-        ]
+        now = [(s["index"], s["generation"], s["pid"]) for s in slots(ground) if s["alive"]]
         if identity not in now:
             ground.fail(f"the slot {identity} of a halted process was taken: {now}")
             break
@@ -165,7 +163,7 @@ def _freezer() -> tuple[str, str, str, str, str, str]:
             return group, "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"
         tried.append(f"{group}: has no freezer")
         os.rmdir(group)
-    raise CannotRun(f"no control group can be made and frozen here ({'; '.join(tried)})")
+    raise CannotRunError(f"no control group can be made and frozen here ({'; '.join(tried)})")
 
 
 def _leave_group(group: str) -> None:
@@ -245,7 +243,7 @@ def reused(ground: Ground) -> None:
         _next_pid(pid)
         stranger = subprocess.Popen(["sleep", "1000"])
         if stranger.pid != pid:
-            raise CannotRun(f"the kernel gave {stranger.pid} where {pid} was asked for")
+            raise CannotRunError(f"the kernel gave {stranger.pid} where {pid} was asked for")
         alive = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
         if identity in alive:
             ground.fail(f"slot {identity} is alive: process {pid} is a stranger by now")
@@ -255,9 +253,10 @@ def reused(ground: Ground) -> None:
         _next_pid(pid)
         process = ground.start(*arguments)
         if process.pid != pid:
-            raise CannotRun(f"the kernel gave {process.pid} where {pid} was asked for")
+            raise CannotRunError(f"the kernel gave {process.pid} where {pid} was asked for")
         rounds += 1
-        assert row.pid == pid
+        if row.pid != pid:
+            raise NotHeldError(f"process {pid} says that it is {row.pid}")
     board.stop()
     ground.until(lambda: process.poll() is not None, "it ends")
     ground.figure("ids used again", 2 * rounds)
@@ -273,7 +272,7 @@ def _next_pid(pid: int) -> None:
     try:
         _write("/proc/sys/kernel/ns_last_pid", str(pid - 1))
     except OSError as error:
-        raise CannotRun(f"/proc/sys/kernel/ns_last_pid: {error.strerror}") from None
+        raise CannotRunError(f"/proc/sys/kernel/ns_last_pid: {error.strerror}") from None
 
 
 def namespaces(ground: Ground) -> None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from functools import cache
 
-from .ground import CannotRun
+from .ground import CannotRunError
 
 OPTIONS = {
     "pid": ("--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"),
@@ -21,13 +21,13 @@ OPTIONS = {
 
 @cache
 def command(space: str) -> tuple[str, ...]:
-    """The prefix. Raises CannotRun where such a namespace cannot be made."""
+    """The prefix. Raises CannotRunError where such a namespace cannot be made."""
     program = shutil.which("unshare")
     if program is None:
-        raise CannotRun("there is no `unshare` (util-linux) here")
+        raise CannotRunError("there is no `unshare` (util-linux) here")
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     prefix = (program, *user, *OPTIONS[space])
     tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        raise CannotRun(f"`{' '.join(prefix)}`: {tried.stderr.strip() or tried.returncode}")
+        raise CannotRunError(f"`{' '.join(prefix)}`: {tried.stderr.strip() or tried.returncode}")
     return prefix

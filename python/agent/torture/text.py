@@ -25,7 +25,9 @@ def text(report: Report, *, colour: bool = False) -> str:
     lines += ["", f"{_paint(SENTENCES[report.verdict], COLOURS[report.verdict], colour)}"]
     lines[-1] += f" {headline(report)}"
     if not_run:
-        lines.append(f"{not_run} of {len(report.outcomes)} cases did not run: not held, not refuted.")
+        lines.append(
+            f"{not_run} of {len(report.outcomes)} cases did not run: not held, not refuted."
+        )
     if report.status == "interrupted":
         lines.append("Interrupted: what came later did not run.")
     return "".join(f"{_printable(line)}\n" for line in lines)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from agent._native import inspect, render_segment
 
 from .board import Board
-from .ground import Ground, NotHeld
+from .ground import Ground, NotHeldError
 from .page import Labels, Page, PageError
 from .work import STEPS, TALLIES
 
@@ -97,7 +97,7 @@ class Watcher:
         if not 0 <= sum(differences) <= kills:
             ground.fail(f"counted less acknowledged is {differences}, with {kills} kills")
         if not totals[STEPS]:
-            raise NotHeld("nothing was counted")
+            raise NotHeldError("nothing was counted")
         for name in ("busy", "up"):
             if page.total(name) != 0:
                 ground.fail(f"{name} is {page.total(name):g} though no process lives")
