@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable
 
 from agent._native import render_segment
 from agent.errors import SegmentError
 
-from .board import Board
+from .board import Board, Row
 from .collector import Serving
 from .damage import MODULE, shown_of
 from .extents import extents
 from .ground import Ground
 from .kills import Killer
 from .page import Page, PageError
+from .processes import send, status
 from .work import TALLIES
 
 FALLOC_FL_KEEP_SIZE = 1
@@ -34,68 +36,80 @@ NOBODY = 65_534
 # Updates of each process after the damage before anything is judged.
 UPDATES = 2000
 
+Action = Callable[[str, Ground, list[Row]], None]
 
-def truncate_all(path: str, _ground: Ground) -> None:
+
+def truncate_all(path: str, _ground: Ground, _rows: list[Row]) -> None:
     os.truncate(path, 0)
 
 
-def truncate_some(path: str, ground: Ground) -> None:
+def truncate_some(path: str, ground: Ground, _rows: list[Row]) -> None:
     """Within what is used."""
     with open(path, "r+b") as file:
         _, end = max(extents(file.fileno()))
         os.ftruncate(file.fileno(), ground.rng.randrange(end))
 
 
-def truncate_tail(path: str, ground: Ground) -> None:
+def truncate_tail(path: str, ground: Ground, _rows: list[Row]) -> None:
     """Behind everything that is used: writers have no reason to touch what is gone."""
     with open(path, "r+b") as file:
         _, end = max(extents(file.fileno()))
         os.ftruncate(file.fileno(), ground.rng.randrange(end, os.path.getsize(path)))
 
 
-def truncate_header(path: str, ground: Ground) -> None:
+def truncate_header(path: str, ground: Ground, _rows: list[Row]) -> None:
     os.truncate(path, ground.rng.randrange(PAGE))
 
 
-def punch_some(path: str, ground: Ground) -> None:
+def punch_some(path: str, ground: Ground, _rows: list[Row]) -> None:
     """One page of those that exist."""
     with open(path, "r+b") as file:
         pages = [at for start, end in extents(file.fileno()) for at in range(start, end, PAGE)]
         _punch(file.fileno(), ground.rng.choice(pages), PAGE)
 
 
-def punch_all(path: str, _ground: Ground) -> None:
+def punch_all(path: str, _ground: Ground, _rows: list[Row]) -> None:
     with open(path, "r+b") as file:
         _punch(file.fileno(), 0, os.path.getsize(path))
 
 
-def replace_by_text(path: str, _ground: Ground) -> None:
+def replace_by_text(path: str, _ground: Ground, _rows: list[Row]) -> None:
     other = f"{path}.other"
     with open(other, "wb") as file:
         file.write(b"this is no segment\n" * 1000)
     os.rename(other, path)
 
 
-def replace_by_copy(path: str, _ground: Ground) -> None:
-    """As a restored backup: the same content, another file."""
+def replace_by_copy(path: str, ground: Ground, rows: list[Row]) -> None:
+    """As a restored snapshot: the same content of one moment, another file.
+
+    A copy that is made while others write is torn, and its own page may be.
+    """
     other = f"{path}.other"
+    for row in rows:
+        send(row.pid, signal.SIGSTOP)
+    ground.until(
+        lambda: all(status(row.pid).get("State", "")[:1] == "T" for row in rows), "they stop"
+    )
     with open(path, "rb") as old, open(other, "wb") as new:
         new.truncate(os.path.getsize(path))
         for start, end in extents(old.fileno()):
             os.pwrite(new.fileno(), os.pread(old.fileno(), end - start, start), start)
     os.chmod(other, 0o600)
     os.rename(other, path)
+    for row in rows:
+        send(row.pid, signal.SIGCONT)
 
 
-def unlink(path: str, _ground: Ground) -> None:
+def unlink(path: str, _ground: Ground, _rows: list[Row]) -> None:
     os.unlink(path)
 
 
-def chmod(path: str, _ground: Ground) -> None:
+def chmod(path: str, _ground: Ground, _rows: list[Row]) -> None:
     os.chmod(path, 0)
 
 
-def chown(path: str, ground: Ground) -> None:
+def chown(path: str, ground: Ground, _rows: list[Row]) -> None:
     try:
         os.chown(path, NOBODY, NOBODY)
     except PermissionError:
@@ -103,7 +117,7 @@ def chown(path: str, ground: Ground) -> None:
 
 
 # And whether the app must be on a page again, with what it counts from then on.
-ACTIONS: tuple[tuple[Callable[[str, Ground], None], bool], ...] = (
+ACTIONS: tuple[tuple[Action, bool], ...] = (
     (truncate_all, True),
     (truncate_some, True),
     (truncate_header, True),
@@ -161,7 +175,7 @@ def files(ground: Ground) -> None:
     serving.stop()
 
 
-def _one(ground: Ground, app: str, action: Callable[[str, Ground], None], is_back: bool) -> None:
+def _one(ground: Ground, app: str, action: Action, is_back: bool) -> None:
     """An app of its own for each action."""
     board = Board(ground.path(f"{app}.board"))
     program = ground.start(
@@ -176,7 +190,7 @@ def _one(ground: Ground, app: str, action: Callable[[str, Ground], None], is_bac
 
     ground.until(counting, f"{app} counts: {ground.log()}")
     ground.until(lambda: os.path.exists(path), "its segment is there")
-    action(path, ground)
+    action(path, ground, killer.look())
     before = {row.index: row.tallied() for row in killer.look()}
     ground.until(
         lambda: (

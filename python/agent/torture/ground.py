@@ -1,8 +1,8 @@
 """The ground of one case: its time, its luck, its folders, its programs, and what came of it.
 
 Purpose: what every case is handed. A case does its work until `has_time` is false and its own
-minimum is reached, says `fail` for whatever did not hold, and raises CannotRunError where the machine
-does not let it run. `Ground` tells the session about progress as it goes.
+minimum is reached, says `fail` for whatever did not hold, and raises CannotRunError where the
+machine does not let it run. `Ground` tells the session about progress as it goes.
 
 Limits: at most REASONS_MAX reasons are kept of a case; a case that makes no progress for PATIENCE_S
 fails, whatever it waits for.

@@ -1,8 +1,8 @@
 """`python -m agent.torture.program METHOD`: an app of processes, started as users start it.
 
 Purpose: a parent that keeps as many children alive as it was told, by one of multiprocessing's
-start methods, and starts another one for each that was killed. It ends when the board says so. `single`
-is a program of one process.
+start methods, and starts another one for each that was killed. It ends when the board says so.
+`single` is a program of one process.
 
 A child that ends without SIGKILL before the board said stop is noted there as strange.
 """
