@@ -65,12 +65,15 @@ def command(
 ) -> int:
     """Kill, stop, fill up, damage and restart apps; check that nothing acknowledged is lost.
 
-    Without KIND all of them: steps, kills, slow, full, damage, restarts.
+    KIND is one of steps, kills, slow, full, damage, restarts, or one case of it, as in kills/fork.
+    Without KIND all of them.
     """
-    from agent.torture.cases import KINDS
+    from agent.torture.cases import KINDS, unknown
 
-    if wrong := [kind for kind in kinds if kind not in KINDS]:
-        raise click.UsageError(f"{wrong[0]!r} is no kind; there are {', '.join(KINDS)}")
+    if wrong := unknown(kinds):
+        raise click.UsageError(
+            f"{wrong[0]!r} is neither a kind ({', '.join(KINDS)}) nor a case, see --list"
+        )
     if is_list:
         click.echo(_list(kinds), nl=False)
         return 0
@@ -127,10 +130,11 @@ def _show(report: Any, *, is_json: bool, page: str | None) -> int:
 
 
 def _list(kinds: tuple[str, ...]) -> str:
-    from agent.torture.cases import CASES, KINDS
+    from agent.torture.cases import KINDS, select
 
-    lines = []
-    for kind in kinds or KINDS:
+    lines: list[str] = []
+    cases = select(kinds)
+    for kind in dict.fromkeys(case.kind for case in cases):
         lines.append(f"{kind}: {KINDS[kind]}")
-        lines += [f"  {case.name:14} {case.about}" for case in CASES if case.kind == kind]
+        lines += [f"  {kind}/{case.name:14} {case.about}" for case in cases if case.kind == kind]
     return "".join(f"{line}\n" for line in lines)

@@ -20,6 +20,7 @@ class Case(msgspec.Struct, frozen=True):
     """A row."""
 
     kind: str
+    # Unique in its kind.
     name: str
     about: str
     # Its share of the time, against the others.
@@ -73,9 +74,9 @@ CASES: tuple[Case, ...] = (
     Case("slow", "reused", "process ids used again", 0.5, "slow:reused", "pid"),
     Case("slow", "namespaces", "two PID namespaces, one folder", 0.5, "slow:namespaces"),
     Case("slow", "clock", "times in the segment a year off, both ways", 0.5, "slow:clock"),
-    Case("full", "1 MB", "less than the app would take", 1, "full:one", "mount"),
-    Case("full", "32 MB", "a small machine's", 1, "full:thirty_two", "mount"),
-    Case("full", "64 MB", "that of a container", 1, "full:sixty_four", "mount"),
+    Case("full", "1MB", "less than the app would take", 1, "full:one", "mount"),
+    Case("full", "32MB", "a small machine's", 1, "full:thirty_two", "mount"),
+    Case("full", "64MB", "that of a container", 1, "full:sixty_four", "mount"),
     Case("damage", "bytes", "bytes flipped under writers and readers", 1.5, "damage:under_writers"),
     Case(
         "damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"
@@ -91,9 +92,18 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def select(kinds: Sequence[str]) -> list[Case]:
-    """The cases of these kinds, of all where none is named."""
-    return [case for case in CASES if not kinds or case.kind in kinds]
+def select(named: Sequence[str]) -> list[Case]:
+    """The cases that are named as KIND or KIND/CASE; all where nothing is named."""
+    return [
+        case
+        for case in CASES
+        if not named or case.kind in named or f"{case.kind}/{case.name}" in named
+    ]
+
+
+def unknown(named: Sequence[str]) -> list[str]:
+    """Names of neither a kind nor a case."""
+    return [name for name in named if not select([name])]
 
 
 def find(kind: str, name: str) -> Case:

@@ -19,6 +19,8 @@ from .watch import Watcher
 KILLS_MIN = 10
 # One of so many kills takes the supervisor, and with it all others.
 SUPERVISOR = 40
+# The kernel cuts names of processes to 15 characters.
+PARTS = {"agent-aggregato": "agent-aggregator"}
 SAMPLES = {"lines": "torture_lines_total", "pushes": "torture_pushes_total"}
 
 
@@ -48,7 +50,7 @@ def collector(ground: Ground) -> None:
         name = "supervisor" if is_all else ground.rng.choice(parts)
         if serving.kill(name):
             ground.outcome.kills += 1
-            ground.add(f"{name.removeprefix('agent-')} kills")
+            ground.add(f"kills of {PARTS.get(name, name)}")
             names.add(name)
         if ground.is_bad:
             break

@@ -27,7 +27,7 @@ from .processes import children, is_alive, is_ours, send
 WORKERS = 3
 CLIENTS = 6
 TIMEOUT_S = 30.0
-LEAVE_S = 5.0
+LEAVE_S = 2.0
 # How far from the end of its task a process of Celery is killed.
 MARGIN_NS = 150_000_000
 
