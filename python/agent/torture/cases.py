@@ -86,7 +86,7 @@ CASES: tuple[Case, ...] = (
         "restarts",
         "definitions",
         "four workers, changed definitions",
-        3,
+        6,
         "restarts:changed_definitions",
     ),
 )

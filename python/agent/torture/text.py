@@ -9,7 +9,7 @@ from .outcome import Outcome, Report
 COLOURS = {"held": "1;32", "not held": "1;31", "not run": "1;33"}
 SENTENCES = {
     "held": "Held: everything that ran.",
-    "not held": "NOT held",
+    "not held": "NOT held.",
     "not run": "Nothing could run here.",
 }
 
@@ -30,7 +30,7 @@ def text(report: Report, *, colour: bool = False) -> str:
         )
     if report.status == "interrupted":
         lines.append("Interrupted: what came later did not run.")
-    return "".join(f"{_printable(line)}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def headline(report: Report) -> str:
@@ -75,7 +75,7 @@ def details(one: Outcome) -> str:
 def _row(one: Outcome, colour: bool) -> list[str]:
     status = _paint(f"{one.status:8}", COLOURS[one.status], colour)
     lines = [f"  {status}  {one.kind}/{one.name:12} {duration(one.seconds):>8}  {details(one)}"]
-    return lines + [f"{'':12}- {reason}" for reason in one.why]
+    return lines + [f"{'':12}- {_printable(reason)}" for reason in one.why]
 
 
 def _paint(words: str, code: str, colour: bool) -> str:
@@ -83,5 +83,5 @@ def _paint(words: str, code: str, colour: bool) -> str:
 
 
 def _printable(line: str) -> str:
-    """Reasons quote what programs wrote: nothing of it may steer the terminal but our colours."""
-    return "".join(c if c.isprintable() or c == "\x1b" else "?" for c in line)
+    """Reasons quote what programs wrote: nothing of it may steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in line)
