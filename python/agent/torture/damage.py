@@ -6,16 +6,20 @@ byte of a segment that was left in peace, lets a process count in it, and compar
 is not exact is one family, or the file says that it is damaged.
 
 Limits: a flip is undone after a moment in `bytes`, which races with writers as damage does. Bytes
-are a seeded sample, half of them of bytes that are not zero.
+come in an order of the seed, in turns one that is not zero and any one; a run that is long enough
+(half an hour of `damage/bytes`) meets all.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 import time
 import warnings
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import agent
@@ -45,7 +49,6 @@ class Flipper:
     """A file whose bytes are flipped by seed."""
 
     def __init__(self, ground: Ground, path: str) -> None:
-        self.rng = ground.rng
         self.descriptor = os.open(path, os.O_RDWR)
         # Compact, because processes are forked from this one.
         self.places, self.used = array("Q"), array("Q")
@@ -54,8 +57,13 @@ class Flipper:
             self.used.extend(start + at for at, byte in enumerate(data) if byte)
             self.places.extend(range(start, end))
 
+        # Two walks that meet every byte once before any byte twice, in an order of the seed.
+        self.walks = [_walk(self.used, ground.rng), _walk(self.places, ground.rng)]
+
     def choose(self) -> int:
-        return self.rng.choice(self.used if self.rng.random() < 0.5 else self.places)
+        """In turns one that is not zero and any one."""
+        self.walks.reverse()
+        return next(self.walks[0])
 
     def flip(self, place: int, mask: int) -> None:
         byte = os.pread(self.descriptor, 1, place)[0]
@@ -63,6 +71,16 @@ class Flipper:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def _walk(places: array[int], rng: random.Random) -> Iterator[int]:
+    size = len(places)
+    at, step = rng.randrange(size), rng.randrange(size // 3, size // 2)
+    while math.gcd(step, size) != 1:
+        step += 1
+    while True:
+        yield places[at]
+        at = (at + step) % size
 
 
 def under_writers(ground: Ground) -> None:
