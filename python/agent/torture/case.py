@@ -43,6 +43,8 @@ class Word(msgspec.Struct, frozen=True):
 def main() -> None:
     adopt_orphans()
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    # Names of sockets are short from here, wherever the folder is.
+    os.chdir(order.folder)
     case = find(order.kind, order.name)
     out = os.fdopen(os.dup(1), "wb")
     # Nothing but words of ours goes to the session.

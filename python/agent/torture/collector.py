@@ -24,6 +24,8 @@ from .ground import PATIENCE_S, Ground, NotHeldError
 from .processes import children, is_alive, send
 
 TIMEOUT_S = 60.0
+# In the folder of the case, which is its working directory: a socket has 107 bytes for its path.
+SOCKET = "/proc/self/cwd/sock"
 BATCH_MAX = 400
 LINE = b"torture.lines:1|c\n"
 PUSH = b'[{"name":"torture.pushes","type":"counter","value":%d}]'
@@ -45,7 +47,7 @@ class Serving:
         try:
             process = self.ground.start(
                 *("-m", "agent", "serve", f"--workers={self.workers}", "--http=127.0.0.1:0"),
-                *("--statsd=127.0.0.1:0", f"--statsd-socket={self.ground.path('sock')}"),
+                *("--statsd=127.0.0.1:0", f"--statsd-socket={SOCKET}"),
                 *(f"--dir={self.folder}", f"--ready-fd={ready_end}"),
                 # Killed processes come back at once, as often as they are killed.
                 env={"AGENT_METRICS_SUPERVISOR_RESTART_DELAY_S_MAX": "0.1"},

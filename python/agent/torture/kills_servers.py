@@ -28,6 +28,8 @@ WORKERS = 3
 CLIENTS = 6
 TIMEOUT_S = 30.0
 LEAVE_S = 2.0
+# In the folder of the case, where both sides are.
+SOCKET = "web"
 # How far from the end of its task a process of Celery is killed.
 MARGIN_NS = 150_000_000
 
@@ -83,7 +85,7 @@ def _is_there(pid: int) -> bool:
 
 def _web(ground: Ground, *arguments: str, kills_min: int = KILLS_MIN) -> None:
     board = Board(ground.path("board"))
-    path = ground.path("web")
+    path = SOCKET
     server = ground.start("-m", *arguments, env={"TORTURE_BOARD": board.path})
     killer = Killer(ground, board)
     with clients(path, board):
@@ -95,7 +97,7 @@ def _web(ground: Ground, *arguments: str, kills_min: int = KILLS_MIN) -> None:
 def gunicorn(ground: Ground) -> None:
     """Pre-forked workers of gunicorn."""
     need("gunicorn")
-    bind = f"unix:{ground.path('web')}"
+    bind = f"unix:{SOCKET}"
     _web(
         ground,
         *("gunicorn", "-w", str(WORKERS), "-b", bind, "--timeout", "300", "--no-control-socket"),
@@ -108,7 +110,7 @@ def uvicorn(ground: Ground) -> None:
     need("uvicorn")
     _web(
         ground,
-        *("uvicorn", "--workers", str(WORKERS), "--uds", ground.path("web"), "--no-access-log"),
+        *("uvicorn", "--workers", str(WORKERS), "--uds", SOCKET, "--no-access-log"),
         *("--timeout-worker-healthcheck", "300", "agent.torture.served:asgi"),
         # Its master looks for the dead twice a second.
         kills_min=4,
