@@ -26,7 +26,7 @@ from .processes import children, is_alive, send
 TIMEOUT_S = 60.0
 # In the folder of the case, which is its working directory: a socket has 107 bytes for its path.
 SOCKET = "/proc/self/cwd/sock"
-BATCH_MAX = 400
+BATCH_MAX = 5000
 LINE = b"torture.lines:1|c\n"
 PUSH = b'[{"name":"torture.pushes","type":"counter","value":%d}]'
 

@@ -31,7 +31,7 @@ from .extents import extents
 from .ground import Ground
 from .kills import Killer
 from .page import Page, PageError
-from .work import RAISED, TALLIES
+from .tallies import RAISED, TALLIES
 
 FLIPS = 8
 HELD_S = 0.002

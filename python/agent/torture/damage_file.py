@@ -27,7 +27,7 @@ from .ground import Ground
 from .kills import Killer
 from .page import Page, PageError
 from .processes import send, status
-from .work import TALLIES
+from .tallies import TALLIES
 
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2

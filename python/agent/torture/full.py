@@ -20,8 +20,8 @@ from agent._native import inspect
 from .board import Board
 from .ground import CannotRunError, Ground
 from .page import Page
+from .tallies import LATE, TALLIES
 from .watch import Watcher
-from .work import LATE, TALLIES
 
 MIB = 1 << 20
 # Label sets of one metric, so that there is always need for memory.

@@ -13,7 +13,7 @@ from agent._native import inspect, render_segment
 from .board import Board
 from .ground import Ground, NotHeldError
 from .page import Labels, Page, PageError
-from .work import STEPS, TALLIES
+from .tallies import STEPS, TALLIES
 
 Tallies = tuple[tuple[str, float, int], ...]
 

@@ -1,7 +1,7 @@
 """The work of every tortured process: updates of all kinds, each acknowledged after it returned.
 
-Purpose: an app's metrics and a loop over them. What each tally of the board stands for, and which
-sample of a page it is compared with, is in TALLIES.
+Purpose: an app's metrics and a loop over them. What each tally of the board stands for is in
+`tallies`. Only programs that are tortured import this: it defines metrics.
 
 Sabotage proves that a torture can fail: `early` acknowledges before it counts, `lost` leaves out
 one of a hundred updates and acknowledges it.
@@ -14,23 +14,20 @@ import time
 import agent
 
 from .board import Board
-
-# Sample on the page, amount of one acknowledged unit on it, the most that one update adds.
-TALLIES: tuple[tuple[str, float, int], ...] = (
-    ("steps_total", 1.0, 1),
-    ("halves_total", 0.5, 1),
-    ("sizes_count", 1.0, 1),
-    ("sizes_sum", 1.0, 8),
-    ("kinds_total", 1.0, 1),
-    ("waits_seconds_count", 1.0, 1),
+from .tallies import (
+    HALVES,
+    KINDS,
+    KINDS_MAX,
+    LATE,
+    LATE_METRICS,
+    RAISED,
+    SIZES,
+    SIZES_SUM,
+    STEPS,
+    TALLIES,
+    WAITS,
 )
-# Of metrics that a process defines for itself, `late_*_count`; compared by who wants them.
-LATE = len(TALLIES)
-LATE_METRICS = 40
-# Rounds that raised AmountError: only where a counter is damaged.
-RAISED = LATE + 1
-STEPS, HALVES, SIZES, SIZES_SUM, KINDS, WAITS = range(len(TALLIES))
-KINDS_MAX = 24
+
 # One page by the process itself in as many rounds.
 ROUNDS_PER_PAGE = 400
 
