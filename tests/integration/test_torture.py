@@ -29,19 +29,27 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "agent", "torture", *arguments]
 
 
-def torture(*arguments: str) -> tuple[int, str]:
+def torture(*arguments: str, **env: str) -> tuple[int, str]:
     """The exit code, and what it wrote to standard output."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env=clean_environment()
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(**env),
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_each_kind_runs_and_holds(kind: str, segments: str) -> None:
-    """A few seconds of each; what cannot run on this machine says why, and nothing is left."""
-    code, told = torture(*CASES[kind], "--time", "2s", "--seed", "7", "--dir", segments, "--json")
+def test_each_kind_runs_and_holds(kind: str, segments: str, tmp_path: Path) -> None:
+    """A few seconds of each; what cannot run on this machine says why, and nothing is left.
+
+    The user's own folder of segments is not touched.
+    """
+    arguments = [*CASES[kind], "--time", "2s", "--seed", "7", "--dir", segments, "--json"]
+    code, told = torture(*arguments, AGENT_METRICS_DIR=str(tmp_path))
     report = json.loads(told)
     bad = [one for one in report["outcomes"] if one["status"] == "not held"]
     assert not bad, bad
@@ -56,7 +64,7 @@ def test_each_kind_runs_and_holds(kind: str, segments: str) -> None:
     if kind == "kills":
         assert all(one["kills"] >= 12 for one in ran)
         assert all(0 <= one["difference"] <= one["in_flight"] for one in ran)
-    assert os.listdir(segments) == []
+    assert os.listdir(segments) == os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("sabotage", ["early", "lost", "doubled"])
