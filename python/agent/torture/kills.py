@@ -2,7 +2,7 @@
 
 Purpose: every 20 to 80 ms a process is killed, wherever it is, and one in eight just born; pages
 are read all the while. In the end counted less acknowledged is between 0 and the kills, and the
-segment has not grown.
+segment has not grown by more than `watch.SLACK_BYTES`.
 """
 
 from __future__ import annotations
