@@ -111,8 +111,8 @@ def uvicorn(ground: Ground) -> None:
     _web(
         ground,
         *("uvicorn", "--workers", str(WORKERS), "--uds", SOCKET, "--no-access-log"),
-        # Its master asks one worker after the other whether it lives; one that is killed while it is
-        # asked holds up the master for this time, and everybody else with it.
+        # Its master asks one worker after the other whether it lives; one that is killed while
+        # it is asked holds up the master for this time, and everybody else with it.
         *("--timeout-worker-healthcheck", "30", "agent.torture.served:asgi"),
         # Its master looks for the dead twice a second.
         kills_min=4,
