@@ -32,6 +32,7 @@ from .space import command as space_command
 
 LIMIT_S = 300.0
 WAKE_S = 0.2
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Follow = Callable[[Report, Case, Outcome, float], None]
 
@@ -194,11 +195,12 @@ def default_folder() -> str | None:
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C must not leave behind what is being cleaned up."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {how: signal.signal(how, signal.SIG_IGN) for how in ENDINGS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for how, handler in before.items():
+            signal.signal(how, handler)
 
 
 def _remove(folder: str) -> None:
