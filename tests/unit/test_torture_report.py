@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import pytest
 
 from agent.torture.cases import CASES, KINDS, seconds_of, select, unknown
+from agent.torture.ground import Ground
 from agent.torture.html import html
 from agent.torture.outcome import Moment, Outcome, Report, Span
+from agent.torture.progress import Progress
 from agent.torture.text import text
 
 HELD = Outcome(kind="kills", name="fork", status="held", kills=3, difference=1.0, in_flight=3)
@@ -72,3 +77,43 @@ def test_cases_are_named_by_kind_or_alone() -> None:
     assert sum(seconds_of(case, chosen, 60.0) for case in chosen) == pytest.approx(60.0)
     for case in CASES:
         assert callable(case.function())
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_for_terminals() -> None:
+    """One line that is written over; elsewhere nothing at all."""
+    pipe, terminal = io.StringIO(), Terminal()
+    for out in (pipe, terminal):
+        progress = Progress(out, 60.0)
+        progress(report(HELD, BAD), select(["kills/fork"])[0], HELD, 12.0)
+        progress.end()
+    assert pipe.getvalue() == ""
+    assert terminal.getvalue().startswith("\r   12 of 60 s  kills/fork  3 kills")
+    assert "1 NOT held" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_a_seed_repeats_what_a_case_decides(tmp_path: Path) -> None:
+    """Whom, when and which byte are drawn from it, apart for each case."""
+
+    def drawn(number: int, seed: int, name: str) -> list[float]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ground = Ground(
+            Outcome(kind="kills", name=name),
+            seed=seed,
+            seconds=1.0,
+            folder=str(folder),
+            sabotage=None,
+            tell=lambda _: None,
+        )
+        return [ground.rng.random() for _ in range(5)]
+
+    first = drawn(0, 7, "fork")
+    assert drawn(1, 7, "fork") == first
+    assert drawn(2, 8, "fork") != first
+    assert drawn(3, 7, "spawn") != first
