@@ -16,24 +16,25 @@ from agent.errors import AgentError
 
 from .ground import CannotRunError, Ground
 
-Stepper = Callable[[int, float, list[str] | None, Callable[..., None] | None], dict[str, Any]]
-
 
 def every_instruction(ground: Ground) -> None:
     """The case."""
-    step: Stepper | None = getattr(vars(_native)["_core"], "torture_steps", None)
+    step: Callable[..., dict[str, Any]] | None = getattr(_native, "torture_steps", None)
     if step is None:
         raise CannotRunError("not available: the compiled part of this version has no stepper")
 
-    def progress(*_told: object) -> None:
+    def progress(now: dict[str, Any]) -> None:
+        ground.figure("kill points", now["kill_points"])
         ground.tick()
 
+    seed = ground.rng.randrange(1 << 62)
     try:
-        told = step(ground.rng.randrange(1 << 62), ground.seconds, None, progress)
+        told = step(seed, ground.seconds, None, progress, ground.segments)
     except (AgentError, NotImplementedError, RuntimeError, OSError) as error:
         raise CannotRunError(f"not available: {error}") from None
     rows: list[dict[str, Any]] = told["operations"]
-    ground.outcome.kills = sum(row["kill_points"] for row in rows)
+    points = sum(row["kill_points"] for row in rows)
+    ground.figure("kill points", points)
     ground.figure("operations", len(rows))
     ground.figure("distinct states", sum(row["states"] for row in rows))
     for row in rows:
@@ -42,5 +43,5 @@ def every_instruction(ground: Ground) -> None:
                 f"{row['name']}, seed {found['seed']}, instruction {found['instruction']}:"
                 f" {found['reason']}"
             )
-    if not ground.outcome.kills:
+    if not points:
         raise CannotRunError("not available: no instruction was stepped")
