@@ -6,8 +6,8 @@ byte of a segment that was left in peace, lets a process count in it, and compar
 is not exact is one family, or the file says that it is damaged.
 
 Limits: a flip is undone after a moment in `bytes`, which races with writers as damage does. Bytes
-come in an order of the seed, in turns one that is not zero and any one; a run that is long enough
-(half an hour of `damage/bytes`) meets all.
+come in an order of the seed that meets all of them once, if the run is long enough, before any
+twice; bytes that are not zero come more often.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .kills import Killer
 from .page import Page, PageError
 from .tallies import RAISED, TALLIES
 
-FLIPS = 8
+FLIPS = 32
 HELD_S = 0.002
 # Between two looks at everything else.
 BATCHES = 20
@@ -58,12 +58,13 @@ class Flipper:
             self.places.extend(range(start, end))
 
         # Two walks that meet every byte once before any byte twice, in an order of the seed.
-        self.walks = [_walk(self.used, ground.rng), _walk(self.places, ground.rng)]
+        self.walk_used, self.walk_all = _walk(self.used, ground.rng), _walk(self.places, ground.rng)
+        self.chosen = 0
 
-    def choose(self) -> int:
-        """In turns one that is not zero and any one."""
-        self.walks.reverse()
-        return next(self.walks[0])
+    def choose(self, used_every: int) -> int:
+        """Any byte; one of so many is one that was not zero."""
+        self.chosen += 1
+        return next(self.walk_all if self.chosen % used_every else self.walk_used)
 
     def flip(self, place: int, mask: int) -> None:
         byte = os.pread(self.descriptor, 1, place)[0]
@@ -106,7 +107,7 @@ def under_writers(ground: Ground) -> None:
     looks = 0
     while ground.has_time or looks < LOOKS_MIN:
         for _ in range(BATCHES):
-            flips = [(flipper.choose(), ground.rng.randrange(1, 256)) for _ in range(FLIPS)]
+            flips = [(flipper.choose(8), ground.rng.randrange(1, 256)) for _ in range(FLIPS)]
             for place, mask in flips:
                 flipper.flip(place, mask)
             time.sleep(HELD_S)
@@ -192,7 +193,7 @@ def contained(ground: Ground) -> None:
     ground.restart_clock()
     trials = 0
     while ground.has_time or trials < TRIALS_MIN:
-        place, mask = flipper.choose(), ground.rng.randrange(1, 256)
+        place, mask = flipper.choose(2), ground.rng.randrange(1, 256)
         flipper.flip(place, mask)
         _judge(ground, path, reference, created_ms, f"byte {place:#x} ^ {mask:#x}")
         flipper.close()
