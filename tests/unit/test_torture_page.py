@@ -37,6 +37,12 @@ def test_a_good_page_is_read() -> None:
     assert page.types == {"a_total": "counter", "h": "histogram", "s": "summary", "g": "gauge"}
 
 
+def test_only_a_line_feed_ends_a_line() -> None:
+    """Label values may hold what else is a line's end to Python."""
+    page = Page('a{x="1\x1c2\r\u20283"} 4\n'.encode())
+    assert page.value("a", x="1\x1c2\r\u20283") == 4
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

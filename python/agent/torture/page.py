@@ -40,7 +40,8 @@ class Page:
             raise PageError(f"the page is not UTF-8: {error}") from None
         if text and not text.endswith("\n"):
             raise PageError("the page ends within a line")
-        for number, line in enumerate(text.splitlines(), 1):
+        # Only the line feed ends a line; label values may hold all the others that Python knows.
+        for number, line in enumerate(text.split("\n"), 1):
             try:
                 self._line(line)
             except PageError as error:
