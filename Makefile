@@ -99,6 +99,10 @@ format: $(STAMPS)/need-lint  ## rewrite the sources in the house format
 .PHONY: ci
 ci: check test loom callgrind  ## what CI runs
 
+.PHONY: torture
+torture: $(STAMPS)/extension $(STAMPS)/need-test  ## an hour of kills, stops, full and damaged memory (ARGS="kills --time 5m")
+	$(BIN)/python -m agent torture --time 60m $(ARGS)
+
 # --- measure --------------------------------------------------------------------------------------------------------
 
 .PHONY: bench

@@ -33,6 +33,10 @@ PURE = (
     "report.model",
     "report.text",
     "supervisor.plan",
+    "torture.html",
+    "torture.outcome",
+    "torture.page",
+    "torture.text",
 )
 # `signal` is left out: a plan names signals, it handles none.
 IMPURE_IMPORTS = {"os", "socket", "time", "subprocess", "threading", "select"}
