@@ -175,7 +175,7 @@ pub fn relative_error(schema: u8) -> f64 {
     (growth - 1.0) / (growth + 1.0)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -40,10 +40,10 @@
 
 mod absorb;
 mod batch;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod beside;
 mod block;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod bus;
 mod cells;
 mod clock;
@@ -52,7 +52,7 @@ mod epoch;
 mod error;
 mod expire;
 mod family;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod file;
 mod gauge;
 mod handle;
@@ -65,6 +65,8 @@ mod layout;
 mod lock;
 mod map;
 mod metric;
+#[cfg(model)]
+mod model;
 mod pace;
 mod parts;
 mod read;
@@ -85,9 +87,9 @@ mod writer;
 
 pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
@@ -99,6 +101,8 @@ pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+#[cfg(model)]
+pub use model::live_for;
 pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
