@@ -1,4 +1,4 @@
-//! The wall clock. Under loom time stands still.
+//! The wall clock. In a model time stands still.
 
 /// Wall clock, milliseconds; the cheap clock of the kernel, 1 to 4 ms coarse.
 #[cfg(not(model))]

@@ -23,7 +23,7 @@ fn two_writers_bring_the_same_definition() {
         assert_eq!(first, second);
         assert!(first.is_shown);
         assert_eq!(segment.usage().metrics, 1);
-        settle(&segment, &one, Some(BLOCKS));
+        settle(&segment, &one, BLOCKS..=BLOCKS);
     });
 }
 
@@ -42,7 +42,7 @@ fn two_writers_bring_two_definitions() {
         // Everybody agrees which one counts, and nobody gets another one by asking again.
         assert_eq!(join(&one, OLD, 1), Joined { id: first.id, is_shown: !counts_new });
         assert_eq!(join(&two, NEW, 2), Joined { id: second.id, is_shown: counts_new });
-        settle(&segment, &one, Some(2 * BLOCKS));
+        settle(&segment, &one, 2 * BLOCKS..=2 * BLOCKS);
     });
 }
 
