@@ -1,6 +1,6 @@
 """Seeds bugs into the shared memory, one at a time, and requires that a test catches each.
 
-    python scripts/mutants.py [--only NAME ...] [--share I/N] [--folder FOLDER]
+    python scripts/mutants.py [--only NAME ...] [--by CHECKER] [--share I/N] [--folder FOLDER]
 
 The bugs stand in rust/agent-shm/tests/mutants.toml: a text of one source file, what takes its
 place, why that is wrong, and the test that must fail. The sources are copied to the folder and
@@ -34,6 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "rust/agent-shm/tests/mutants.toml"
 SOURCES = "rust/agent-shm/src"
+CHECKERS = ("loom", "shuttle", "cargo")
 BUILD_S = 1200
 # On a machine with nothing else to do a test takes seconds; the limit is for those that never end.
 TEST_S = 600
@@ -50,6 +51,11 @@ class Mutant:
     new: str
     by: str
     test: str
+    preemptions: int | None = None
+
+    def environment(self) -> dict[str, str]:
+        bound = self.preemptions
+        return {} if bound is None else {"LOOM_MAX_PREEMPTIONS": str(bound)}
 
 
 class OutOfDate(Exception):
@@ -67,8 +73,8 @@ def read_table(root: Path) -> list[Mutant]:
         where = f"{TABLE}: {mutant.name}"
         if names.count(mutant.name) > 1:
             raise OutOfDate(f"{where}: two mutants have this name")
-        if mutant.by not in ("loom", "shuttle", "cargo"):
-            raise OutOfDate(f"{where}: by = {mutant.by!r} is none of loom, shuttle, cargo")
+        if mutant.by not in CHECKERS:
+            raise OutOfDate(f"{where}: by = {mutant.by!r} is none of {', '.join(CHECKERS)}")
         path = root / SOURCES / mutant.file
         found = path.read_text().count(mutant.old) if path.is_file() else 0
         if found != 1:
@@ -108,7 +114,9 @@ class Bench:
         else:
             command += ["--profile", "model", "--test", "orders"]
             environment["CARGO_TARGET_DIR"] = str(ROOT / "target" / by)
-            environment["RUSTFLAGS"] = f"--cfg model --cfg {by} -Awarnings"
+            environment["RUSTFLAGS"] = f"--cfg model --cfg {by}"
+            # Of our own crates only: what takes the time is to build them, not to run them.
+            environment["CARGO_PROFILE_MODEL_OPT_LEVEL"] = "0"
         command += ["--message-format", "json-render-diagnostics"]
         try:
             done = subprocess.run(
@@ -129,16 +137,16 @@ class Bench:
                     program = Path(message["executable"])
         return (program if done.returncode == 0 else None), done.stderr
 
-    def run(self, program: Path, by: str, test: str) -> tuple[str, str]:
+    def run(self, program: Path, mutant: Mutant) -> tuple[str, str]:
         """How the test ended, `passed`, `failed` or `stuck`, and what it said."""
         command = [str(program), "--test-threads", "1"]
-        if by != "cargo":
-            command.append(test)
+        if mutant.by != "cargo":
+            command.append(mutant.test)
         try:
             done = subprocess.run(
                 command,
                 cwd=self.folder,
-                env=ENVIRONMENT | os.environ,
+                env=ENVIRONMENT | os.environ | mutant.environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -150,7 +158,7 @@ class Bench:
         if done.returncode == 0:
             ran = re.search(r"test result: ok\. (\d+) passed", done.stdout)
             if ran is None or ran[1] == "0":
-                raise OutOfDate(f"{TABLE}: no test is called {test!r}")
+                raise OutOfDate(f"{TABLE}: {mutant.name}: no test is called {mutant.test!r}")
             return "passed", done.stdout
         return ("failed" if OURS.search(done.stdout) else "stuck"), done.stdout
 
@@ -170,7 +178,7 @@ def judge(bench: Bench, mutant: Mutant) -> tuple[str, str]:
         program, said = bench.build(mutant.by, mutant.test)
         if program is None:
             return "unbuilt", said
-        ended, said = bench.run(program, mutant.by, mutant.test)
+        ended, said = bench.run(program, mutant)
         return {"passed": "survived", "failed": "caught"}.get(ended, ended), said
     finally:
         bench.change(mutant.file, text)
@@ -178,12 +186,13 @@ def judge(bench: Bench, mutant: Mutant) -> tuple[str, str]:
 
 def check_sound(bench: Bench, mutants: list[Mutant]) -> None:
     """Every test passes without a bug: else a failure says nothing."""
-    for by, test in sorted({(mutant.by, mutant.test) for mutant in mutants}):
+    tests = {(mutant.by, mutant.test, mutant.preemptions): mutant for mutant in mutants}
+    for (by, test, _), mutant in tests.items():
         program, said = bench.build(by, test)
         if program is None:
             sys.exit(f"{by}: the sources do not build without a mutant:\n{said}")
         began = time.monotonic()
-        ended, said = bench.run(program, by, test)
+        ended, said = bench.run(program, mutant)
         print(f"without a mutant  {by:8} {test}: {ended}, {time.monotonic() - began:.1f} s")
         if ended != "passed":
             sys.exit(f"{by} {test} fails without a mutant:\n{said}")
@@ -200,6 +209,7 @@ def share_of(mutants: list[Mutant], share: str) -> list[Mutant]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="beginnings of names")
+    parser.add_argument("--by", choices=CHECKERS, help="only what this one catches")
     parser.add_argument("--share", default="1/1", metavar="I/N", help="every Nth, from the Ith")
     parser.add_argument("--folder", type=Path, default=ROOT / ".build" / "mutants")
     arguments = parser.parse_args()
@@ -208,6 +218,8 @@ def main() -> int:
         if arguments.only:
             beginnings = tuple(arguments.only)
             mutants = [mutant for mutant in mutants if mutant.name.startswith(beginnings)]
+        if arguments.by:
+            mutants = [mutant for mutant in mutants if mutant.by == arguments.by]
         if not mutants:
             raise OutOfDate("no mutant is called that")
         folder: Path = arguments.folder.resolve()

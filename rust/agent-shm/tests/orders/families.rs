@@ -93,3 +93,79 @@ fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
         assert_eq!(totals(segment.view()), [("a".into(), 1, 0.0)], "it begins at zero");
     });
 }
+
+/// A writer was killed while it brought the new definition; then, in any order, another one brings it and counts, an old
+/// one counts, somebody reclaims, a page is read and the dead slot is taken over, while one of the first three is killed.
+#[cfg(shuttle)]
+#[test]
+fn five_roles_around_a_definition_that_changes() {
+    use shuttle::rand::{thread_rng, Rng};
+    explore(None, || {
+        let segment = segment(16, 4);
+        let [old, new, third, victim] = [0; 4].map(|_| segment.writer().unwrap());
+        let before = join(&old, OLD, 1);
+        let series = old.series(before.id, "a").unwrap();
+        applied(old.add(&series, 3));
+        let slot = victim.slot();
+        let steps = thread_rng().gen_range(0..400);
+        live_for(steps, move || join(&victim, NEW, 2));
+        segment.bury(slot);
+        let acts: [Box<dyn FnOnce() + Send>; 3] = [
+            Box::new(move || {
+                let _ = old.add(&series, 1);
+            }),
+            Box::new(move || {
+                let joined = join(&new, NEW, 2);
+                let series = new.series(joined.id, "a").unwrap();
+                applied(new.observe(&series, 1.5, 1));
+            }),
+            Box::new(move || {
+                third.reclaim_now();
+            }),
+        ];
+        let (mortal, steps) = (thread_rng().gen_range(0..4), thread_rng().gen_range(0..300));
+        let mut slots = 0..;
+        let mut threads = acts.map(|act| {
+            let (slot, segment) = (slots.next().unwrap(), segment.clone());
+            Some(thread::spawn(move || match slot == mortal {
+                true => live_for(steps, act).unwrap_or_else(|| segment.bury(slot)),
+                false => act(),
+            }))
+        });
+        let recovered = segment.clone();
+        let recoverer = thread::spawn(move || recovered.writer().unwrap().reclaim_now());
+        let reader = segment.clone();
+        let reader = thread::spawn(move || {
+            let page = totals(reader.view());
+            // One definition: the old one with what it counted, or the new one with what that did.
+            let right = [("a".into(), 3, 0.0), ("a".into(), 4, 0.0), ("a".into(), 0, 0.0)];
+            let new = ("a".into(), 1, 1.5);
+            assert!(page.len() < 2 && page.iter().all(|a| right.contains(a) || *a == new));
+        });
+        threads.iter_mut().for_each(|thread| thread.take().unwrap().join().unwrap());
+        recoverer.join().unwrap();
+        reader.join().unwrap();
+        let last = segment.writer().unwrap();
+        last.reclaim_now();
+        let joined = join(&last, NEW, 2);
+        assert!(joined.is_shown);
+        add_observation(&last, joined);
+        let there = totals(segment.view());
+        let counts = if mortal == 1 { 1..=2 } else { 2..=2 };
+        assert!(there.len() == 1 && counts.contains(&there[0].1), "{there:?}");
+        come_to_rest(&last);
+        let view = segment.view();
+        let definitions = view.families().len() + view.superseded();
+        assert_eq!((view.families().len(), segment.usage().metrics), (1, definitions as u64));
+        // A series each, and the lanes of slots that are not the first two.
+        let (least, most) = (2 * BLOCKS, definitions * (BLOCKS + 4));
+        let blocks = segment.blocks_in_use();
+        assert!((least..=most).contains(&blocks), "{blocks} blocks of {definitions} definitions");
+    });
+}
+
+#[cfg(shuttle)]
+fn add_observation(writer: &Writer, joined: Joined) {
+    let series = writer.series(joined.id, "a").unwrap();
+    applied(writer.observe(&series, 1.5, 1));
+}

@@ -114,9 +114,8 @@ pub fn add(writer: &Writer, metric: MetricId, labels: &str, n: u64) {
     }
 }
 
-/// When all is over: passes come to rest, so many blocks are in use and no more, the counts that limits are compared with
-/// agree with what is there, and nothing reached outside.
-pub fn settle(segment: &Segment, writer: &Writer, blocks: std::ops::RangeInclusive<usize>) {
+/// Passes until nothing moves any more.
+pub fn come_to_rest(writer: &Writer) {
     let rest = |done: Reclaimed| {
         assert!(done.passed, "the lock of the one who reclaims was left behind");
         done == Reclaimed { passed: true, pages: done.pages, ..Reclaimed::default() }
@@ -124,6 +123,12 @@ pub fn settle(segment: &Segment, writer: &Writer, blocks: std::ops::RangeInclusi
     // Twice: the first may have done what it does not count.
     let rests = |_| rest(writer.reclaim_now()) && rest(writer.reclaim_now());
     assert!((0..8).any(rests), "something waits for ever");
+}
+
+/// When all is over: passes come to rest, so many blocks are in use and no more, the counts that limits are compared with
+/// agree with what is there, and nothing reached outside.
+pub fn settle(segment: &Segment, writer: &Writer, blocks: std::ops::RangeInclusive<usize>) {
+    come_to_rest(writer);
     let in_use = segment.blocks_in_use();
     assert!(blocks.contains(&in_use), "{in_use} blocks are in use, not {blocks:?}");
     let there = totals(segment.view()).iter().filter(|series| series.0 != OVERFLOW_LABELS).count();
