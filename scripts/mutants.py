@@ -58,7 +58,7 @@ class Mutant:
         return {} if bound is None else {"LOOM_MAX_PREEMPTIONS": str(bound)}
 
 
-class OutOfDate(Exception):
+class OutOfDateError(Exception):
     """The table and the sources do not belong together."""
 
 
@@ -67,23 +67,25 @@ def read_table(root: Path) -> list[Mutant]:
     try:
         mutants = [Mutant(**row) for row in rows]
     except TypeError as error:
-        raise OutOfDate(f"{TABLE}: {error}") from error
+        raise OutOfDateError(f"{TABLE}: {error}") from error
     names = [mutant.name for mutant in mutants]
     for mutant in mutants:
         where = f"{TABLE}: {mutant.name}"
         if names.count(mutant.name) > 1:
-            raise OutOfDate(f"{where}: two mutants have this name")
+            raise OutOfDateError(f"{where}: two mutants have this name")
         if mutant.by not in CHECKERS:
-            raise OutOfDate(f"{where}: by = {mutant.by!r} is none of {', '.join(CHECKERS)}")
+            raise OutOfDateError(f"{where}: by = {mutant.by!r} is none of {', '.join(CHECKERS)}")
         path = root / SOURCES / mutant.file
         found = path.read_text().count(mutant.old) if path.is_file() else 0
         if found != 1:
-            raise OutOfDate(f"{where}: its text stands {found} times in {mutant.file}, not once")
+            raise OutOfDateError(
+                f"{where}: its text stands {found} times in {mutant.file}, not once"
+            )
     return mutants
 
 
 def copy_sources(folder: Path) -> None:
-    """The workspace as it is now, without what was built. Files that are the same stay untouched."""
+    """The workspace as it is now; files that are the same stay untouched."""
     for file in sorted(folder.glob("rust/**/*")):
         if file.is_file() and not (ROOT / file.relative_to(folder)).is_file():
             file.unlink()
@@ -121,6 +123,7 @@ class Bench:
         try:
             done = subprocess.run(
                 command,
+                check=False,
                 cwd=self.folder,
                 env=environment,
                 capture_output=True,
@@ -145,6 +148,7 @@ class Bench:
         try:
             done = subprocess.run(
                 command,
+                check=False,
                 cwd=self.folder,
                 env=ENVIRONMENT | os.environ | mutant.environment(),
                 stdout=subprocess.PIPE,
@@ -158,7 +162,7 @@ class Bench:
         if done.returncode == 0:
             ran = re.search(r"test result: ok\. (\d+) passed", done.stdout)
             if ran is None or ran[1] == "0":
-                raise OutOfDate(f"{TABLE}: {mutant.name}: no test is called {mutant.test!r}")
+                raise OutOfDateError(f"{TABLE}: {mutant.name}: no test is called {mutant.test!r}")
             return "passed", done.stdout
         return ("failed" if OURS.search(done.stdout) else "stuck"), done.stdout
 
@@ -202,7 +206,7 @@ def share_of(mutants: list[Mutant], share: str) -> list[Mutant]:
     match = re.fullmatch(r"(\d+)/(\d+)", share)
     index, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= index <= parts:
-        raise OutOfDate(f"--share {share!r} is not of the form I/N with 1 <= I <= N")
+        raise OutOfDateError(f"--share {share!r} is not of the form I/N with 1 <= I <= N")
     return mutants[index - 1 :: parts]
 
 
@@ -221,7 +225,7 @@ def main() -> int:
         if arguments.by:
             mutants = [mutant for mutant in mutants if mutant.by == arguments.by]
         if not mutants:
-            raise OutOfDate("no mutant is called that")
+            raise OutOfDateError("no mutant is called that")
         folder: Path = arguments.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         copy_sources(folder)
@@ -238,7 +242,7 @@ def main() -> int:
             if verdict != "caught":
                 print(f"    {mutant.why}\n    {mutant.by}: {mutant.test}")
                 print("\n".join("    | " + line for line in said.splitlines()[-15:]))
-    except OutOfDate as error:
+    except OutOfDateError as error:
         print(error, file=sys.stderr)
         return 64
     counts = {v: list(verdicts.values()).count(v) for v in sorted(set(verdicts.values()))}

@@ -144,4 +144,3 @@ pub fn once(run: impl Fn() + Sync + Send + 'static) {
     builder.max_branches = BRANCHES_MAX;
     builder.check(run);
 }
-
