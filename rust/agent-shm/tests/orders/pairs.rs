@@ -94,6 +94,7 @@ fn memory_is_not_given_to_another_series_while_somebody_adds() {
 fn adds_never_land_in_the_next_series(segment: &Segment, one: &Writer, two: Writer) {
     let metric = metric(one, Shape::Counter);
     let old = one.series(metric, "a").unwrap();
+    applied(one.add(&old, 5));
     // The page is full: the next series gets the memory of the old one or none.
     (1..4).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
     let other = spawn(move || {
@@ -110,6 +111,30 @@ fn adds_never_land_in_the_next_series(segment: &Segment, one: &Writer, two: Writ
     let reused = new.offset == old.id().offset;
     let labels = if reused { "b" } else { OVERFLOW_LABELS };
     assert_eq!(there, [(labels.into(), 10, 0.0)]);
+}
+
+/// Who reclaims has moved the epoch already when the series is removed, and a writer has come in since.
+#[test]
+fn memory_is_not_given_away_when_the_removal_falls_into_a_pass() {
+    explore(Some(2), || {
+        let segment = segment(3, 9);
+        let [one, two, three] = [0; 3].map(|_| segment.writer().unwrap());
+        let metric = metric(&one, Shape::Counter);
+        let old = one.series(metric, "a").unwrap();
+        (1..4).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
+        let reclaimer = spawn(move || {
+            assert!((0..2).all(|_| two.reclaim_now().passed));
+            let new = two.series(metric, "b").unwrap();
+            applied(two.add(&new, 10));
+        });
+        let remover = spawn_next(move || assert!(three.remove(metric, "a")));
+        let _ = one.add(&old, 1);
+        reclaimer.join().unwrap();
+        remover.join().unwrap();
+        let there = totals(segment.view());
+        let new = there.iter().filter(|series| ["b", OVERFLOW_LABELS].contains(&&*series.0));
+        assert_eq!(new.map(|series| series.1).sum::<u64>(), 10);
+    });
 }
 
 #[test]

@@ -68,7 +68,7 @@ macro_rules! trios {
 trios! {
     writer_reclaimer_expirer: Reclaimer Expirer Writer, 1;
     writer_reclaimer_reader: Reclaimer Reader Writer, 3;
-    writer_reclaimer_recoverer: Reclaimer Recoverer Writer, 3;
+    writer_reclaimer_recoverer: Reclaimer Recoverer Writer, 2;
     writer_expirer_reader: Expirer Reader Writer, 3;
     writer_expirer_recoverer: Expirer Recoverer Writer, 2;
     writer_reader_recoverer: Reader Recoverer Writer, 3;
