@@ -67,6 +67,8 @@ mod map;
 mod metric;
 #[cfg(model)]
 mod model;
+#[cfg(model)]
+mod model_segment;
 mod pace;
 mod parts;
 mod read;

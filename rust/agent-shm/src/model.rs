@@ -4,15 +4,12 @@
 //! shuttle` tries random orders of machines without weak ordering. In both, each access to a word or a pair is one step.
 //!
 //! A thread can *die* before any of its steps, as a killed process does: [`live_for`] unwinds it there, and nothing that
-//! runs on the way (the end of a protected section, the drop of a writer) touches shared memory. [`Segment::bury`] then
+//! runs on the way (the end of a protected section, the drop of a writer) touches shared memory. `Segment::bury` then
 //! does what the kernel does, and no more: it lets go of the locks.
 //!
 //! Not modelled: a pair is one indivisible thing (which is the machine's promise), never two words; the barrier that Linux
 //! executes for others is a fence of our own. Processes test both.
 
-use crate::block;
-use crate::layout::*;
-use crate::segment::Segment;
 use std::cell::Cell;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 #[cfg(loom)]
@@ -182,26 +179,5 @@ impl Pair {
         let old = *halves;
         *halves = change(old.0, old.1);
         old
-    }
-}
-
-impl Segment {
-    /// What the kernel does when the process that owns this slot is killed.
-    pub fn bury(&self, slot: u16) {
-        let (region, own) = (&self.inner.region, u64::from(slot) + 1);
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = region.word(WORD_TENDING).compare_exchange(own, 0, order.0, order.1);
-        region.word(self.inner.places.slot(slot) + SLOT_CLAIMED).store(0, Ordering::Release);
-    }
-
-    /// Blocks that are in use.
-    pub fn blocks_in_use(&self) -> usize {
-        let (region, places) = (&self.inner.region, &self.inner.places);
-        let is_used = |block: &u64| block::state(region, *block).state != block::FREE;
-        (0..block::pages_committed(region, places))
-            .filter_map(|index| Some((index, block::page_with_blocks(region, places, index)?)))
-            .flat_map(|(index, page)| block::blocks(places, index, page.class))
-            .filter(is_used)
-            .count()
     }
 }
