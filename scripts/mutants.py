@@ -142,7 +142,7 @@ class Bench:
 
     def run(self, program: Path, mutant: Mutant) -> tuple[str, str]:
         """How the test ended, `passed`, `failed` or `stuck`, and what it said."""
-        command = [str(program), "--test-threads", "1"]
+        command = [str(program), "--test-threads", "1", "--include-ignored"]
         if mutant.by != "cargo":
             command.append(mutant.test)
         try:

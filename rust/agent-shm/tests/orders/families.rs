@@ -2,6 +2,7 @@
 
 use crate::world::*;
 use agent_shm::*;
+use shuttle::rand::{thread_rng, Rng};
 
 const OLD: Shape<'static> = Shape::Counter;
 const NEW: Shape<'static> = Shape::Summary(&[]);
@@ -14,7 +15,7 @@ fn join(writer: &Writer, shape: Shape<'_>, lineage: u32) -> Joined {
 
 #[test]
 fn two_writers_bring_the_same_definition() {
-    explore(Some(2), || {
+    explore(None, || {
         let segment = segment(7, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, OLD, 1), two));
@@ -29,7 +30,7 @@ fn two_writers_bring_the_same_definition() {
 
 #[test]
 fn two_writers_bring_two_definitions() {
-    explore(Some(2), || {
+    explore(None, || {
         let segment = segment(8, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, NEW, 2), two));
@@ -48,7 +49,7 @@ fn two_writers_bring_two_definitions() {
 
 #[test]
 fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
-    explore(Some(2), || {
+    explore(None, || {
         let segment = segment(9, 4);
         let [old, new, third] = [0; 3].map(|_| segment.writer().unwrap());
         let before = join(&old, OLD, 1);
@@ -73,7 +74,7 @@ fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
 
 #[test]
 fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
-    explore(Some(2), || {
+    explore(None, || {
         let segment = segment(10, 4);
         let first = {
             let gone = segment.writer().unwrap();
@@ -96,10 +97,8 @@ fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
 
 /// A writer was killed while it brought the new definition; then, in any order, another one brings it and counts, an old
 /// one counts, somebody reclaims, a page is read and the dead slot is taken over, while one of the first three is killed.
-#[cfg(shuttle)]
 #[test]
 fn five_roles_around_a_definition_that_changes() {
-    use shuttle::rand::{thread_rng, Rng};
     explore(None, || {
         let segment = segment(16, 4);
         let [old, new, third, victim] = [0; 4].map(|_| segment.writer().unwrap());
@@ -164,7 +163,6 @@ fn five_roles_around_a_definition_that_changes() {
     });
 }
 
-#[cfg(shuttle)]
 fn add_observation(writer: &Writer, joined: Joined) {
     let series = writer.series(joined.id, "a").unwrap();
     applied(writer.observe(&series, 1.5, 1));

@@ -7,6 +7,8 @@
 
 #[cfg(shuttle)]
 mod crowd;
+// Under loom two writers that bring definitions did not end with one preemption.
+#[cfg(shuttle)]
 mod families;
 mod pairs;
 mod roles;

@@ -54,26 +54,31 @@ fn trio(roles: [Role; 3], preemptions_max: usize) {
 }
 
 macro_rules! trios {
-    ($($name:ident: $one:ident $two:ident $three:ident, $bound:literal;)*) => {
+    ($($(#[$mark:meta])* $name:ident: $one:ident $two:ident $three:ident, $bound:literal;)*) => {
         $(#[test]
+        $(#[$mark])*
         fn $name() {
             trio([Role::$one, Role::$two, Role::$three], $bound);
         })*
     };
 }
 
-// The last one of each runs first, unless it is preempted. Bounds are what takes a minute or less on a machine with nothing
-// else to do: where the one who reclaims meets the one who expires, both move the epoch, every value of it that a weak
-// ordering permits is another order, and the bound is 1. `make orders` tries 3 everywhere.
+// The last one of each runs first, unless it is preempted. Bounds are those that were seen to end, or one more where the
+// numbers of orders say that it does. Where the one who expires meets the one who reclaims or recovers, both move the epoch,
+// and every value of it that a weak ordering permits is another order: these are for `make orders`.
 trios! {
-    writer_reclaimer_expirer: Reclaimer Expirer Writer, 1;
     writer_reclaimer_reader: Reclaimer Reader Writer, 3;
     writer_reclaimer_recoverer: Reclaimer Recoverer Writer, 2;
     writer_expirer_reader: Expirer Reader Writer, 3;
     writer_expirer_recoverer: Expirer Recoverer Writer, 2;
-    writer_reader_recoverer: Reader Recoverer Writer, 3;
+    writer_reader_recoverer: Reader Recoverer Writer, 2;
+    reclaimer_reader_recoverer: Reader Recoverer Reclaimer, 1;
+    #[ignore = "minutes to hours: make orders"]
+    writer_reclaimer_expirer: Reclaimer Expirer Writer, 1;
+    #[ignore = "minutes to hours: make orders"]
     reclaimer_expirer_reader: Expirer Reader Reclaimer, 1;
+    #[ignore = "minutes to hours: make orders"]
     reclaimer_expirer_recoverer: Expirer Recoverer Reclaimer, 1;
-    reclaimer_reader_recoverer: Reader Recoverer Reclaimer, 2;
+    #[ignore = "minutes to hours: make orders"]
     expirer_reader_recoverer: Reader Recoverer Expirer, 1;
 }
