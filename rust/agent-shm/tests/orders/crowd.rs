@@ -34,7 +34,7 @@ fn five_roles_around_a_counter() {
 
 #[test]
 fn five_roles_around_a_summary() {
-    crowd(Shape::Summary(&[]), 3);
+    crowd(Shape::Summary(&[]), 8);
 }
 
 #[test]
