@@ -74,7 +74,7 @@ pub fn onto_ladder(fine: &[(f64, u64)], coarse: &mut Vec<(f64, u64)>) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use crate::octave::{self, Place};

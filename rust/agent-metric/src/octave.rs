@@ -167,7 +167,7 @@ pub fn bounds(negative: bool, octave: usize, index: usize, schema: u8) -> (f64, 
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -412,11 +412,11 @@ fn clear(region: &Region, start: u64, bytes: u64) {
     }
 }
 
-/// Under loom words and pairs are different objects; in memory they are the same bytes.
-#[cfg(not(loom))]
+/// In a model words and pairs are different objects; in memory they are the same bytes.
+#[cfg(not(model))]
 fn clear_pairs(_region: &Region, _block: u64, _bytes: u64) {}
 
-#[cfg(loom)]
+#[cfg(model)]
 fn clear_pairs(region: &Region, block: u64, bytes: u64) {
     for offset in (0..bytes).step_by(16) {
         region.pair(block + offset).update(|_, _| (0, 0));
@@ -455,7 +455,7 @@ pub fn has_room(region: &Region, class: u8, index: u64) {
     region.word(WORD_ROOM + u64::from(class) * 8).fetch_min(index, Ordering::AcqRel);
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
 

@@ -209,7 +209,7 @@ impl Writer {
     /// blocks. By the one who reclaims, inside an epoch; `true` when something is on its way.
     pub(crate) fn retire_families(&self, metrics: &[u64], now_unix_ms: u64) -> bool {
         let liveness = self.liveness();
-        let mut names: std::collections::HashMap<String, Vec<Found>> = Default::default();
+        let mut names: std::collections::BTreeMap<String, Vec<Found>> = Default::default();
         for &block in metrics {
             if let Some(meta) = metric::read(self.region(), block) {
                 names.entry(meta.name).or_default().push(Found { block, birth: meta.birth });

@@ -19,10 +19,10 @@
 pub const LAYOUT_VERSION: u32 = 2;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"agentseg");
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const HEADER_BYTES: u64 = 4096;
-#[cfg(loom)]
-pub const HEADER_BYTES: u64 = 1024;
+#[cfg(model)]
+pub const HEADER_BYTES: u64 = 576;
 pub const WORD_MAGIC: u64 = 0;
 /// Layout version, and a hash of the constants in this file.
 pub const WORD_LAYOUT: u64 = 8;
@@ -43,7 +43,7 @@ pub const WORD_REMOVED: u64 = 280; // series removed or expired so far
 pub const WORD_REFUSED: u64 = 288; // operations refused because memory could not be had
 pub const WORD_SLOTS_USED: u64 = 296; // slots below this one were used at least once
 pub const WORD_PENDING: u64 = 304; // removed series whose memory is not free yet (a hint)
-pub const WORD_RECLAIMING: u64 = 312; // private segments only: 1 while somebody reclaims
+pub const WORD_RECLAIMING: u64 = 312; // private segments only: slot + 1 of who reclaims
 pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
 pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
 pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
@@ -52,10 +52,10 @@ pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;
 /// One word per size class: no page below this one is known to have a free block (a hint).
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const WORD_ROOM: u64 = 1024;
-#[cfg(loom)]
-pub const WORD_ROOM: u64 = 656;
+#[cfg(model)]
+pub const WORD_ROOM: u64 = 536;
 
 pub const SLOT_BYTES: u64 = 128;
 pub const SLOT_GENERATION: u64 = 0; // grows with every owner; never 0 once used
@@ -70,23 +70,23 @@ pub const SLOT_RING_WRITTEN: u64 = 72; // cells written since the slot exists
 
 pub const RING_CELL_BYTES: u64 = 32;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const PAGE_BYTES: u64 = 16 * 1024;
 /// Small enough for a model checker.
-#[cfg(loom)]
-pub const PAGE_BYTES: u64 = 512;
+#[cfg(model)]
+pub const PAGE_BYTES: u64 = 256;
 /// Pages whose memory is committed at once.
 pub const CHUNK_PAGES: u64 = 16;
 
 /// Rings and blocks start on pages of the machine.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const RINGS_ALIGN: u64 = 4096;
-#[cfg(loom)]
+#[cfg(model)]
 const RINGS_ALIGN: u64 = 64;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const RING_RECORDS_MIN: u32 = 8;
-#[cfg(loom)]
+#[cfg(model)]
 const RING_RECORDS_MIN: u32 = 2;
 
 /// Every block starts with its state word; see block.rs.
@@ -132,11 +132,14 @@ pub const STRIPES: u64 = 8;
 pub const STRIPE_BYTES: u64 = 64;
 
 /// Block sizes. 16-byte steps where most series are, then about 12 % apart; the largest is a page.
+#[cfg(not(model))]
 pub const CLASSES: [u64; 39] = [
     16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
     416, 448, 480, 512, 576, 640, 768, 896, 1024, 1280, 1536, 1808, 2336, 2720, 3264, 4096, 5456,
     8192, 16384,
 ];
+#[cfg(model)]
+pub const CLASSES: [u64; 5] = [64, 80, 96, 144, 256];
 
 pub fn class_for(bytes: u64) -> Option<u8> {
     CLASSES.iter().position(|&size| size >= bytes && size <= PAGE_BYTES).map(|i| i as u8)

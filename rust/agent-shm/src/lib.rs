@@ -39,13 +39,13 @@
 //! ```
 
 mod absorb;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod audit;
 mod batch;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod beside;
 mod block;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod bus;
 mod cells;
 mod clock;
@@ -54,7 +54,7 @@ mod epoch;
 mod error;
 mod expire;
 mod family;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod file;
 mod gauge;
 mod handle;
@@ -67,6 +67,10 @@ mod layout;
 mod lock;
 mod map;
 mod metric;
+#[cfg(model)]
+mod model;
+#[cfg(model)]
+mod model_segment;
 mod pace;
 mod parts;
 mod read;
@@ -87,11 +91,11 @@ mod writer;
 
 pub use absorb::Parcel;
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
 pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
@@ -104,6 +108,8 @@ pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+#[cfg(model)]
+pub use model::live_for;
 pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};

@@ -31,7 +31,10 @@ pub const EXPONENTIAL_BYTES: u64 = EXPONENTIAL_UNDER + 16;
 pub const GROUPS: u64 = 16;
 pub const OCTAVES_IN_GROUP: u64 = 8;
 /// Pointers on each of the two levels above the lanes, and lanes in a group.
+#[cfg(not(model))]
 pub const LANE_FAN: u64 = 16;
+#[cfg(model)]
+pub const LANE_FAN: u64 = 2;
 
 const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 
@@ -209,7 +212,7 @@ pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, dept
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use crate::metric::MetricSpec;

@@ -113,13 +113,13 @@ impl Reader<'_> {
         Value::Counter { whole: total.0.saturating_add(carry), fraction: total.1 - carry as f64 }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
         self.pair(cells)
     }
 
-    /// Under loom words and pairs are different objects, and counters are words.
-    #[cfg(loom)]
+    /// In a model words and pairs are different objects, and counters are words.
+    #[cfg(model)]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
         let word = |offset| self.region().word(offset).load(Ordering::Acquire);
         (word(cells), f64::from_bits(word(cells + 8)))

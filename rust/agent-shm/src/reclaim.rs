@@ -155,7 +155,8 @@ impl Writer {
             return liveness.try_lock(lock::RECLAIM);
         }
         let word = self.region().word(WORD_RECLAIMING);
-        word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let own = u64::from(self.slot()) + 1;
+        word.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn unlock(&self, liveness: &Liveness<'_>) {

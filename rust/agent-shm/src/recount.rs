@@ -73,7 +73,10 @@ impl<'a> Recount<'a> {
     pub fn settle(self) {
         let of_all =
             [(WORD_SERIES, self.series), (WORD_METRICS, self.metrics), (WORD_RECENT, self.recent)];
-        for (word, Count { before, found }) in of_all.into_iter().chain(self.of_metrics) {
+        // In an order of their own, so that the same pass is the same steps.
+        let mut of_metrics: Vec<_> = self.of_metrics.into_iter().collect();
+        of_metrics.sort_by_key(|&(word, _)| word);
+        for (word, Count { before, found }) in of_all.into_iter().chain(of_metrics) {
             if before != found {
                 let word = self.region.word(word);
                 let _ = word.compare_exchange(before, found, Ordering::AcqRel, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The bytes of a segment: a mapped file, anonymous memory, or (under loom) an array of model atomics.
+//! The bytes of a segment: a mapped file, anonymous memory, or (in a model) an array of stand-ins.
 //!
 //! - One mapping for the whole life. The file is sparse and has its full size from the start; memory is committed in
 //!   chunks *before* it is touched, through the mapping itself (`MADV_POPULATE_WRITE`), so a full disk or a full
@@ -11,12 +11,12 @@
 //! Kernels before 5.14 have no `MADV_POPULATE_WRITE`: there the file is opened again, compared with the mapped one by
 //! device and inode, and asked for memory with `fallocate`.
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use mapped::Region;
-#[cfg(loom)]
+#[cfg(model)]
 pub use model::Region;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod mapped {
     use crate::bus::Guard;
     use crate::error::Error;
@@ -287,25 +287,27 @@ mod mapped {
     }
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 mod model {
     use crate::error::Error;
     use crate::sync::{Pair, Word};
     use std::io;
     use std::path::Path;
 
-    /// As many model atomics as the region has words. A pair shares its place with two words that nobody uses.
+    /// As many stand-ins as the region has words. A pair shares its place with two words that nobody uses; pairs stand
+    /// in blocks only.
     pub struct Region {
         words: Vec<Word>,
         pairs: Vec<Pair>,
+        blocks: u64,
     }
 
     impl Region {
         pub fn anonymous(places: &crate::layout::Places) -> Result<Region, Error> {
             let reserved = places.total;
             let words = (0..reserved / 8).map(|_| Word::new(0)).collect();
-            let pairs = (0..reserved / 16).map(|_| Pair::new()).collect();
-            Ok(Region { words, pairs })
+            let pairs = (places.blocks / 16..reserved / 16).map(|_| Pair::new()).collect();
+            Ok(Region { words, pairs, blocks: places.blocks })
         }
 
         pub fn path(&self) -> &Path {
@@ -350,7 +352,7 @@ mod model {
         }
 
         pub fn pair(&self, offset: u64) -> &Pair {
-            &self.pairs[offset as usize / 16]
+            &self.pairs[(offset - self.blocks) as usize / 16]
         }
 
         pub fn commit(&self, _offset: u64, _bytes: u64) -> io::Result<()> {

@@ -95,7 +95,7 @@ impl Segment {
     }
 
     /// Whether the path still leads to the mapped file; nothing when it cannot be told (no permission).
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     pub fn is_in_place(&self) -> Option<bool> {
         let region = &self.inner.region;
         region.file_id().map_or(Some(true), |id| crate::identity::leads_to(region.path(), id))

@@ -131,7 +131,7 @@ impl Writer {
     }
 
     /// Both parts in one step; what the fractions make together goes over to the whole.
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     fn add_fraction(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {
         let mut is_full = false;
         let (before, _) = self.region().pair(s.own.get()).update(|count, bits| {
@@ -153,8 +153,8 @@ impl Writer {
         Outcome::Applied
     }
 
-    /// Under loom words and pairs are different objects.
-    #[cfg(loom)]
+    /// In a model words and pairs are different objects.
+    #[cfg(model)]
     fn add_fraction(&self, s: &Series, _whole: u64, fraction: f64) -> Outcome {
         add_f64(self.region().word(s.own.get() + 8), fraction);
         Outcome::Applied
