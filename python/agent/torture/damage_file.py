@@ -121,8 +121,7 @@ ACTIONS: tuple[tuple[Action, bool], ...] = (
     (truncate_all, True),
     (truncate_some, True),
     (truncate_header, True),
-    # Known limit: writers do not notice it, and readers refuse the file.
-    (truncate_tail, False),
+    (truncate_tail, True),
     (punch_some, False),
     (punch_all, False),
     # Not ours to replace: the app counts in private memory until somebody takes it away.

@@ -118,6 +118,9 @@ impl Binding {
         if self.segment.was_hit() {
             return Some("its file was damaged or truncated");
         }
-        (self.segment.is_in_place() == Some(false)).then_some("its file was removed or replaced")
+        if self.segment.is_in_place() == Some(false) {
+            return Some("its file was removed or replaced");
+        }
+        (!self.segment.mend_length()).then_some("its file was truncated")
     }
 }

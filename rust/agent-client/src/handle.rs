@@ -8,7 +8,7 @@ use crate::family::Family;
 use crate::host::Host;
 use crate::refusal::{Kind, Refusal};
 use crate::store::Store;
-use agent_shm::{Error, MetricId, Outcome, Series, Writer};
+use agent_shm::{Error, MetricId, Outcome, OwnedShape, Series, Writer};
 use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
 
@@ -91,7 +91,10 @@ impl Handle {
                 Outcome::Stale => {}
                 Outcome::Refused => {
                     let name = &self.family.name;
-                    let text = format!("counter {name} is full: it cannot pass 2^63 - 1");
+                    let text = match self.family.shape == OwnedShape::Counter {
+                        true => format!("counter {name} is full: it cannot pass 2^63 - 1"),
+                        false => format!("gauge {name} cannot go so far: it would be infinite"),
+                    };
                     return Err(Refusal::new(Kind::Amount, text));
                 }
                 // The series is there, this process's part of it has no room: nothing else to be done for it.

@@ -28,6 +28,7 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
+use agent_metric::bounds::is_observable;
 use agent_metric::OwnedShape;
 use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
@@ -394,6 +395,9 @@ fn put_known(
         (Target::Gauge(series), Value::Delta(number)) => writer.shift(series, number * known.scale),
         (Target::Observed(series), Value::Number(number)) => {
             let (number, times) = (number * known.scale, weight(sample.rate));
+            if !is_observable(number) {
+                return Some(Err(Reject::ValueOutOfRange.into()));
+            }
             let outcome = writer.observe(series, number, times);
             if windows && outcome == Outcome::Applied {
                 writer.record(series, RecordKind::Sample, window::pack(number, times));
@@ -413,7 +417,13 @@ fn put_known(
         // A rule made a gauge something else; a shift is no value for it.
         _ => return Some(Err(Reason::TypeConflict)),
     };
-    (outcome == Outcome::Applied).then_some(Ok(()))
+    match outcome {
+        Outcome::Applied => Some(Ok(())),
+        Outcome::Stale => None,
+        // A counter would pass what it holds, a gauge would become infinite.
+        Outcome::Refused => Some(Err(Reject::ValueOutOfRange.into())),
+        Outcome::NoRoom => Some(Err(Reason::SegmentFull)),
+    }
 }
 
 #[inline]

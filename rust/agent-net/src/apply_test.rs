@@ -82,6 +82,16 @@ fn refusals_have_their_reason_and_are_remembered() {
 }
 
 #[test]
+fn a_value_that_no_cell_can_take_is_refused_as_out_of_range() {
+    let lines = ["h:1e308|h", "h:1e270|h", "g:1e308|g", "g:+1e308|g", "g:+1|g"];
+    let totals = applied("", &lines);
+    assert_eq!((totals["h{}"], totals["g{}"]), (1.0, 1e308));
+    let key = "{reason=\"value_out_of_range\",source=\"statsd_udp\",worker=\"0\"}";
+    assert_eq!(totals[&format!("agent_source_samples_rejected{key}")], 2.0);
+    assert_eq!(ledger(&totals), (5.0, 3.0, 2.0));
+}
+
+#[test]
 fn rules_rename_label_retype_and_drop() {
     let rules = r#", "mapping": [
         {"match": "shop.*.orders", "name": "orders", "labels": {"country": "$1"}},

@@ -5,6 +5,7 @@ use crate::buffer::Values;
 use crate::metric::{needed_number, slowly, Metric};
 use crate::number;
 use crate::raw::none;
+use agent_metric::bounds::is_observable;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -16,7 +17,7 @@ pub fn one(py: Python<'_>, metric: &Metric, value: f64) -> PyResult<()> {
 /// Every value of a buffer, list or tuple: all or none.
 pub fn many(py: Python<'_>, metric: &Metric, values: &Bound<'_, PyAny>) -> PyResult<()> {
     let values = Values::of(values)?;
-    if let Some(value) = values.first_not_finite() {
+    if let Some(value) = values.first_not_observable() {
         number::check_observation(&metric.family().name, value)?;
     }
     let mut result = Ok(());
@@ -42,7 +43,7 @@ pub unsafe extern "C" fn method(
     let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     if nargs == 1 && names.is_null() {
         match number::real(&args.get(0)) {
-            Ok(value) if value.is_finite() => {
+            Ok(value) if is_observable(value) => {
                 if metric.try_apply(&|writer, series| writer.observe(series, value, 1)) {
                     return none();
                 }

@@ -42,6 +42,9 @@ pub fn explicit_index(bounds: &[f64], value: f64) -> usize {
     }
 }
 
+/// No counter reaches it.
+pub const COUNTER_END: u64 = 1 << 63;
+
 /// Adds `n` values of that sum to a `{count, sum}` pair; gives the count before and after.
 #[inline]
 pub fn observe_sum(pair: &Pair, n: u64, total: f64) -> (u64, u64) {

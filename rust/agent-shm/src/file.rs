@@ -84,6 +84,10 @@ impl Segment {
 
 fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
     let places = Places::of(&options);
+    let fail = |source| Error::Io { stage: "look at", path: path.into(), source };
+    if writable && file.metadata().map_err(fail)?.len() < places.total {
+        file.set_len(places.total).map_err(fail)?;
+    }
     let region = Region::map(file, path, &places, writable)?;
     Ok(Segment::of(Inner { region, places, options }))
 }
@@ -168,9 +172,10 @@ fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
     if options.clamped() != options {
         return Err(Stale::Damaged("its limits are out of range".into()));
     }
-    let (length, total) = (metadata.len(), Places::of(&options).total);
-    if length != total {
-        let reason = format!("it is {length} bytes long, its header speaks of {total}");
+    let (length, places) = (metadata.len(), Places::of(&options));
+    // Shorter by what nobody has used is as good: whoever writes makes it whole again.
+    if length > places.total || length < places.used(word(WORD_COMMITTED)) {
+        let reason = format!("it is {length} bytes long, its header speaks of {}", places.total);
         return Err(Stale::Damaged(reason));
     }
     Ok(options)

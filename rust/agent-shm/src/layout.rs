@@ -268,6 +268,11 @@ impl Places {
         }
     }
 
+    /// Where what may be touched ends, when so many pages are committed.
+    pub fn used(&self, pages_committed: u64) -> u64 {
+        self.blocks + pages_committed.min(self.pages_max) * PAGE_BYTES
+    }
+
     pub fn slot(&self, index: u16) -> u64 {
         self.slots + u64::from(index) * SLOT_BYTES
     }

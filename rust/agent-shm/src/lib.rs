@@ -97,6 +97,7 @@ pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(model))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
+pub use cells::COUNTER_END;
 pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
@@ -114,7 +115,6 @@ pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
 pub use segment::{RingReader, Segment, Usage};
-pub use series::COUNTER_END;
 pub use slot::SlotInfo;
 pub use value::{ProcessValue, Value};
 pub use view::{FamilyView, SeriesView, View};

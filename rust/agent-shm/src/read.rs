@@ -1,5 +1,6 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
+use crate::cells::COUNTER_END;
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -110,7 +111,9 @@ impl Reader<'_> {
             total.1 += fraction;
         });
         let carry = total.1 as u64;
-        Value::Counter { whole: total.0.saturating_add(carry), fraction: total.1 - carry as f64 }
+        // A death between adding and taking back what the end of the range refused leaves a cell past it.
+        let whole = total.0.saturating_add(carry).min(COUNTER_END - 1);
+        Value::Counter { whole, fraction: total.1 - carry as f64 }
     }
 
     #[cfg(not(model))]

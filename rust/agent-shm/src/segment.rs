@@ -15,6 +15,8 @@ use crate::ring::{self, Drained, Entry, Ring};
 use crate::slot::{self, Liveness, SlotInfo};
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
+#[cfg(not(model))]
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,6 +101,25 @@ impl Segment {
     pub fn is_in_place(&self) -> Option<bool> {
         let region = &self.inner.region;
         region.file_id().map_or(Some(true), |id| crate::identity::leads_to(region.path(), id))
+    }
+
+    /// Makes a file that somebody has cut off behind all that is used as long as it was. False: what was cut off was used.
+    #[cfg(not(model))]
+    pub fn mend_length(&self) -> bool {
+        let Inner { region, places, .. } = &*self.inner;
+        let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return true };
+        let Ok(now) = std::fs::symlink_metadata(region.path()) else { return true };
+        if (now.dev(), now.ino()) != id || now.len() >= places.total {
+            return true;
+        }
+        if now.len() < places.used(region.word(WORD_COMMITTED).load(Ordering::Acquire)) {
+            return false;
+        }
+        // When it cannot be done now, the next look tries again; new memory is an error until then.
+        if let Ok(file) = crate::identity::open_again(region.path(), Some(id), true) {
+            let _ = file.set_len(places.total);
+        }
+        true
     }
 
     /// Definitions that ever appeared in it: grows when a program comes with one that is new.

@@ -16,13 +16,15 @@
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
 
 use crate::block::{State, LIVE};
-use crate::cells::{explicit_index, observe_sum, plain, Cells};
+use crate::cells::{explicit_index, observe_sum, plain, Cells, COUNTER_END};
 use crate::entry;
 use crate::handle::{Outcome, Series};
 use crate::layout::*;
 use crate::metric::MetricId;
 use crate::parts::{self, Form};
-use crate::sync::{add_f64, Ordering, Word};
+#[cfg(model)]
+use crate::sync::add_f64;
+use crate::sync::{add_finite, Ordering, Word};
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
 use agent_metric::OwnedShape;
@@ -31,8 +33,6 @@ use std::sync::Arc;
 
 /// Stripes are looked at when a total crosses a multiple of 2 to this.
 const STRIPE_SHIFT: u32 = 12;
-/// No counter reaches it.
-pub const COUNTER_END: u64 = 1 << 63;
 /// Smaller amounts are added first and taken back when they were too much: 2^31 of them at once do not wrap.
 const LARGE: u64 = 1 << 32;
 
@@ -185,22 +185,22 @@ impl Writer {
         value.filter(|_| outcome == Outcome::Applied)
     }
 
-    /// Adds `change`, of any sign, to a gauge.
+    /// Adds `change`, of any sign, to a gauge. Refused when two finite numbers would make an infinite one.
     #[inline]
     pub fn shift(&self, s: &Series, change: f64) -> Outcome {
         self.guarded(s, || match s.kind {
-            Cells::SlotGauge(_) => self.change_lane(s, |old| old.unwrap_or(0.0) + change),
-            _ => {
-                add_f64(self.region().word(s.cells), change);
-                Outcome::Applied
-            }
+            Cells::SlotGauge(_) => self.shift_lane(s, change),
+            _ => match add_finite(self.region().word(s.cells), change) {
+                true => Outcome::Applied,
+                false => Outcome::Refused,
+            },
         })
     }
 
     /// Counts the value `n` times in a histogram or summary: its bucket's count and sum change in one step.
     #[inline]
     pub fn observe(&self, s: &Series, value: f64, n: u64) -> Outcome {
-        debug_assert!(!value.is_nan());
+        debug_assert!(agent_metric::bounds::is_observable(value));
         self.guarded(s, || {
             self.observe_inside(s, value, n);
             Outcome::Applied

@@ -91,8 +91,25 @@ fn join(first: u64, second: u64) -> u128 {
     u128::from(first) | (u128::from(second) << 64)
 }
 
-/// Adds `amount` to the f64 whose bits `word` holds; gives the bits before.
+/// Whether a sum is one that two finite numbers may not have.
 #[inline]
+pub fn overflows(old: f64, amount: f64) -> bool {
+    (old + amount).is_infinite() && old.is_finite() && amount.is_finite()
+}
+
+/// Adds `amount` to the f64 whose bits `word` holds, unless that makes an infinite number of two finite ones.
+#[inline]
+pub fn add_finite(word: &Word, amount: f64) -> bool {
+    // Acquire and release, as `add_f64`: the value is the whole message.
+    let add = |old| {
+        let old = f64::from_bits(old);
+        (!overflows(old, amount)).then(|| (old + amount).to_bits())
+    };
+    word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).is_ok()
+}
+
+/// Adds `amount` to the f64 whose bits `word` holds; gives the bits before.
+#[cfg(model)]
 pub fn add_f64(word: &Word, amount: f64) -> u64 {
     let mut old = word.load(Ordering::Relaxed);
     loop {

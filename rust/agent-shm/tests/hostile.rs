@@ -137,12 +137,33 @@ const DAMAGED: &[Spoiled] = &[
     ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
     ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
     ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
-    (
-        "truncated",
-        |path| cut(path, fs::metadata(path).unwrap().len() - 4096),
-        "bytes long, its header speaks of",
-    ),
+    ("too long", |path| cut(path, fs::metadata(path).unwrap().len() + 1), "its header speaks of"),
 ];
+
+#[test]
+fn a_file_that_was_cut_off_behind_all_that_is_used_is_read_and_made_whole() {
+    let _turn = alone();
+    let folder = Folder::new("cut");
+    let path = folder.file("shop.v2.seg");
+    // More than one chunk of memory, so that some of it is not used.
+    drop(Segment::open_or_create(&path, "shop", &Options { bytes_max: 1 << 20, ..options() }));
+    let old = populate(&path);
+    let (whole, count) = (fs::metadata(&path).unwrap().len(), told_count(&old));
+    let used = whole - old.usage().bytes_max + old.usage().bytes_committed;
+    for length in [used, used + 1, whole - 4096] {
+        cut(&path, length);
+        assert_eq!(told_count(&Segment::attach(&path).unwrap()), count, "{length}");
+        let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
+        assert_eq!((new.file_id(), told_count(&new)), (old.file_id(), count), "{length}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), whole, "{length}");
+        cut(&path, length);
+        assert!(old.mend_length(), "{length}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), whole, "{length}");
+    }
+    cut(&path, used - 1);
+    assert!(!old.mend_length());
+    assert!(Segment::attach(&path).is_err());
+}
 
 #[test]
 fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
