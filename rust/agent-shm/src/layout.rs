@@ -269,6 +269,7 @@ impl Places {
     }
 
     /// Where what may be touched ends, when so many pages are committed.
+    #[cfg(not(model))]
     pub fn used(&self, pages_committed: u64) -> u64 {
         self.blocks + pages_committed.min(self.pages_max) * PAGE_BYTES
     }
