@@ -202,14 +202,20 @@ pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, dept
         let is_half_freed = header == 0 && state.state == block::PART;
         if is_half_freed || hangs_here && matches!(state.state, block::PART | block::CLAIMED_PART) {
             free_below(region, places, block + PART_BODY, header & 0xffff, depth + 1);
-            if free(region, places, block, state) && header & PART_IS_RECENT != 0 {
-                let of_all = region.word(WORD_RECENT);
-                let _ =
-                    of_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-            }
+            free_part(region, places, block, state, header);
             region.word(link).fetch_and(!0xffff_ffff, Ordering::AcqRel);
         }
     }
+}
+
+/// Frees one part, below which nothing hangs any more.
+pub fn free_part(region: &Region, places: &Places, block: u64, state: State, header: u64) -> bool {
+    let is_freed = free(region, places, block, state);
+    if is_freed && header & PART_IS_RECENT != 0 {
+        let of_all = region.word(WORD_RECENT);
+        let _ = of_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+    is_freed
 }
 
 #[cfg(all(test, not(model)))]
