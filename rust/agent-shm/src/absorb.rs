@@ -28,6 +28,8 @@ enum Part {
     /// Of a gauge that all processes share: beside what others count in it. One that is set is right again with its next
     /// value. Of one that each process has for itself: what this process said.
     Level(f64),
+    /// Of a gauge that all processes share, which this one has set: it replaces what is there.
+    Set(f64),
     /// What this process holds, and nobody after its death.
     Held(f64),
     Bucket {
@@ -43,6 +45,17 @@ enum Part {
     },
 }
 
+/// What a value does not tell of itself.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// How much of a gauge this process holds.
+    pub held: f64,
+    /// Whether a gauge that all processes share was set.
+    pub was_set: bool,
+    /// The newest values of a summary with their times in unix ms, the newest last.
+    pub recent: Vec<(u64, f64)>,
+}
+
 impl Parcel {
     /// Parts that are still in it.
     pub fn len(&self) -> usize {
@@ -53,12 +66,14 @@ impl Parcel {
         self.parts.is_empty()
     }
 
-    /// A value, how much of it this process holds, and the newest values of a summary with their times, the newest last.
-    pub fn of(value: &Value<'_>, held: f64, recent: Vec<(u64, f64)>) -> Parcel {
+    /// A value with what is known beside it.
+    pub fn of(value: &Value<'_>, beside: Beside) -> Parcel {
+        let Beside { held, was_set, recent } = beside;
         let mut parts = match value {
             Value::Counter { whole, fraction } => {
                 vec![Part::Whole(*whole), Part::Fraction(*fraction)]
             }
+            Value::Gauge(value) if was_set => vec![Part::Set(value - held), Part::Held(held)],
             Value::Gauge(value) => vec![Part::Level(value - held), Part::Held(held)],
             Value::GaugePerProcess(values) => {
                 values.last().map(|last| Part::Level(last.value)).into_iter().collect()
@@ -89,13 +104,17 @@ impl FamilyView<'_> {
     /// Visits what is to be moved of every series, with its label text.
     pub fn for_each_parcel(&self, each: &mut dyn FnMut(&str, Parcel)) {
         self.for_each_read(&mut |series: SeriesView<'_>, reader: &Reader<'_>| {
-            let held = reader.held(&self.meta().shape);
+            let shape = &self.meta().shape;
             let mut recent = Vec::new();
             let keep = |unix_ms, value| recent.push((unix_ms, value));
             let _ = reader.recent(series.id, &mut RecentReader::from_oldest(), keep);
             // The newest last.
             recent.sort_by_key(|(unix_ms, _)| *unix_ms);
-            let parcel = Parcel::of(&series.value, held, recent);
+            let (held, was_set) = (reader.held(shape), reader.was_set(shape));
+            let parcel = match reader.is_unset(shape) {
+                true => Parcel::default(),
+                false => Parcel::of(&series.value, Beside { held, was_set, recent }),
+            };
             each(&String::from_utf8_lossy(series.labels), parcel);
         });
     }
@@ -123,6 +142,7 @@ impl Writer {
             (Part::Whole(n), Cells::Counter) => self.add(s, *n),
             (Part::Fraction(amount), Cells::Counter) => self.add_f64(s, *amount),
             (Part::Level(value), Cells::SharedGauge) => self.shift(s, *value),
+            (Part::Set(value), Cells::SharedGauge) => self.set(s, *value),
             (Part::Level(value), Cells::SlotGauge(mode)) => match mode {
                 GaugeMode::Sum | GaugeMode::LiveSum => self.shift(s, *value),
                 _ => self.set(s, *value),

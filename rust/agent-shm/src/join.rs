@@ -56,11 +56,19 @@ impl FamilyView<'_> {
         {
             damaged += part.for_each_read(&mut |series, reader| {
                 let held = reader.held(&self.meta.shape);
+                let is_unset = reader.is_unset(&self.meta.shape);
                 match places.get(series.labels) {
+                    Some(_) if is_unset => {}
+                    Some(&at) if found[at].1.is_unset => {
+                        let known = &mut found[at].1;
+                        known.value = Total::new(&series, is_main).value;
+                        known.is_unset = false;
+                    }
                     Some(&at) => found[at].1.add(&series, held, &self.meta.shape),
                     None => {
                         places.insert(series.labels.to_vec(), found.len());
-                        found.push((series.labels.to_vec(), Total::new(&series, is_main)));
+                        let total = Total { is_unset, ..Total::new(&series, is_main) };
+                        found.push((series.labels.to_vec(), total));
                     }
                 }
             });
@@ -78,6 +86,8 @@ struct Total {
     id: SeriesId,
     created_unix_ms: u64,
     value: Sum,
+    /// A gauge that has no value yet, and is shown as 0.
+    is_unset: bool,
 }
 
 enum Sum {
@@ -101,7 +111,7 @@ impl Total {
         };
         let nowhere = SeriesId { offset: 0, generation: 0 };
         let id = if is_main { series.id } else { nowhere };
-        Total { id, created_unix_ms: series.created_unix_ms, value }
+        Total { id, created_unix_ms: series.created_unix_ms, value, is_unset: false }
     }
 
     fn add(&mut self, more: &SeriesView<'_>, held: f64, shape: &OwnedShape) {

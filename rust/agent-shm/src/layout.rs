@@ -120,6 +120,8 @@ pub const PART_IS_RECENT: u64 = 1 << 16;
 pub const PART_BODY: u64 = 16;
 
 /// The cells of a summary: a pointer to the table of its newest values, a word that is free, and the pair {count, sum}.
+/// Of a shared gauge in private memory: 1 once it was set, behind its value. What was only added up stays 0.
+pub const GAUGE_SET: u64 = 8;
 pub const SUMMARY_PAIR: u64 = 16;
 pub const SUMMARY_BYTES: u64 = 32;
 /// Newest values that one copy of a summary's cells keeps at most, and how many of them are in a chunk.

@@ -89,7 +89,7 @@ mod value;
 mod view;
 mod writer;
 
-pub use absorb::Parcel;
+pub use absorb::{Beside, Parcel};
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(model))]
 pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};

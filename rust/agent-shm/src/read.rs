@@ -218,6 +218,22 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether a gauge has no value yet, and shows 0 for that.
+    pub fn is_unset(&self, shape: &OwnedShape) -> bool {
+        match shape {
+            OwnedShape::Gauge(mode @ (GaugeMode::Min | GaugeMode::Max)) => {
+                self.folded(*mode).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a gauge that all processes share was set, and not only changed.
+    pub fn was_set(&self, shape: &OwnedShape) -> bool {
+        *shape == OwnedShape::Gauge(GaugeMode::MostRecent)
+            && self.region().word(self.cells + GAUGE_SET).load(Ordering::Relaxed) != 0
+    }
+
     /// Sum, minimum or maximum over all processes that ever were.
     fn folded(&self, mode: GaugeMode) -> Option<f64> {
         let mut values = Vec::new();

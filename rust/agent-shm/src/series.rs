@@ -167,6 +167,10 @@ impl Writer {
             Cells::SlotGauge(_) => self.change_lane(s, |_| value),
             _ => {
                 self.region().word(s.cells).store(plain(value).to_bits(), Ordering::Release);
+                if !self.region().is_shared() {
+                    // For who moves it to a segment later.
+                    self.region().word(s.cells + GAUGE_SET).store(1, Ordering::Relaxed);
+                }
                 Outcome::Applied
             }
         })

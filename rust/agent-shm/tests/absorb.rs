@@ -150,3 +150,37 @@ fn the_values_of_a_summary_come_along_with_their_times() {
     aside.segment.recent(series.id(), &mut RecentReader::from_oldest(), each).unwrap();
     assert!(found.iter().all(|(unix_ms, _)| times.contains(unix_ms)));
 }
+
+/// Four workers that began in private memory and set the same thing have set it once, not four times.
+#[test]
+fn a_gauge_that_was_set_is_set_and_one_that_was_changed_is_changed() {
+    let shape = Shape::Gauge(GaugeMode::MostRecent);
+    let to = Place::new(shape);
+    let bring = |from: &Place| {
+        assert_eq!(to.writer.absorb(&to.series(), &mut from.parcel()), Outcome::Applied);
+    };
+    for _ in 0..4 {
+        let from = Place::new(shape);
+        assert_eq!(from.writer.set(&from.series(), 7.0), Outcome::Applied);
+        bring(&from);
+        assert_eq!(to.told(), "Gauge(7.0)");
+    }
+    for total in [8.5, 10.0] {
+        let from = Place::new(shape);
+        assert_eq!(from.writer.shift(&from.series(), 1.5), Outcome::Applied);
+        bring(&from);
+        assert_eq!(to.told(), format!("Gauge({total:?})"));
+    }
+}
+
+#[test]
+fn a_minimum_that_nobody_set_is_no_zero() {
+    for (mode, value) in [(GaugeMode::Min, 5.0), (GaugeMode::Max, -5.0)] {
+        let (to, from) = (Place::new(Shape::Gauge(mode)), Place::new(Shape::Gauge(mode)));
+        assert_eq!(to.writer.set(&to.series(), value), Outcome::Applied);
+        drop(from.series());
+        assert!(from.parcel().is_empty());
+        assert_eq!(to.writer.absorb(&to.series(), &mut from.parcel()), Outcome::Applied);
+        assert_eq!(to.told(), format!("Gauge({value:?})"));
+    }
+}

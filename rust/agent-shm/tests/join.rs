@@ -153,3 +153,19 @@ fn files_beside_each_other_are_told_by_their_names() {
         (first.into(), path_beside(first, 9))
     );
 }
+
+#[test]
+fn a_minimum_that_nobody_set_in_the_newer_file_is_no_zero() {
+    let folder = Folder::new("unset");
+    let (old, old_writer) = made(&folder, "shop.v2.seg");
+    let (new, new_writer) = made_after(&old, &folder, "shop~2.v2.seg");
+    for (name, mode, value) in [("least", GaugeMode::Min, 5.0), ("most", GaugeMode::Max, -5.0)] {
+        done(old_writer.set(&series(&old_writer, name, Shape::Gauge(mode), ""), value));
+        drop(series(&new_writer, name, Shape::Gauge(mode), ""));
+        for pair in [vec![old.clone(), new.clone()], vec![new.clone(), old.clone()]] {
+            let joined = Segment::joined(pair).unwrap();
+            let line = format!("{name}{{}} Gauge({value:?})");
+            assert!(told(&joined).contains(&line), "{line}: {:?}", told(&joined));
+        }
+    }
+}
