@@ -5,7 +5,7 @@ use agent_shm::*;
 
 #[test]
 fn two_writers_insert_the_same_key() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
@@ -20,7 +20,7 @@ fn two_writers_insert_the_same_key() {
 
 #[test]
 fn two_writers_insert_different_keys_of_one_chain() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
@@ -49,7 +49,7 @@ fn one_writer_removes_what_the_other_inserts_beside() {
 
 #[test]
 fn two_writers_remove_neighbours() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
@@ -139,6 +139,7 @@ fn memory_is_not_given_away_when_the_removal_falls_into_a_pass() {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "minutes to hours: make orders")]
 fn a_third_writer_gets_the_memory_that_the_second_gives_back() {
     explore(Some(1), || {
         let segment = segment(3, 9);

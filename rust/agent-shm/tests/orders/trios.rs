@@ -70,7 +70,7 @@ trios! {
     writer_reclaimer_reader: Reclaimer Reader Writer, 3;
     writer_reclaimer_recoverer: Reclaimer Recoverer Writer, 2;
     writer_expirer_reader: Expirer Reader Writer, 3;
-    writer_expirer_recoverer: Expirer Recoverer Writer, 2;
+    writer_expirer_recoverer: Expirer Recoverer Writer, 1;
     writer_reader_recoverer: Reader Recoverer Writer, 2;
     reclaimer_reader_recoverer: Reader Recoverer Reclaimer, 1;
     #[ignore = "minutes to hours: make orders"]
