@@ -70,6 +70,8 @@ pub struct Store {
     pub(crate) looked_ms: Cell<u64>,
     /// When the file was looked at last.
     pub(crate) checked_ms: Cell<u64>,
+    /// When the time of the file was renewed last, or found to be young.
+    pub(crate) renewed_ms: Cell<u64>,
     /// When private memory was entered, or the segment was asked again last.
     pub(crate) rebind_ms: Cell<u64>,
     pub(crate) aside_ms: Cell<u64>,
@@ -104,6 +106,7 @@ impl Store {
             births: Cell::new(0),
             looked_ms: Cell::new(0),
             checked_ms: Cell::new(0),
+            renewed_ms: Cell::new(0),
             rebind_ms: Cell::new(0),
             aside_ms: Cell::new(0),
             lost: Cell::new(0),
@@ -203,6 +206,7 @@ impl Store {
     pub fn ask_again_now(&self) {
         self.rebind_ms.set(0);
         self.checked_ms.set(0);
+        self.renewed_ms.set(0);
         self.fuel.set(0);
     }
 
