@@ -482,6 +482,22 @@ def test_a_folder_that_is_not_ours_alone_is_refused(
         app.folder()
 
 
+@pytest.mark.parametrize(
+    ("mode", "remedy"), [(0o2770, "2750"), (0o2777, "2750"), (0o770, "700"), (0o1777, "700")]
+)
+def test_the_remedy_for_an_open_folder_leaves_a_shared_one_shared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, remedy: str
+) -> None:
+    path = tmp_path / "segments"
+    path.mkdir()
+    path.chmod(mode)
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
+    with pytest.raises(PermissionError, match=rf"\(mode {mode:o}\): chmod {remedy} it"):
+        app.folder()
+    path.chmod(int(remedy, 8))
+    assert app.folder() == str(path)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_somebody_else_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
