@@ -66,6 +66,7 @@ impl Store {
             );
             self.tell(host, &format!("hidden {name}"), &text);
         }
+        self.tell_clashes(host);
     }
 
     /// Gives the names of families that pages do not show.
