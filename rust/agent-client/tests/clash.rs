@@ -1,7 +1,6 @@
 //! A metric whose sample's name another program of the app had first is on no page: the one who defines it is told.
 
 #[path = "../../agent-shm/tests/child/mod.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod child;
 
 use agent_client::*;

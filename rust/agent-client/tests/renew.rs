@@ -1,7 +1,6 @@
 //! The time of a segment's file: whoever counts renews it, so that it says when the app was last alive.
 
 #[path = "../../agent-shm/tests/child/mod.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod child;
 
 use agent_client::*;
