@@ -149,7 +149,9 @@ class Histogram(Metric):
 class Summary(Metric):
     """Count, sum, and quantiles of the last 60 seconds, computed when the page is rendered.
 
-    The window holds the newest 2,048 values of each process.
+    The quantiles are of the newest values of each label set, of all processes together: the last 64 at least, up to 2,048
+    (more where several processes observe much) while the summaries of the app take less than a quarter of its segment's
+    memory. Count and sum are of all values.
     """
 
     def __new__(

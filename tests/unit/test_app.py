@@ -175,6 +175,44 @@ def test_an_installed_program_is_named_after_its_package(tmp_path: Path) -> None
     assert (told.name, told.root) == ("till", os.path.realpath(sys.prefix))
 
 
+TARGET = (
+    "lib/gunicorn/__init__.py",
+    "lib/gunicorn/__main__.py",
+    "lib/gunicorn-27.0.1.dist-info/RECORD=../../bin/gunicorn,,\\ngunicorn/__init__.py,,\\n",
+    "lib/bin/gunicorn=import sys\\nfrom gunicorn.app.wsgiapp import run\\n",
+)
+
+
+@pytest.mark.parametrize("command", ["lib/gunicorn/__main__.py", "lib/bin/gunicorn"])
+@pytest.mark.parametrize("kept", [2, 4], ids=["unpacked", "installed"])
+def test_a_launcher_is_one_wherever_it_lies(tmp_path: Path, command: str, kept: int) -> None:
+    make(tmp_path, *TARGET[:kept], TARGET[3], "one/billing.py", "two/shop.py")
+    for folder, module in (("one", "billing"), ("two", "shop")):
+        told = found(tmp_path / folder, f"../{command}", "-w", "2", f"{module}:app")
+        assert (told.name, told.root) == (module, str(tmp_path / folder / f"{module}.py"))
+
+
+def test_what_an_installer_recorded_beside_it_is_installed(tmp_path: Path) -> None:
+    record = "lib/till_tools-1.dist-info/RECORD=../../bin/clean,,\\ntill/a.py,,\\ntally.py,,\\n"
+    command = "lib/bin/clean=from till.a import main\\n"
+    make(tmp_path, record, command, "lib/till/__init__.py", "lib/till/a.py", "lib/tally.py")
+    make(tmp_path, "lib/own.py", "lib/bin/serve=from till.a import main\\n", "x/shop.py")
+    environment = os.path.realpath(sys.prefix)
+    for path, name in (("till/a.py", "till"), ("bin/clean", "till"), ("tally.py", "tally")):
+        told = found(tmp_path, f"lib/{path}")
+        assert (told.name, told.root) == (name, environment), path
+    # Somebody's own code among installed packages (a function in the cloud) stays their own.
+    for path, name in (("own.py", "own"), ("bin/serve", "serve")):
+        told = found(tmp_path, f"lib/{path}")
+        assert (told.name, told.root) == (name, str(tmp_path / "lib" / path)), path
+
+
+@pytest.mark.parametrize("path", ["celery.py", "flask/run.py", "django/manage.py"])
+def test_a_script_that_is_called_as_a_launcher_is_a_script(tmp_path: Path, path: str) -> None:
+    make(tmp_path, f"x/{path}", "x/y/shop.py")
+    assert str(tmp_path / "x" / path).startswith(found(tmp_path / "x/y", f"../{path}", "shop").root)
+
+
 def test_a_frozen_program_is_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it unpacks itself, and even in a folder of commands."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
@@ -442,6 +480,22 @@ def test_a_folder_that_is_not_ours_alone_is_refused(
     monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
     with pytest.raises(OSError, match=str(path)):
         app.folder()
+
+
+@pytest.mark.parametrize(
+    ("mode", "remedy"), [(0o2770, "2750"), (0o2777, "2750"), (0o770, "700"), (0o1777, "700")]
+)
+def test_the_remedy_for_an_open_folder_leaves_a_shared_one_shared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, remedy: str
+) -> None:
+    path = tmp_path / "segments"
+    path.mkdir()
+    path.chmod(mode)
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
+    with pytest.raises(PermissionError, match=rf"\(mode {mode:o}\): chmod {remedy} it"):
+        app.folder()
+    path.chmod(int(remedy, 8))
+    assert app.folder() == str(path)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")

@@ -53,8 +53,11 @@ def folder() -> str:
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & 0o022:
+        # A folder that gives its group to its files is shared with a collector, and shall stay so.
+        remedy = "2750" if status.st_mode & stat.S_ISGID else "700"
         raise PermissionError(
-            f"{path} can be written by others (mode {status.st_mode & 0o777:03o}): chmod 700 it"
+            f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):03o}): "
+            f"chmod {remedy} it"
         )
     return path
 

@@ -95,7 +95,7 @@ def of_program(started: Program) -> Project:
     # A frozen program is one file; what it unpacks lies somewhere else each time.
     frozen = getattr(sys, "frozen", False)
     path = os.path.realpath(sys.executable if frozen else started.path)
-    if frozen or (not _is_installed(path) and os.path.exists(path)):
+    if frozen or (not _is_installed(path) and not _is_launcher(path) and os.path.exists(path)):
         return of_file(path)
     tool = _package_of(path)
     if tool in LAUNCHERS | TEST_PROGRAMS or stem(path) in LAUNCHERS or not os.path.exists(path):
@@ -283,13 +283,44 @@ def _commands() -> set[str]:
 
 
 def _is_command(path: str) -> bool:
-    return os.path.dirname(path) in _commands() and not path.endswith((".py", ".pyz"))
+    folder, name = os.path.split(path)
+    if name.endswith((".py", ".pyz")):
+        return False
+    return folder in _commands() or (
+        os.path.basename(folder) == "bin"
+        and (name in LAUNCHERS or _is_recorded(os.path.dirname(folder), name, f"/bin/{name},"))
+    )
+
+
+def _is_launcher(path: str) -> bool:
+    """A launcher runs somebody else's code wherever it lies: its command, or `python -m` it."""
+    is_module = os.path.basename(path) == "__main__.py"
+    return stem(path) in LAUNCHERS and (is_module or not path.endswith((".py", ".pyz")))
 
 
 def _is_installed(path: str) -> bool:
     """Whether it came with an installer, not from the user's hands."""
-    packages = "/site-packages/" in path or "/dist-packages/" in path
-    return packages or path.startswith(_library() + "/") or _is_command(path)
+    if "/site-packages/" in path or "/dist-packages/" in path:
+        return True
+    if path.startswith(_library() + "/") or _is_command(path):
+        return True
+    folder, name = os.path.split(_top(path))
+    return _is_recorded(folder, stem(name), f"\n{name}/", f"\n{name},")
+
+
+def _is_recorded(folder: str, name: str, *entries: str) -> bool:
+    """Whether an installer's record in the folder (`pip install --target`) lists one of these."""
+    try:
+        records = [one for one in os.listdir(folder) if one.endswith(".dist-info")]
+    except OSError:
+        return False
+    # The one that is called alike comes first: most often it is the one.
+    records.sort(key=lambda one: not one.lower().startswith(name.lower() + "-"))
+    for one in records:
+        text = "\n" + _read(os.path.join(folder, one, "RECORD"))
+        if any(entry in text for entry in entries):
+            return True
+    return False
 
 
 def _package_of(path: str) -> str:
@@ -303,7 +334,7 @@ def _package_of(path: str) -> str:
     for folder in ("/site-packages/", "/dist-packages/", _library() + "/"):
         if folder in path:
             return stem(path.rpartition(folder)[2].partition("/")[0])
-    return stem(path)
+    return stem(_top(path))
 
 
 def _target(arguments: list[str], cwd: str) -> str:

@@ -4,8 +4,9 @@ Purpose: read every segment of our layout once and give plain values; nothing is
 called as the collector calls it (`rust/agent-net/src/apps/called.rs`), and may be asked for by that
 name or by the name of its file.
 
-Limits: when an app was last alive is known to the minute while a collector runs beside it; else it
-is its last start or the last growth of its file, whichever is later.
+Limits: when an app was last alive is known to the minute while a collector of its user runs beside
+it; else it is its last start, its clean end, or the last minute in which a process of it looked at
+its file (one update in 64, every slow call), whichever is later.
 """
 
 from __future__ import annotations

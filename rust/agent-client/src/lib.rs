@@ -11,6 +11,7 @@
 //! | `look.rs` | what a process looks for while it works |
 //! | `aside.rs` | metrics that found no room: private until there is some |
 //! | `family.rs`, `name.rs` | a definition; names |
+//! | `clash.rs` | sample names that another program of the app had first |
 //! | `handle.rs` | one series as a user's object holds it |
 //! | `fork.rs`, `lineage.rs` | what a forked child does first; who started this process |
 //! | `host.rs`, `refusal.rs` | what is asked of the language around; what is refused |
@@ -20,6 +21,7 @@
 
 mod aside;
 mod binding;
+mod clash;
 mod family;
 mod fork;
 mod handle;

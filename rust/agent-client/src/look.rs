@@ -1,7 +1,8 @@
 //! What a process looks for while it works: whether its file is still in its place, whether private memory can be left,
 //! which definitions count, and whether there is room for what is aside.
 //!
-//! There is no thread: every slow call looks, and an update in 64. What takes a system call is done once a second.
+//! There is no thread: every slow call looks, and an update in 64. What takes a system call is done once a second, and
+//! once a minute the time of the file is renewed, which says when the app was last alive.
 
 use crate::aside::RETRY_MS;
 use crate::binding::Binding;
@@ -9,7 +10,7 @@ use crate::family::Family;
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::store::{Store, ATTEMPTS, FUEL};
-use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS};
+use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS, RENEW_MS};
 
 /// Private memory is left for the segment that should be there, when it can be: asked so often.
 const REBIND_MS: u64 = 1000;
@@ -37,6 +38,12 @@ impl Store {
             self.tell(host, why, &text);
             return Ok(());
         }
+        if now.abs_diff(self.renewed_ms.get()) >= RENEW_MS {
+            self.renewed_ms.set(now);
+            if let Some(segment) = self.segment() {
+                segment.renew_time(now);
+            }
+        }
         if self.has_fallen_back() && now.abs_diff(self.rebind_ms.get()) >= REBIND_MS {
             self.rebind_ms.set(now);
             return self.come_back(host);
@@ -59,6 +66,7 @@ impl Store {
             );
             self.tell(host, &format!("hidden {name}"), &text);
         }
+        self.tell_clashes(host);
     }
 
     /// Gives the names of families that pages do not show.

@@ -70,9 +70,13 @@ pub struct Store {
     pub(crate) looked_ms: Cell<u64>,
     /// When the file was looked at last.
     pub(crate) checked_ms: Cell<u64>,
+    /// When the time of the file was renewed last, or found to be young.
+    pub(crate) renewed_ms: Cell<u64>,
     /// When private memory was entered, or the segment was asked again last.
     pub(crate) rebind_ms: Cell<u64>,
     pub(crate) aside_ms: Cell<u64>,
+    /// Epoch, and births of the segment, when sample names were compared last.
+    pub(crate) compared: Cell<(u32, u64)>,
     /// Updates that found no memory at all, in this process.
     pub(crate) lost: Cell<u64>,
 }
@@ -104,8 +108,10 @@ impl Store {
             births: Cell::new(0),
             looked_ms: Cell::new(0),
             checked_ms: Cell::new(0),
+            renewed_ms: Cell::new(0),
             rebind_ms: Cell::new(0),
             aside_ms: Cell::new(0),
+            compared: Cell::new((0, 0)),
             lost: Cell::new(0),
         });
         WATCH.watch(Arc::as_ptr(&store), child);
@@ -173,7 +179,11 @@ impl Store {
                 Some(Ok(writer)) => {
                     self.put_writer(writer);
                     self.announce();
-                    return Ok(Some(self.epoch.get()));
+                    self.tell_clashes(host);
+                    // Telling may have run code that left the segment.
+                    if self.is_open() {
+                        return Ok(Some(self.epoch.get()));
+                    }
                 }
                 // The file was replaced after it was mapped: look again at its path.
                 Some(Err(Error::NotUsable { .. })) => self.unbind(),
@@ -203,6 +213,7 @@ impl Store {
     pub fn ask_again_now(&self) {
         self.rebind_ms.set(0);
         self.checked_ms.set(0);
+        self.renewed_ms.set(0);
         self.fuel.set(0);
     }
 

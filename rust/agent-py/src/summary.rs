@@ -1,8 +1,9 @@
 //! `Summary`: count, sum, and quantiles of the last 60 seconds.
 //!
 //! Count and sum are in shared cells and exact. The quantiles come from the newest values of the series, of all processes
-//! together: 2,048, or up to nine times as many where several processes observe much. A series that gets more in a
-//! minute is represented by its newest ones, whatever other metrics do.
+//! together: 64 that belong to the series, and up to 2,048 a copy (up to nine times as many where several processes observe
+//! much) while the summaries of the app keep less than a quarter of the segment's memory. A series that gets more in a
+//! minute is represented by its newest ones.
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{Common, Metric};

@@ -114,7 +114,7 @@ pub use model::live_for;
 pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
-pub use segment::{RingReader, Segment, Usage};
+pub use segment::{RingReader, Segment, Usage, RENEW_MS};
 pub use slot::SlotInfo;
 pub use value::{ProcessValue, Value};
 pub use view::{FamilyView, SeriesView, View};

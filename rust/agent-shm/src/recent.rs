@@ -11,8 +11,8 @@
 //! no cursor to write; a process killed between the two leaves out one value, and whoever reads finds a number missing.
 //! A pair changes in one step and never back to an older number, whichever process comes late.
 //!
-//! What one summary keeps depends on no other metric: the first chunk is memory of the series like its cells, so the last
-//! 64 values are there as soon as the series is. More chunks come as values do, up to 2,048 values a copy, while those of
+//! The last 64 values depend on no other metric: the first chunk is memory of the series like its cells, so they are there
+//! as soon as the series is. More chunks come as values do, up to 2,048 values a copy, while those of
 //! all series together take less than a quarter of the segment's memory; beyond that a value goes into the first chunk.
 //!
 //! Any number of readers: each has its own cursor and counts exactly what was overwritten before it came. A value whose

@@ -19,6 +19,11 @@ use crate::{block, entry};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(not(model))]
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How old the time of a file may get that somebody writes to.
+pub const RENEW_MS: u64 = 60_000;
 
 /// A segment mapped into this process. Cheap to clone.
 #[derive(Clone)]
@@ -120,6 +125,23 @@ impl Segment {
             let _ = file.set_len(places.total);
         }
         true
+    }
+
+    /// Sets the time of the file to now where it is older than [`RENEW_MS`]: updates of mapped memory leave none, and how
+    /// long an app is shown and kept is told by it. A failure costs nothing but that.
+    #[cfg(not(model))]
+    pub fn renew_time(&self, now_unix_ms: u64) {
+        let region = &self.inner.region;
+        let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return };
+        let Ok(file) = crate::identity::open_again(region.path(), Some(id), false) else { return };
+        let now = UNIX_EPOCH + Duration::from_millis(now_unix_ms);
+        let is_young = file.metadata().and_then(|found| found.modified()).is_ok_and(|then| {
+            let age = now.duration_since(then).unwrap_or_else(|ahead| ahead.duration());
+            age < Duration::from_millis(RENEW_MS)
+        });
+        if !is_young {
+            let _ = file.set_modified(now);
+        }
     }
 
     /// Definitions that ever appeared in it: grows when a program comes with one that is new.

@@ -84,6 +84,8 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // In a forked child the slot is the parent's.
         if self.process == std::process::id() {
+            #[cfg(not(model))]
+            self.segment.renew_time(now_unix_ms());
             self.lease.release(self.region(), self.places());
         }
     }
