@@ -7,6 +7,7 @@ use crate::metric::{MetricId, MetricSpec};
 use crate::page::PageWord;
 use crate::segment::Segment;
 use crate::sync::Ordering;
+use crate::value::Value;
 use crate::writer::Writer;
 use agent_metric::Shape;
 
@@ -43,7 +44,7 @@ fn shown(segment: &Segment) -> (u64, u64) {
     let (mut total, mut damaged) = (0, view.damaged());
     for family in view.families() {
         damaged += family.for_each(&mut |series| {
-            if let crate::value::Value::Counter { whole, .. } = series.value {
+            if let Value::Counter { whole, .. } = series.value {
                 total += whole;
             }
         });
@@ -107,4 +108,51 @@ fn a_page_is_never_overwritten_for_the_phase_that_its_word_says() {
         assert_eq!(shown(&segment), (1011, 0), "phase {bits:#x}");
         assert_eq!(segment.audit().faults, Vec::<String>::new(), "phase {bits:#x}");
     }
+}
+
+#[test]
+fn a_fraction_that_is_none_is_not_shown_and_goes_with_the_next_update() {
+    let damage = [f64::to_bits(-0.5), 1.0_f64.to_bits(), f64::NAN.to_bits(), u64::MAX];
+    for bits in damage.into_iter().chain([f64::NEG_INFINITY.to_bits(), (1_u64 << 63) - 1]) {
+        let segment = Segment::anonymous("shop", &options(8)).unwrap();
+        let writer = segment.writer().unwrap();
+        let series = writer.series(counter(&writer, "seconds"), "").unwrap();
+        assert_eq!(writer.add_f64(&series, 7.5), Outcome::Applied);
+        let told = || {
+            let view = segment.view();
+            let mut told = Vec::new();
+            view.families()[0].for_each(&mut |series| match series.value {
+                Value::Counter { whole, fraction } => told.push((whole, fraction)),
+                _ => unreachable!("it is a counter"),
+            });
+            told
+        };
+        assert_eq!(told(), [(7, 0.5)]);
+        let region = &segment.inner.region;
+        region.word(series.cells + 8).store(bits, Ordering::Release);
+        assert_eq!(told(), [(7, 0.0)], "{bits:#x}");
+        assert_eq!(writer.add_f64(&series, 1.25), Outcome::Applied);
+        assert_eq!(told(), [(8, 0.25)], "{bits:#x}");
+    }
+}
+
+#[test]
+fn buckets_that_are_too_many_together_stay_the_most_that_there_is() {
+    let segment = Segment::anonymous("shop", &options(8)).unwrap();
+    let writer = segment.writer().unwrap();
+    let shape = Shape::Explicit(&[1.0, 2.0]);
+    let spec = MetricSpec { name: "sizes", help: "", unit: "", shape };
+    let series = writer.series(writer.metric(&spec).unwrap(), "").unwrap();
+    for value in [0.5, 1.5] {
+        assert_eq!(writer.observe(&series, value, 1), Outcome::Applied);
+    }
+    for bucket in [series.cells, series.cells + 16] {
+        flip(&segment, bucket, 1 << 63);
+    }
+    let mut told = Vec::new();
+    segment.view().families()[0].for_each(&mut |series| match series.value {
+        Value::Histogram { count, .. } => told.push(count),
+        _ => unreachable!("it is a histogram"),
+    });
+    assert_eq!(told, [u64::MAX]);
 }
