@@ -156,3 +156,42 @@ fn buckets_that_are_too_many_together_stay_the_most_that_there_is() {
     });
     assert_eq!(told, [u64::MAX]);
 }
+
+#[test]
+fn a_count_that_is_damaged_is_put_right_by_who_is_refused_for_it() {
+    let (segment, writer) = {
+        let segment = Segment::anonymous("shop", &options(64)).unwrap();
+        let writer = segment.writer().unwrap();
+        (segment, writer)
+    };
+    let metric = counter(&writer, "requests");
+    let of_metric = writer.shape(metric).unwrap().1 + METRIC_SERIES;
+    for (turn, word) in [WORD_SERIES, of_metric].into_iter().enumerate() {
+        // Each process asks for a pass once a minute at most; this is another one.
+        let writer = segment.writer().unwrap();
+        flip(&segment, word, 1 << 40);
+        let from = turn as u64 * 100;
+        let counted = count(&writer, metric, from..from + 100).len();
+        assert!(counted >= 98, "of {turn}: {counted} of 100 label sets have a series");
+    }
+    let writer = segment.writer().unwrap();
+    flip(&segment, WORD_METRICS, 1 << 40);
+    let spec = MetricSpec { name: "new", help: "", unit: "", shape: Shape::Counter };
+    assert!(writer.metric(&spec).is_err(), "the count says that there are too many");
+    assert!(writer.series(metric, "").is_ok());
+    assert!(writer.metric(&spec).is_ok(), "it was counted anew");
+    assert_eq!(segment.audit().faults, Vec::<String>::new());
+}
+
+#[test]
+fn a_limit_that_is_reached_costs_one_pass_and_no_more() {
+    let options = Options { metric_series_max: 10, ..options(64) };
+    let segment = Segment::anonymous("shop", &options).unwrap();
+    let writer = segment.writer().unwrap();
+    let metric = counter(&writer, "requests");
+    let epoch = writer.epoch();
+    let counted = count(&writer, metric, 0..2000).len();
+    assert_eq!(counted, 10);
+    // Each pass moves the epoch on.
+    assert!(writer.epoch() - epoch <= 2, "{} passes", writer.epoch() - epoch);
+}

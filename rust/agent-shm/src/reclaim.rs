@@ -75,7 +75,7 @@ impl Writer {
     pub fn reclaim_now(&self) -> Reclaimed {
         let liveness = self.liveness();
         let waiting = self.region().word(WORD_PENDING).load(Ordering::Relaxed);
-        self.pace.begin(waiting);
+        self.pace.begin(waiting, now_unix_ms());
         if !self.lock(&liveness) {
             return Reclaimed::default();
         }
