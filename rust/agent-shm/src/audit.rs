@@ -10,6 +10,7 @@ use crate::entry::{self, Kind, OVERFLOW_LABELS};
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric;
+use crate::page::PageWord;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -82,7 +83,14 @@ impl Auditor<'_> {
     fn blocks(&mut self) {
         let Inner { region, places, .. } = self.inner;
         for index in 0..block::pages_committed(region, places) {
-            let Some(page) = block::page(region, places, index) else { continue };
+            let page = match block::page_word_of(region, places, index) {
+                PageWord::Class(page) => page,
+                PageWord::NoClass => continue,
+                PageWord::Damaged => {
+                    self.fault(format!("page {index} is of no class that there is"));
+                    continue;
+                }
+            };
             self.audit.pages += 1;
             let mut used = 0;
             for at in block::blocks(places, index, page.class) {

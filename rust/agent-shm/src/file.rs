@@ -7,12 +7,14 @@
 //! of another user: files in it can be read by the group too, whatever the umask is. Nobody but the owner ever writes.
 //!
 //! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
-//! others, a hash of the layout that differs although the version does not.
+//! others, and what does not begin like a segment of this layout.
 //!
-//! Replaced: a file of an earlier boot, one that was never finished, and one whose size its header contradicts, which is
-//! kept beside as `NAME.damaged`. A file with a living writer is never replaced, whatever it looks like: the writers'
+//! Replaced: a file of an earlier boot, and one that was never finished. Kept beside as `NAME.damaged`: one whose size its
+//! header contradicts, and one that does not begin like a segment although its name, its limits and its size are those of
+//! one: the first words of it are damaged. A file with a living writer is never replaced, whatever it looks like: the writers'
 //! locks are asked, and taken all at once for the moment of the replacement, so that nobody can come meanwhile.
 
+use crate::beside::suffix;
 use crate::error::Error;
 use crate::header;
 use crate::identity::leads_to;
@@ -49,6 +51,7 @@ impl Segment {
                     Ok(found) => return map(&file, path, found, true),
                     Err(Stale::Replace) => replace(&file, path, None)?,
                     Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
+                    Err(Stale::Spoiled(error)) => replace(&file, path, Some(error.to_string()))?,
                     Err(Stale::Refuse(error)) => return Err(error),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -73,7 +76,7 @@ impl Segment {
         let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
         match check(&file, path, owner) {
             Ok(options) => map(&file, path, options, false),
-            Err(Stale::Refuse(error)) => Err(error),
+            Err(Stale::Refuse(error) | Stale::Spoiled(error)) => Err(error),
             Err(Stale::Damaged(reason)) => not_usable(reason),
             Err(Stale::Replace) => {
                 not_usable("it was made before the last boot, or never finished".into())
@@ -97,6 +100,8 @@ enum Stale {
     Replace,
     /// It contradicts itself.
     Damaged(String),
+    /// Its first two words are not those of a segment that we read; its name, limits and length are.
+    Spoiled(Error),
     Refuse(Error),
 }
 
@@ -153,32 +158,48 @@ fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
     if filled < 8 && MAGIC.to_le_bytes().starts_with(&bytes[..filled]) {
         return Err(Stale::Damaged(format!("it is {filled} bytes long, shorter than a header")));
     }
-    if word(WORD_MAGIC) != MAGIC {
-        return Err(not_usable("it does not begin like a segment".into()));
-    }
-    let found = (word(WORD_LAYOUT) >> 32) as u32;
-    if found != LAYOUT_VERSION {
-        let (path, expected) = (path.into(), LAYOUT_VERSION);
-        return Err(Stale::Refuse(Error::OtherLayout { path, found, expected }));
-    }
-    if word(WORD_LAYOUT) as u32 != layout_hash() {
-        return Err(not_usable("its layout differs although the version is the same".into()));
+    let options = header::options(word);
+    let (length, places) = (metadata.len(), Places::of(&options.clamped()));
+    let has_limits = options.clamped() == options;
+    // Shorter by what nobody has used is as good: whoever writes makes it whole again.
+    let has_length = (places.used(word(WORD_COMMITTED))..=places.total).contains(&length);
+    if let Some(error) = other_kind(path, word) {
+        let is_ours = has_limits && has_length && is_named_as_segment(path);
+        return Err(if is_ours { Stale::Spoiled(error) } else { Stale::Refuse(error) });
     }
     // Where the kernel does not tell (0), only living writers say that the file is of this boot.
     if header::boot_id(word) != boot_id() && !lock::is_any_slot_locked(file) {
         return Err(Stale::Replace);
     }
-    let options = header::options(word);
-    if options.clamped() != options {
+    if !has_limits {
         return Err(Stale::Damaged("its limits are out of range".into()));
     }
-    let (length, places) = (metadata.len(), Places::of(&options));
-    // Shorter by what nobody has used is as good: whoever writes makes it whole again.
-    if length > places.total || length < places.used(word(WORD_COMMITTED)) {
+    if !has_length {
         let reason = format!("it is {length} bytes long, its header speaks of {}", places.total);
         return Err(Stale::Damaged(reason));
     }
     Ok(options)
+}
+
+/// Why the first two words of a header are not those of a segment that this version reads.
+fn other_kind(path: &Path, word: impl Fn(u64) -> u64) -> Option<Error> {
+    let not_usable =
+        |reason: &str| Some(Error::NotUsable { path: path.into(), reason: reason.into() });
+    let found = (word(WORD_LAYOUT) >> 32) as u32;
+    if word(WORD_MAGIC) != MAGIC {
+        not_usable("it does not begin like a segment")
+    } else if found != LAYOUT_VERSION {
+        Some(Error::OtherLayout { path: path.into(), found, expected: LAYOUT_VERSION })
+    } else if word(WORD_LAYOUT) as u32 != layout_hash() {
+        not_usable("its layout differs although the version is the same")
+    } else {
+        None
+    }
+}
+
+/// Whether only a segment of this layout has such a name.
+fn is_named_as_segment(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&suffix()))
 }
 
 fn effective_user() -> u32 {

@@ -133,18 +133,18 @@ impl Total {
                 }
             }
             (Sum::Summary { count, sum }, Value::Summary { count: n, sum: other }) => {
-                *count = count.wrapping_add(*n);
+                *count = count.saturating_add(*n);
                 *sum = added(*sum, *other);
             }
             (
                 Sum::Histogram { count, sum, buckets },
                 Value::Histogram { count: n, sum: other, buckets: others },
             ) => {
-                *count = count.wrapping_add(*n);
+                *count = count.saturating_add(*n);
                 *sum = added(*sum, *other);
                 for &(upper, n) in *others {
                     match buckets.binary_search_by(|bucket| bucket.0.total_cmp(&upper)) {
-                        Ok(at) => buckets[at].1 = buckets[at].1.wrapping_add(n),
+                        Ok(at) => buckets[at].1 = buckets[at].1.saturating_add(n),
                         Err(at) => buckets.insert(at, (upper, n)),
                     }
                 }

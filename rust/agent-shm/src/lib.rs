@@ -49,6 +49,8 @@ mod block;
 mod bus;
 mod cells;
 mod clock;
+#[cfg(all(test, not(model)))]
+mod damage_test;
 mod entry;
 mod epoch;
 mod error;
@@ -72,6 +74,7 @@ mod model;
 #[cfg(model)]
 mod model_segment;
 mod pace;
+mod page;
 mod parts;
 mod read;
 mod recent;

@@ -19,7 +19,7 @@ impl Segment {
         let (region, places) = (&self.inner.region, &self.inner.places);
         let is_used = |block: &u64| block::state(region, *block).state != block::FREE;
         (0..block::pages_committed(region, places))
-            .filter_map(|index| Some((index, block::page_with_blocks(region, places, index)?)))
+            .filter_map(|index| Some((index, block::page(region, places, index)?)))
             .flat_map(|(index, page)| block::blocks(places, index, page.class))
             .filter(is_used)
             .count()

@@ -1,6 +1,6 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
-use crate::cells::COUNTER_END;
+use crate::cells::{self, COUNTER_END};
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -55,7 +55,7 @@ impl Reader<'_> {
                 self.each_copy(|_, cells| {
                     for (index, bucket) in buckets.iter_mut().enumerate() {
                         let pair = self.pair(cells + index as u64 * 16);
-                        bucket.1 = bucket.1.wrapping_add(pair.0);
+                        bucket.1 = bucket.1.saturating_add(pair.0);
                         add(&mut total, pair);
                     }
                 });
@@ -118,7 +118,8 @@ impl Reader<'_> {
 
     #[cfg(not(model))]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
-        self.pair(cells)
+        let (whole, bits) = self.pair_bits(cells);
+        (whole, cells::fraction(bits))
     }
 
     /// In a model words and pairs are different objects, and counters are words.
@@ -156,7 +157,7 @@ impl Reader<'_> {
                     let counts = octaves[place].get_or_insert_with(|| vec![0; size]);
                     for (index, count) in counts.iter_mut().enumerate() {
                         let pair = self.pair(body + index as u64 * 16);
-                        *count = u64::wrapping_add(*count, pair.0);
+                        *count = u64::saturating_add(*count, pair.0);
                         add(&mut total, pair);
                     }
                 }
@@ -309,7 +310,7 @@ impl Reader<'_> {
 }
 
 fn add(total: &mut (u64, f64), more: (u64, f64)) {
-    total.0 = total.0.wrapping_add(more.0);
+    total.0 = total.0.saturating_add(more.0);
     total.1 += more.1;
     // Sums past the largest float are infinite from then on; those of both signs together are +Inf.
     if total.1.is_nan() {

@@ -15,13 +15,14 @@
 //! A writer that is stopped inside an operation holds up reuse until it goes on; then limits and the overflow series
 //! bound what that costs.
 
-use crate::block::{self, Phase, State, CLAIMED, CLAIMED_PART, DEAD, FREE, LIMBO, PART};
+use crate::block::{self, State, CLAIMED, CLAIMED_PART, DEAD, FREE, LIMBO, PART};
 use crate::clock::now_unix_ms;
 use crate::entry::{self, Kind};
 use crate::epoch;
 use crate::layout::*;
 use crate::lock;
 use crate::metric;
+use crate::page::{PageWord, Phase};
 use crate::parts;
 use crate::recount::Recount;
 use crate::slot::Liveness;
@@ -75,7 +76,7 @@ impl Writer {
     pub fn reclaim_now(&self) -> Reclaimed {
         let liveness = self.liveness();
         let waiting = self.region().word(WORD_PENDING).load(Ordering::Relaxed);
-        self.pace.begin(waiting);
+        self.pace.begin(waiting, now_unix_ms());
         if !self.lock(&liveness) {
             return Reclaimed::default();
         }
@@ -188,19 +189,21 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn page(&mut self, index: u64) {
         let (region, places) = (self.writer.region(), self.writer.places());
-        let Some(page) = block::page(region, places, index) else {
-            self.lowest_free = self.lowest_free.or(Some(index));
-            return;
+        let page = match block::page_word_of(region, places, index) {
+            PageWord::Class(page) => page,
+            PageWord::NoClass => {
+                self.lowest_free = self.lowest_free.or(Some(index));
+                return;
+            }
+            PageWord::Damaged => return,
         };
         let mut used = 0;
-        if page.phase != Phase::Zeroed {
-            for block in block::blocks(places, index, page.class) {
-                used += u64::from(self.block(block));
-            }
-            block::recount(region, places, index, page, used);
-            if used < blocks_in_page(page.class) {
-                block::has_room(region, page.class, index);
-            }
+        for block in block::blocks(places, index, page.class) {
+            used += u64::from(self.block(block));
+        }
+        block::recount(region, places, index, page, used);
+        if used < blocks_in_page(page.class) {
+            block::has_room(region, page.class, index);
         }
         if used == 0 || page.phase != Phase::InUse {
             let _guard = self.writer.enter();

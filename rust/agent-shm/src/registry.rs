@@ -76,6 +76,7 @@ impl Writer {
     ) -> Result<u64, Error> {
         let metrics_max = u64::from(self.segment().inner.options.metrics_max);
         if self.region().word(WORD_METRICS).load(Ordering::Relaxed) >= metrics_max {
+            self.pace.refuse();
             return Err(Error::Full { what: "metrics_max" });
         }
         let bytes = metric::block_bytes(spec, label_names)?;
@@ -207,7 +208,8 @@ impl Writer {
             let block = match made {
                 Some(block) => block,
                 None if limited && self.is_at_limit(shape.1) => {
-                    return self.overflow(metric, shape.1)
+                    self.pace.refuse();
+                    return self.overflow(metric, shape.1);
                 }
                 None => match self.new_series(metric, labels, &shape.0) {
                     Ok(block) => block,

@@ -20,6 +20,7 @@ use crate::inner::Inner;
 use crate::layout::*;
 use crate::map::Map;
 use crate::metric::{self, MetricMeta};
+use crate::page::PageWord;
 use crate::read::{Reader, Scratch};
 use crate::segment::Segment;
 use crate::slot::Liveness;
@@ -119,10 +120,17 @@ impl Writer {
     }
 }
 
-fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) {
+/// Visits every live entry; gives how many pages are damaged, whose blocks nobody can find.
+fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
+    let mut damaged = 0;
     for index in 0..block::pages_committed(&inner.region, &inner.places) {
-        let Some(page) = block::page_with_blocks(&inner.region, &inner.places, index) else {
-            continue;
+        let page = match block::page_word_of(&inner.region, &inner.places, index) {
+            PageWord::Class(page) => page,
+            PageWord::NoClass => continue,
+            PageWord::Damaged => {
+                damaged += 1;
+                continue;
+            }
         };
         if CLASSES[usize::from(page.class)] < ENTRY_KEY {
             continue;
@@ -134,6 +142,7 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) {
             }
         }
     }
+    damaged
 }
 
 /// A metric whose name is the one that it was made with.
@@ -193,7 +202,7 @@ impl<'s> View<'s> {
                 }
             })
         };
-        for_each_live(inner, |block, word| {
+        let damaged_pages = for_each_live(inner, |block, word| {
             let meta = entry::meta(&inner.region, block);
             if meta.is(Kind::Metric) {
                 family_of(entry::unit(block), &mut families);
@@ -213,7 +222,7 @@ impl<'s> View<'s> {
             .sort_by(|a, b| a.meta.name.cmp(&b.meta.name).then(b.meta.birth.cmp(&a.meta.birth)));
         families.dedup_by(|later, first| later.meta.name == first.meta.name);
         let superseded = found - families.len();
-        View { families, superseded, damaged: damaged + stray }
+        View { families, superseded, damaged: damaged + stray + damaged_pages }
     }
 
     /// Sorted by name.
@@ -226,7 +235,8 @@ impl<'s> View<'s> {
         self.superseded
     }
 
-    /// Metrics whose name or definition is damaged, and series that say that they are of something that is no metric.
+    /// Metrics whose name or definition is damaged, series that say that they are of something that is no metric, and
+    /// pages of memory whose size class is damaged, with all that is in them.
     pub fn damaged(&self) -> u64 {
         self.damaged
     }

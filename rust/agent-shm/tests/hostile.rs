@@ -93,9 +93,21 @@ fn replace(path: &Path, make: impl FnOnce(&Path)) {
 type Spoiled = (&'static str, fn(&Path), &'static str);
 
 const SPOILED: &[Spoiled] = &[
-    ("another magic", |path| patch(path, 0, b"elf"), "it does not begin like a segment"),
-    ("another version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
-    ("another layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
+    (
+        "no segment",
+        |path| replace(path, |_| fs::write(path, b"not a segment".repeat(1000)).unwrap()),
+        "it does not begin like a segment",
+    ),
+    (
+        "another magic and limits",
+        |path| (patch(path, 0, b"elf"), patch(path, 86, &[0xff])).1,
+        "it does not begin like a segment",
+    ),
+    (
+        "another version and length",
+        |path| (patch(path, 12, &[9]), cut(path, 4096)).1,
+        "has layout 9, this version of Agent reads",
+    ),
     ("mode 0666", |path| mode(path, 0o666), "others may write to it (mode 666)"),
     ("mode 0620", |path| mode(path, 0o620), "others may write to it (mode 620)"),
     (
@@ -133,6 +145,10 @@ fn what_is_not_a_good_segment_is_refused_and_told_why() {
 
 /// What a file that contradicts itself says of it.
 const DAMAGED: &[Spoiled] = &[
+    ("magic", |path| patch(path, 0, b"e"), "it does not begin like a segment"),
+    ("version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
+    ("layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
+    ("magic and version", |path| patch(path, 0, &[0; 16]), "it does not begin like a segment"),
     ("empty", |path| cut(path, 0), "it is 0 bytes long, shorter than a header"),
     ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
     ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
@@ -180,6 +196,19 @@ fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
         assert_eq!(told_count(&new), 0, "{name}");
         let kept = fs::metadata(folder.file("shop.v2.seg.damaged")).unwrap();
         assert_eq!(Some((kept.dev(), kept.ino())), old, "{name}");
+    }
+}
+
+#[test]
+fn a_file_with_the_name_of_none_of_ours_is_refused_whatever_is_in_it() {
+    let folder = Folder::new("foreign");
+    for name in ["shop.v1.seg", "shop.seg", "notes"] {
+        let path = folder.file(name);
+        drop(populate(&path));
+        patch(&path, 0, b"elf");
+        let error = Segment::open_or_create(&path, "shop", &options()).err().expect("refused");
+        assert!(matches!(error, agent_shm::Error::NotUsable { .. }), "{name}: {error}");
+        assert!(!folder.file(&format!("{name}.damaged")).exists(), "{name}");
     }
 }
 

@@ -204,7 +204,7 @@ impl Encoder {
         let mut count = 0u64;
         let shows_points = matches!(self.piece, Piece::All | Piece::Points);
         for &(upper, inside) in buckets {
-            count = count.wrapping_add(inside);
+            count = count.saturating_add(inside);
             if shows_points {
                 self.bucket(out, labels, upper, count);
             }

@@ -223,12 +223,12 @@ impl Encoder {
 
 /// The fields of a histogram that every reader knows.
 fn classic(buckets: &[(f64, u64)], sum: f64, out: &mut Vec<u8>) {
-    let total = buckets.iter().fold(0u64, |total, (_, inside)| total.wrapping_add(*inside));
+    let total = buckets.iter().fold(0u64, |total, (_, inside)| total.saturating_add(*inside));
     whole(1, total, out);
     double(2, sum, out);
     let mut below = 0u64;
     for &(upper, inside) in buckets {
-        below = below.wrapping_add(inside);
+        below = below.saturating_add(inside);
         tag(3, BYTES, out);
         varint((10 + varint_bytes(below)) as u64, out);
         whole(1, below, out);
@@ -251,7 +251,7 @@ fn indexed(schema: u8, fine: &[(f64, u64)]) -> Indexed {
             // The bound that is given is the one nearer to zero; the index is that of the other.
             found.negative.push((index_of(-upper, schema) + 1, count));
         } else if upper <= octave::SMALLEST {
-            found.zero = found.zero.wrapping_add(count);
+            found.zero = found.zero.saturating_add(count);
         } else {
             found.positive.push((index_of(upper, schema), count));
         }

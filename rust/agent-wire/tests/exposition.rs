@@ -157,3 +157,16 @@ proptest! {
         prop_assert_eq!(&families[1].series[0].value, &SeriesValue::Number(sum));
     }
 }
+
+#[test]
+fn buckets_that_are_too_many_together_never_go_down() {
+    let mut page = Page::new(Format::Text004);
+    page.family("sizes", "", "", FamilyKind::Histogram);
+    let half = 1 << 63;
+    page.histogram("", None, &[(1.0, half), (2.0, half), (f64::INFINITY, 1)], 1.0);
+    let text = String::from_utf8(page.out).unwrap();
+    let counts = text.lines().filter(|line| line.contains("_bucket"));
+    let counts: Vec<u64> =
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(counts, [half, u64::MAX, u64::MAX]);
+}
