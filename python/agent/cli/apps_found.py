@@ -5,8 +5,8 @@ called as the collector calls it (`rust/agent-net/src/apps/called.rs`), and may 
 name or by the name of its file.
 
 Limits: when an app was last alive is known to the minute while a collector of its user runs beside
-it; else it is its last start, its clean end, or the last minute in which a process of it looked at
-its file (one update in 64, every slow call), whichever is later.
+it; else it is its last start, or the last minute in which a process of it looked at its file (one
+update in 64, every slow call), whichever is later. The end of a process leaves no time.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
 //! that sees a living writer sets it, each at most once in [`MARK_INTERVAL`]: so all processes of a
 //! collector, and the next collector, know the same.
 //!
-//! Not promised: an app that counted nothing for long and was killed while no collector of its user
-//! was there may leave the page too soon, since the last minute in which it counted is all that is
-//! known.
+//! Not promised: an app that counted hardly anything for long and ended while no collector of its user
+//! was there may leave the page too soon, since the last minute in which it looked at its file is all
+//! that is known.
 //!
 //! Clocks that are set: an app is without writers for as long as either clock says.
 
