@@ -156,7 +156,7 @@ class Summary(Metric):
 
     The quantiles are of the newest values of each label set, of all processes together: the last 64 at least, up to 2,048
     (more where several processes observe much) while the summaries of the app take less than a quarter of its segment's
-    memory. Count and sum are of all values.
+    memory. Count and sum are of all values. `agent.render()` shows the quantiles, the collector does not.
     """
 
     def __new__(
