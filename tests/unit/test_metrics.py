@@ -454,7 +454,7 @@ def test_an_asynchronous_generator_is_refused(registry: agent.Registry) -> None:
 
 
 def test_no_finite_numbers_make_an_infinite_one(registry: agent.Registry) -> None:
-    """What could is refused with its name: observations past 2^900, steps of a gauge to infinity."""
+    """What could is refused by name: observations past 2^900, steps of a gauge to infinity."""
     sizes = agent.Histogram("sizes", "S.", registry=registry, buckets=[0])
     total = agent.Summary("total", "T.", registry=registry, quantiles=[])
     for metric, name in ((sizes, "sizes"), (total, "total")):
