@@ -104,7 +104,12 @@ class Gauge(Metric):
     def set_to_current_time(self) -> None:
         """Sets the gauge to the seconds since 1970."""
     def track_inprogress(self) -> Block:
-        """Raises the gauge during a `with` block or a call of a decorated function."""
+        """Raises the gauge during a `with` block or a call of a decorated function.
+
+        The block gives back what it took, or nothing when that is gone: cleared, removed, or its parent's in a forked
+        child. What a killed process held is taken away in the modes `mostrecent` and `live...`, and stays in `sum`,
+        `min`, `max` and `all`. In `mostrecent` it is counted on top of what is `set`.
+        """
     def time(self) -> Block:
         """Sets the gauge to the seconds that a `with` block or a call of a decorated function took."""
 
@@ -151,7 +156,7 @@ class Summary(Metric):
 
     The quantiles are of the newest values of each label set, of all processes together: the last 64 at least, up to 2,048
     (more where several processes observe much) while the summaries of the app take less than a quarter of its segment's
-    memory. Count and sum are of all values.
+    memory. Count and sum are of all values. `agent.render()` shows the quantiles, the collector does not.
     """
 
     def __new__(

@@ -133,7 +133,7 @@ impl Store {
             inner.fallback = None;
             inner.binding.replace(binding)
         };
-        let epoch = self.next_epoch();
+        let epoch = self.next_segment();
         self.put_writer(writer);
         self.announce();
         if self.opened(epoch).is_none() {

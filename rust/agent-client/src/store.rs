@@ -57,6 +57,9 @@ pub struct Store {
     pub(crate) live: Cell<u32>,
     pub(crate) fuel: Cell<u32>,
     pub(crate) epoch: Cell<u32>,
+    /// Grows when the process goes to another segment, and at a fork: see hold.rs.
+    pub(crate) moves: Cell<u32>,
+    pub(crate) forks: Cell<u32>,
     pub(crate) writer: UnsafeCell<Option<Writer>>,
     pub(crate) aside: UnsafeCell<Option<Aside>>,
     /// Grows when what is aside is given up.
@@ -98,6 +101,8 @@ impl Store {
             live: Cell::new(0),
             fuel: Cell::new(0),
             epoch: Cell::new(1),
+            moves: Cell::new(0),
+            forks: Cell::new(0),
             writer: UnsafeCell::new(None),
             aside: UnsafeCell::new(None),
             aside_epoch: Cell::new(1),
@@ -266,7 +271,13 @@ impl Store {
         self.drop_writer();
         let old = self.inner.borrow_mut().binding.take();
         drop(old);
-        self.next_epoch();
+        self.next_segment();
+    }
+
+    /// What was held in the segment before is not held in the next one.
+    pub(crate) fn next_segment(&self) -> u32 {
+        self.moves.set(self.moves.get().wrapping_add(1));
+        self.next_epoch()
     }
 
     pub(crate) fn next_epoch(&self) -> u32 {
@@ -293,7 +304,7 @@ impl Store {
             std::mem::replace(&mut inner.binding, binding)
         };
         drop(old);
-        self.next_epoch();
+        self.next_segment();
         self.rebind_ms.set(now_unix_ms());
         self.tell(host, PRIVATE, &private_text(detail));
         Ok(())
@@ -496,6 +507,7 @@ impl Forked for Store {
     /// was: later it may not be able to open the file.
     fn after_fork(&self) {
         self.live.set(0);
+        self.forks.set(self.forks.get().wrapping_add(1));
         // SAFETY: the only thread of this process; a call that was under way in another thread does not exist here.
         let (inherited, aside) =
             unsafe { ((*self.writer.get()).take(), (*self.aside.get()).take()) };
@@ -513,7 +525,7 @@ impl Forked for Store {
         if is_pending || inner.fallback.take().is_some() {
             // Leaked, not unmapped: as above.
             std::mem::forget(inner.binding.take());
-            self.next_epoch();
+            self.next_segment();
             return;
         }
         let segment = match &inner.binding {

@@ -346,9 +346,8 @@ fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
             inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
         }
     }
-    let hold = |writer: &Writer, series: &Series| writer.hold(series, 1.0);
     for _ in 0..5 {
-        level.apply_slowly(&host, &hold).unwrap();
+        assert!(level.hold(&host).unwrap().is_none());
     }
     assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 5));
     let told = host.warned.borrow();
@@ -444,11 +443,11 @@ fn what_is_held_in_private_memory_comes_back_as_held() {
             level.apply_slowly(&host, &update).unwrap();
         };
         change(&|writer, series| writer.shift(series, 5.0));
-        change(&|writer, series| writer.hold(series, 2.0));
+        let holds = [(); 2].map(|()| level.hold(&host).unwrap().unwrap());
         assert!(store.is_private());
         fs::remove_file(folder.file("later")).unwrap();
         store.ask_again_now();
-        change(&|writer, series| writer.hold(series, -1.0));
+        level.give_back(&host, &holds[0]).unwrap();
         assert!(!store.is_private());
         board.set(0, 1);
         board.wait(1, 1);

@@ -59,7 +59,8 @@ impl Gauge {
         slf.as_super().get().apply(slf.py(), |writer, series| writer.set(series, now))
     }
 
-    /// Raises the gauge during a `with` block or a call of a decorated function.
+    /// Raises the gauge during a `with` block or a call of a decorated function. A killed process takes what it
+    /// raised along, in the modes mostrecent and live...
     fn track_inprogress(slf: &Bound<'_, Self>) -> Block {
         Block::new(slf.as_any(), Action::TrackInProgress)
     }

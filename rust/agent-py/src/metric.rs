@@ -7,7 +7,7 @@ use crate::raw::{self, Arguments};
 use crate::registry::Registry;
 use crate::text::{self, Text};
 use agent_client::name::{self, Class};
-use agent_client::{Definition, Family, Handle, Store};
+use agent_client::{Definition, Family, Handle, Hold, Store};
 use agent_shm::{Outcome, OwnedShape, Series, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -116,6 +116,16 @@ impl Metric {
     ) -> PyResult<()> {
         self.check_is_bound()?;
         self.handle.apply_slowly(&PythonHost(py), update).map_err(error::raised)
+    }
+
+    /// What a block takes; nothing when there is no room for it.
+    pub fn hold(&self, py: Python<'_>) -> PyResult<Option<Hold>> {
+        self.check_is_bound()?;
+        self.handle.hold(&PythonHost(py)).map_err(error::raised)
+    }
+
+    pub fn give_back(&self, py: Python<'_>, hold: &Hold) -> PyResult<()> {
+        self.handle.give_back(&PythonHost(py), hold).map_err(error::raised)
     }
 
     fn check_is_bound(&self) -> PyResult<()> {

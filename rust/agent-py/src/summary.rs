@@ -3,7 +3,7 @@
 //! Count and sum are in shared cells and exact. The quantiles come from the newest values of the series, of all processes
 //! together: 64 that belong to the series, and up to 2,048 a copy (up to nine times as many where several processes observe
 //! much) while the summaries of the app keep less than a quarter of the segment's memory. A series that gets more in a
-//! minute is represented by its newest ones.
+//! minute is represented by its newest ones. `render()` shows quantiles, the collector does not.
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{Common, Metric};

@@ -89,6 +89,25 @@ impl Writer {
         })
     }
 
+    /// Gives back `amount` of what this process holds: of a gauge that all share never more than that, and nothing where
+    /// this process said nothing.
+    pub fn release(&self, s: &Series, amount: f64) -> Outcome {
+        self.guarded(s, || {
+            if matches!(s.kind, Cells::SlotGauge(_)) {
+                return self.change_lane(s, |old| old.map_or(0.0, |old| old - amount));
+            }
+            if s.kind != Cells::SharedGauge {
+                return Outcome::Applied;
+            }
+            if s.own_of.get() != self.identity() && !self.take_lane(s, GaugeMode::MostRecent) {
+                self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+                return Outcome::NoRoom;
+            }
+            self.change_own(s.own.get(), &|old| old.map_or(0.0, |old| (old - amount).max(0.0)));
+            Outcome::Applied
+        })
+    }
+
     fn change_own(&self, pair: u64, change: &dyn Fn(Option<f64>) -> f64) {
         let who = u64::from(std::process::id()) << 32 | self.generation() & 0xffff_ffff;
         self.region().pair(pair).update(|owner, value| {
