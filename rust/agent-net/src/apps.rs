@@ -13,7 +13,8 @@
 //!
 //! Refused: a folder that others than its owner may write to, symbolic links, files of others than the owner of their
 //! folder, files that others may write to, other layouts, truncated files, more than [`ATTACHED_MAX`] at one time. Shared
-//! folders have half of these places, in equal parts, so that none of their owners can fill them all.
+//! folders have half of these places, in equal parts, so that none of their owners can fill them all. Of their files only
+//! what exists is read, up to a bound (`apps/foreign.rs`).
 //!
 //! # SIGBUS
 //!
@@ -23,6 +24,7 @@
 
 mod called;
 mod folders;
+mod foreign;
 mod life;
 
 use std::collections::HashMap;
@@ -114,6 +116,7 @@ struct Quarantined {
 struct Attached {
     id: FileId,
     folder: PathBuf,
+    is_shared: bool,
     /// Called like its file; what it is called on the page depends on the others.
     app: App,
     damage: u64,
@@ -126,6 +129,8 @@ pub struct Apps {
     folder: PathBuf,
     /// Paths of shared folders; the last part may have `*`.
     shared: Vec<String>,
+    /// What is read of all shared folders together.
+    shared_bytes_max: u64,
     own: Option<FileId>,
     /// Nothing: apps are shown for ever.
     idle: Option<Duration>,
@@ -139,6 +144,7 @@ impl Apps {
         Apps {
             folder: folder.to_owned(),
             shared: Vec::new(),
+            shared_bytes_max: foreign::BYTES_MAX,
             own,
             idle: idle(IDLE_S),
             attached: HashMap::new(),
@@ -154,6 +160,9 @@ impl Apps {
     /// Which folders of other users are read.
     pub fn set_shared(&mut self, shared: &[String]) {
         self.shared = shared.to_vec();
+        if !shared.is_empty() {
+            self.shared_bytes_max = foreign::bytes_max();
+        }
     }
 
     /// Looks at the folders again and gives the apps to show, sorted by name.
@@ -185,6 +194,8 @@ impl Apps {
         for found in &files {
             self.look_at(found, shared_max, stats);
         }
+        self.bound_shared(&known, stats);
+        self.quarantine.retain(|path, _| !self.attached.contains_key(path));
         for (path, one) in &mut self.attached {
             if let Some(metadata) = known.get(&**path) {
                 one.life.look(&one.app.segment, metadata, now);
@@ -244,6 +255,23 @@ impl Apps {
         }
     }
 
+    /// Before anything of the files of shared folders is read.
+    fn bound_shared(&mut self, known: &HashMap<&Path, &Metadata>, stats: &Stats) {
+        let shared = self.attached.iter().filter(|(_, one)| one.is_shared);
+        let files = shared.map(|(path, one)| foreign::File {
+            path,
+            folder: &one.folder,
+            segment: &one.app.segment,
+        });
+        let refused = foreign::bound(&files.collect::<Vec<_>>(), self.shared_bytes_max);
+        for (path, why) in refused {
+            self.attached.remove(&path);
+            if let Some(metadata) = known.get(&*path) {
+                self.refuse(&path, metadata, why, stats);
+            }
+        }
+    }
+
     fn look_at(&mut self, found: &Found<'_>, shared_max: usize, stats: &Stats) {
         let Found { folder, path, metadata, is_ours } = found;
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(path) {
@@ -270,7 +298,6 @@ impl Apps {
         }
         match attach(folder, path) {
             Ok(attached) => {
-                self.quarantine.remove(path);
                 self.attached.insert(path.clone(), attached);
             }
             // It vanished, or was replaced while we looked: the next scrape sees what is there
@@ -281,9 +308,12 @@ impl Apps {
     }
 
     fn refuse(&mut self, path: &Path, metadata: &Metadata, why: Refused, stats: &Stats) {
-        stats.add_reason(Count::AppsRefused, why.as_str());
         let bad = Quarantined { id: id_of(metadata), changed: changed(metadata), why };
-        self.quarantine.insert(path.to_owned(), bad);
+        // One that was tried again because there might have been room was counted before.
+        if self.quarantine.get(path) != Some(&bad) {
+            stats.add_reason(Count::AppsRefused, why.as_str());
+            self.quarantine.insert(path.to_owned(), bad);
+        }
     }
 }
 
@@ -309,8 +339,14 @@ fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {
     }
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let name = file.strip_suffix(suffix()).unwrap_or(&file).to_owned();
-    let (damage, folder) = (segment.usage().damage, folder.path.clone());
-    Ok(Attached { id, folder, app: App { name, segment }, damage, life: Life::default() })
+    if folder.is_shared {
+        // Nothing before its extent was looked at.
+        segment.read_up_to(0);
+    }
+    let (damage, is_shared, folder) =
+        (segment.usage().damage, folder.is_shared, folder.path.clone());
+    let (app, life) = (App { name, segment }, Life::default());
+    Ok(Attached { id, folder, is_shared, app, damage, life })
 }
 
 fn idle(idle_s: u32) -> Option<Duration> {

@@ -123,7 +123,8 @@ impl Writer {
 /// Visits every live entry; gives how many pages are damaged, whose blocks nobody can find.
 fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
     let mut damaged = 0;
-    for index in 0..block::pages_committed(&inner.region, &inner.places) {
+    let readable = inner.region.reach().saturating_sub(inner.places.blocks) / PAGE_BYTES;
+    for index in 0..block::pages_committed(&inner.region, &inner.places).min(readable) {
         let page = match block::page_word_of(&inner.region, &inner.places, index) {
             PageWord::Class(page) => page,
             PageWord::NoClass => continue,
