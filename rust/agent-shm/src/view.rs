@@ -9,7 +9,7 @@
 //! and sum belong together; nothing waits for a writer, no writer waits for a view. Not promised: that values of
 //! different series are of the same instant. Everything read is checked, since the segment may be another app's.
 //!
-//! A name or label text in which a bit has changed is left out and counted: the entry has a check of it. So it is neither
+//! A name, label text or definition in which a bit has changed is left out and counted: the entry has a check of it. So it is neither
 //! shown wrong nor a second time beside the series that it now looks like. Not promised against whoever writes a segment
 //! on purpose; the reader of foreign segments checks more.
 
@@ -146,12 +146,14 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
     damaged
 }
 
-/// A metric whose name is the one that it was made with.
+/// A metric whose name and definition are those that it was made with.
 fn read_metric(inner: &Inner, block: u64) -> Option<MetricMeta> {
     let meta = metric::read(&inner.region, block)?;
     let map = Map { region: &inner.region, places: &inner.places };
     // Not by its check, which a metric that began anew has no more.
-    map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes())).then_some(meta)
+    let is_it = map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes()))
+        && metric::is_intact(&inner.region, block, &meta);
+    is_it.then_some(meta)
 }
 
 /// Whether a block is what it was when its state word was read, so that what was read since is of it.

@@ -454,6 +454,42 @@ fn a_changed_bit_of_a_name_or_label_costs_that_series_and_is_counted() {
     assert_eq!(seen().0, both, "as before");
 }
 
+#[test]
+fn a_changed_bit_of_a_definition_costs_that_metric_and_is_counted() {
+    let folder = Folder::new("definition");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let shape = Shape::Explicit(&[1.0, 5.0]);
+    let series = get(&writer, "sizes_of_orders", shape, "path=\"/a\"");
+    assert_eq!(writer.observe(&series, 2.0, 1), Outcome::Applied);
+    let series = get(&writer, "requests", Shape::Counter, "path=\"/a\"");
+    assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    let seen = || {
+        let view = segment.view();
+        let names = |metas: &mut dyn Iterator<Item = &MetricMeta>| -> Vec<String> {
+            metas.map(|meta| meta.name.clone()).collect()
+        };
+        let shown = names(&mut view.families().iter().map(FamilyView::meta));
+        assert_eq!(shown, names(&mut segment.metrics().iter()));
+        (shown, view.damaged())
+    };
+    assert_eq!(seen(), (vec!["requests".to_owned(), "sizes_of_orders".to_owned()], 0));
+    let whole = fs::read(&path).unwrap();
+    // Behind 40 bytes of header and the name, at the next multiple of 16.
+    let definition = place_of(&whole, b"sizes_of_orders") - 40 + 64;
+    // Its shape, the lengths of its texts, its bounds.
+    for at in [0, 16, 48, 56].map(|word| definition + word).into_iter().flat_map(|w| w..w + 8) {
+        let byte = whole[at as usize];
+        for bit in 0..8 {
+            patch(&path, at, &[byte ^ 1 << bit]);
+            assert_eq!(seen(), (vec!["requests".to_owned()], 1), "bit {bit} of byte {at}");
+        }
+        patch(&path, at, &[byte]);
+    }
+    assert_eq!(seen().0.len(), 2, "as before");
+}
+
 fn is_root(what: &str) -> bool {
     // SAFETY: a system call without arguments.
     let is = unsafe { libc::geteuid() } == 0;
