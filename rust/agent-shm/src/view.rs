@@ -21,7 +21,7 @@ use crate::layout::*;
 use crate::map::Map;
 use crate::metric::{self, MetricMeta};
 use crate::page::PageWord;
-use crate::read::{Reader, Scratch};
+use crate::read::{self, Reader, Scratch};
 use crate::segment::Segment;
 use crate::slot::Liveness;
 use crate::sync::{fence, Ordering};
@@ -275,8 +275,8 @@ impl<'s> FamilyView<'s> {
         self.len() == 0
     }
 
-    /// Visits every series; gives how many were left out because their label text is damaged. The overflow series is
-    /// left out while nothing went there.
+    /// Visits every series; gives how many were left out because their label text or memory is damaged. The overflow
+    /// series is left out while nothing went there.
     pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) -> u64 {
         match self.is_main && self.beside.is_empty() {
             true => self.for_each_read(&mut |series, _| each(series)),
@@ -294,7 +294,7 @@ impl<'s> FamilyView<'s> {
         damaged
     }
 
-    /// Whether its label text is sound, or not looked at.
+    /// Whether its label text and memory are sound, or not looked at.
     fn visit(
         &self,
         block: u64,
@@ -315,6 +315,11 @@ impl<'s> FamilyView<'s> {
         let (inner, liveness, extra) = (self.inner, &*self.liveness, block + ENTRY_EXTRA);
         let reader = Reader { inner, liveness, cells, extra };
         let Scratch { labels, buckets, per_process } = scratch;
+        let needs = cells - block + metric::cell_bytes(&self.meta.shape.borrowed());
+        // What is behind a block that is too small for the cells is of others, and a page of it could be of any length.
+        if !read::is_within(region, &self.inner.places, block, needs) {
+            return !is_still(self.inner, block, word);
+        }
         let is_sound = entry::is_intact(region, block, meta, labels);
         let value = reader.value(&self.meta.shape, buckets, per_process);
         let (Some(before), true) = (State::of(word), is_still(self.inner, block, word)) else {
