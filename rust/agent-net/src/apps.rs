@@ -57,6 +57,8 @@ fn suffix() -> &'static str {
 #[derive(Clone)]
 pub struct App {
     pub name: String,
+    /// Of a shared folder: its names on the page come after those of all others.
+    pub is_shared: bool,
     pub segment: Segment,
 }
 
@@ -116,7 +118,6 @@ struct Quarantined {
 struct Attached {
     id: FileId,
     folder: PathBuf,
-    is_shared: bool,
     /// Called like its file; what it is called on the page depends on the others.
     app: App,
     damage: u64,
@@ -213,17 +214,21 @@ impl Apps {
         let files = self.attached.values().map(|one| called::File {
             stem: &one.app.name,
             folder: &one.folder,
+            is_shared: one.app.is_shared,
             said: one.app.segment.header().app,
         });
-        let names = called::names(files.collect());
-        let mut apps: HashMap<String, (bool, Vec<Segment>)> = HashMap::new();
+        let names = called::names(&files.collect::<Vec<_>>());
+        let mut apps: HashMap<String, (bool, bool, Vec<Segment>)> = HashMap::new();
         for (one, name) in self.attached.values().zip(names) {
-            let (is_shown, segments) = apps.entry(name).or_default();
+            let (is_shown, is_shared, segments) = apps.entry(name).or_default();
+            *is_shared = one.app.is_shared;
             *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
             segments.push(one.app.segment.clone());
         }
-        let shown = apps.into_iter().filter(|(_, (is_shown, _))| *is_shown);
-        let app = |(name, (_, segments))| Some(App { name, segment: Segment::joined(segments)? });
+        let shown = apps.into_iter().filter(|(_, (is_shown, ..))| *is_shown);
+        let app = |(name, (_, is_shared, segments))| {
+            Some(App { name, is_shared, segment: Segment::joined(segments)? })
+        };
         shown.filter_map(app).collect()
     }
 
@@ -257,7 +262,7 @@ impl Apps {
 
     /// Before anything of the files of shared folders is read.
     fn bound_shared(&mut self, known: &HashMap<&Path, &Metadata>, stats: &Stats) {
-        let shared = self.attached.iter().filter(|(_, one)| one.is_shared);
+        let shared = self.attached.iter().filter(|(_, one)| one.app.is_shared);
         let files = shared.map(|(path, one)| foreign::File {
             path,
             folder: &one.folder,
@@ -343,10 +348,9 @@ fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {
         // Nothing before its extent was looked at.
         segment.read_up_to(0);
     }
-    let (damage, is_shared, folder) =
-        (segment.usage().damage, folder.is_shared, folder.path.clone());
-    let (app, life) = (App { name, segment }, Life::default());
-    Ok(Attached { id, folder, is_shared, app, damage, life })
+    let (damage, is_shared) = (segment.usage().damage, folder.is_shared);
+    let (app, life) = (App { name, is_shared, segment }, Life::default());
+    Ok(Attached { id, folder: folder.path.clone(), app, damage, life })
 }
 
 fn idle(idle_s: u32) -> Option<Duration> {
