@@ -13,7 +13,8 @@
 //!
 //! Refused: a folder that others than its owner may write to, symbolic links, files of others than the owner of their
 //! folder, files that others may write to, other layouts, truncated files, more than [`ATTACHED_MAX`] at one time. Shared
-//! folders have half of these places, in equal parts, so that none of their owners can fill them all.
+//! folders have half of these places, in equal parts, so that none of their owners can fill them all. Of their files only
+//! what exists is read, up to a bound (`apps/foreign.rs`).
 //!
 //! # SIGBUS
 //!
@@ -23,6 +24,7 @@
 
 mod called;
 mod folders;
+mod foreign;
 mod life;
 
 use std::collections::HashMap;
@@ -55,6 +57,8 @@ fn suffix() -> &'static str {
 #[derive(Clone)]
 pub struct App {
     pub name: String,
+    /// Of a shared folder: its names on the page come after those of all others.
+    pub is_shared: bool,
     pub segment: Segment,
 }
 
@@ -126,6 +130,8 @@ pub struct Apps {
     folder: PathBuf,
     /// Paths of shared folders; the last part may have `*`.
     shared: Vec<String>,
+    /// What is read of all shared folders together.
+    shared_bytes_max: u64,
     own: Option<FileId>,
     /// Nothing: apps are shown for ever.
     idle: Option<Duration>,
@@ -139,6 +145,7 @@ impl Apps {
         Apps {
             folder: folder.to_owned(),
             shared: Vec::new(),
+            shared_bytes_max: foreign::BYTES_MAX,
             own,
             idle: idle(IDLE_S),
             attached: HashMap::new(),
@@ -154,6 +161,9 @@ impl Apps {
     /// Which folders of other users are read.
     pub fn set_shared(&mut self, shared: &[String]) {
         self.shared = shared.to_vec();
+        if !shared.is_empty() {
+            self.shared_bytes_max = foreign::bytes_max();
+        }
     }
 
     /// Looks at the folders again and gives the apps to show, sorted by name.
@@ -185,6 +195,8 @@ impl Apps {
         for found in &files {
             self.look_at(found, shared_max, stats);
         }
+        self.bound_shared(&known, stats);
+        self.quarantine.retain(|path, _| !self.attached.contains_key(path));
         for (path, one) in &mut self.attached {
             if let Some(metadata) = known.get(&**path) {
                 one.life.look(&one.app.segment, metadata, now);
@@ -202,17 +214,21 @@ impl Apps {
         let files = self.attached.values().map(|one| called::File {
             stem: &one.app.name,
             folder: &one.folder,
+            is_shared: one.app.is_shared,
             said: one.app.segment.header().app,
         });
-        let names = called::names(files.collect());
-        let mut apps: HashMap<String, (bool, Vec<Segment>)> = HashMap::new();
+        let names = called::names(&files.collect::<Vec<_>>());
+        let mut apps: HashMap<String, (bool, bool, Vec<Segment>)> = HashMap::new();
         for (one, name) in self.attached.values().zip(names) {
-            let (is_shown, segments) = apps.entry(name).or_default();
+            let (is_shown, is_shared, segments) = apps.entry(name).or_default();
+            *is_shared = one.app.is_shared;
             *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
             segments.push(one.app.segment.clone());
         }
-        let shown = apps.into_iter().filter(|(_, (is_shown, _))| *is_shown);
-        let app = |(name, (_, segments))| Some(App { name, segment: Segment::joined(segments)? });
+        let shown = apps.into_iter().filter(|(_, (is_shown, ..))| *is_shown);
+        let app = |(name, (_, is_shared, segments))| {
+            Some(App { name, is_shared, segment: Segment::joined(segments)? })
+        };
         shown.filter_map(app).collect()
     }
 
@@ -244,6 +260,23 @@ impl Apps {
         }
     }
 
+    /// Before anything of the files of shared folders is read.
+    fn bound_shared(&mut self, known: &HashMap<&Path, &Metadata>, stats: &Stats) {
+        let shared = self.attached.iter().filter(|(_, one)| one.app.is_shared);
+        let files = shared.map(|(path, one)| foreign::File {
+            path,
+            folder: &one.folder,
+            segment: &one.app.segment,
+        });
+        let refused = foreign::bound(&files.collect::<Vec<_>>(), self.shared_bytes_max);
+        for (path, why) in refused {
+            self.attached.remove(&path);
+            if let Some(metadata) = known.get(&*path) {
+                self.refuse(&path, metadata, why, stats);
+            }
+        }
+    }
+
     fn look_at(&mut self, found: &Found<'_>, shared_max: usize, stats: &Stats) {
         let Found { folder, path, metadata, is_ours } = found;
         if self.own == Some(id_of(metadata)) || self.attached.contains_key(path) {
@@ -270,7 +303,6 @@ impl Apps {
         }
         match attach(folder, path) {
             Ok(attached) => {
-                self.quarantine.remove(path);
                 self.attached.insert(path.clone(), attached);
             }
             // It vanished, or was replaced while we looked: the next scrape sees what is there
@@ -281,9 +313,12 @@ impl Apps {
     }
 
     fn refuse(&mut self, path: &Path, metadata: &Metadata, why: Refused, stats: &Stats) {
-        stats.add_reason(Count::AppsRefused, why.as_str());
         let bad = Quarantined { id: id_of(metadata), changed: changed(metadata), why };
-        self.quarantine.insert(path.to_owned(), bad);
+        // One that was tried again because there might have been room was counted before.
+        if self.quarantine.get(path) != Some(&bad) {
+            stats.add_reason(Count::AppsRefused, why.as_str());
+            self.quarantine.insert(path.to_owned(), bad);
+        }
     }
 }
 
@@ -309,8 +344,13 @@ fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {
     }
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let name = file.strip_suffix(suffix()).unwrap_or(&file).to_owned();
-    let (damage, folder) = (segment.usage().damage, folder.path.clone());
-    Ok(Attached { id, folder, app: App { name, segment }, damage, life: Life::default() })
+    if folder.is_shared {
+        // Nothing before its extent was looked at.
+        segment.read_up_to(0);
+    }
+    let (damage, is_shared) = (segment.usage().damage, folder.is_shared);
+    let (app, life) = (App { name, is_shared, segment }, Life::default());
+    Ok(Attached { id, folder: folder.path.clone(), app, damage, life })
 }
 
 fn idle(idle_s: u32) -> Option<Duration> {

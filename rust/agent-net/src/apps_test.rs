@@ -1,9 +1,9 @@
 //! Segments that come, go, are replaced, broken or not ours.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::fs::{symlink, FileExt, PermissionsExt};
 
-use agent_shm::{MetricSpec, Options, Outcome, Shape, Writer};
+use agent_shm::{Extent, MetricSpec, Options, Outcome, Shape, Writer};
 
 use super::folders::FOLDERS_MAX;
 use super::*;
@@ -365,6 +365,92 @@ fn a_shared_folder_cannot_fill_the_places_of_others() {
     assert_eq!(names(&apps.refresh(&stats)), ["a", "b", "d", "own"]);
     let path = file(&folders[0], "c").display().to_string();
     assert_eq!(apps.refused(), [(path, Refused::TooMany)]);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+/// Where the words of a segment stand that say what it has: the limit of its bytes, and the pages of blocks.
+const BYTES_MAX_AT: u64 = 80;
+const PAGES_AT: u64 = 128;
+
+fn exists_bytes(path: &Path) -> u64 {
+    fs::metadata(path).expect("there").blocks() * 512
+}
+
+#[test]
+fn a_file_that_claims_more_memory_than_it_has_is_not_read_and_gets_none() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob"]);
+    make(&folder, "own", 1);
+    make(&folders[1], "good", 1);
+    drop(make(&folders[0], "bad", 1));
+    let path = file(&folders[0], "bad");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/*", parent.display())]);
+    assert_eq!(names(&apps.refresh(&stats)), ["bad", "good", "own"]);
+    let bad = OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    let read = |at| {
+        let mut word = [0; 8];
+        bad.read_exact_at(&mut word, at).expect("read");
+        u64::from_le_bytes(word)
+    };
+    // All its pages have memory now, each of small blocks.
+    let (pages, before) = (read(BYTES_MAX_AT) / 16384, exists_bytes(&path));
+    bad.write_all_at(&pages.to_le_bytes(), PAGES_AT).expect("write");
+    let table = 4096 + 8 * (u64::from(Options::default().series_max) / 2).next_power_of_two();
+    for page in 0..pages {
+        bad.write_all_at(&3_u64.to_le_bytes(), table + page * 8).expect("write");
+    }
+    for _ in 0..2 {
+        let found = apps.refresh(&stats);
+        assert_eq!(names(&found), ["good", "own"]);
+        assert!(shown(&found).contains("hits_total{app=\"good\"} 1\n"));
+        assert_eq!(apps.refused(), [(path.display().to_string(), Refused::Damaged)]);
+    }
+    assert_eq!(exists_bytes(&path), before, "nobody read it");
+    // Said after the look, it is not believed either.
+    bad.write_all_at(&1_u64.to_le_bytes(), PAGES_AT).expect("write");
+    let late = make(&folders[0], "late", 3);
+    let found = apps.refresh(&stats);
+    assert!(shown(&found).contains("hits_total{app=\"late\"} 3\n"), "{}", shown(&found));
+    let path = file(&folders[0], "late");
+    let before = exists_bytes(&path);
+    let late_file = OpenOptions::new().write(true).open(&path).expect("open");
+    late_file.write_all_at(&pages.to_le_bytes(), PAGES_AT).expect("write");
+    for page in 16..pages {
+        late_file.write_all_at(&3_u64.to_le_bytes(), table + page * 8).expect("write");
+    }
+    assert!(shown(&found).contains("hits_total{app=\"late\"} 3\n"), "{}", shown(&found));
+    assert_eq!(exists_bytes(&path), before, "nobody read it");
+    drop(late);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+#[test]
+fn what_is_read_of_shared_folders_has_a_bound_and_the_small_ones_come_first() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob"]);
+    make(&folder, "own", 1);
+    for name in ["a", "b", "c"] {
+        make(&folders[0], name, 1);
+    }
+    let small = make(&folders[1], "d", 1);
+    let Extent::Bytes(each) = small.extent() else { panic!("it is there") };
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/*", parent.display())]);
+    apps.shared_bytes_max = 3 * each;
+    for _ in 0..2 {
+        assert_eq!(names(&apps.refresh(&stats)), ["a", "b", "d", "own"]);
+        let path = file(&folders[0], "c").display().to_string();
+        assert_eq!(apps.refused(), [(path, Refused::TooMany)]);
+        assert_eq!(stats.of(Count::AppsRefused, "reason=\"too_many\""), 1, "counted once");
+    }
+    fs::remove_file(file(&folders[0], "a")).expect("remove");
+    assert_eq!(names(&apps.refresh(&stats)), ["b", "c", "d", "own"]);
+    assert_eq!(apps.refused(), []);
     fs::remove_dir_all(folder).expect("clean up");
     fs::remove_dir_all(parent).expect("clean up");
 }

@@ -31,6 +31,7 @@ use agent_metric::FamilyVisitor;
 use agent_shm::{Segment, SeriesId, View};
 use agent_wire::{encoder, Format};
 
+use crate::apps::App;
 use crate::http::gateway_group::Group;
 use plan::Plan;
 use write::{Flush, Page};
@@ -52,17 +53,23 @@ pub struct Source<'a> {
     pub segment: &'a Segment,
     /// The value of the label `app`; without it the samples have no such label and are trusted.
     pub app: Option<&'a str>,
+    /// Of a shared folder: it gets the names that nobody else has.
+    pub is_shared: bool,
     /// Where summaries get their quantiles; without it they have a sum and a count.
     pub quantiles: Option<Quantiles<'a>>,
 }
 
 impl<'a> Source<'a> {
     pub fn own(segment: &'a Segment) -> Source<'a> {
-        Source { segment, app: None, quantiles: None }
+        Source { segment, app: None, is_shared: false, quantiles: None }
     }
 
     pub fn of_app(segment: &'a Segment, app: &'a str) -> Source<'a> {
-        Source { segment, app: Some(app), quantiles: None }
+        Source { segment, app: Some(app), is_shared: false, quantiles: None }
+    }
+
+    pub fn of(app: &'a App) -> Source<'a> {
+        Source { is_shared: app.is_shared, ..Source::of_app(&app.segment, &app.name) }
     }
 
     fn owner(&self) -> Owner<'a> {

@@ -179,6 +179,32 @@ fn whoever_had_a_name_first_keeps_it_in_any_order_of_the_sources() {
 }
 
 #[test]
+fn what_is_shared_takes_no_name_from_others_whatever_its_times_are() {
+    let (own, own_writer) = segment("agent");
+    let (shop, shop_writer) = segment("shop");
+    let (eve, eve_writer) = segment("eve");
+    gauge(&eve_writer, "jobs", "", 2.0);
+    gauge(&eve_writer, "paid", "", 2.0);
+    gauge(&eve_writer, "hers", "", 2.0);
+    tick();
+    count(&shop_writer, "jobs", "", 1);
+    count(&own_writer, "paid", "", 1);
+    let theirs = Source { is_shared: true, ..Source::of_app(&eve, "eve") };
+    let sources = [theirs, Source::own(&own), Source::of_app(&shop, "shop")];
+    let (text, skipped) = page(&sources, Format::Text004);
+    assert_eq!(skipped.type_conflicts, 2);
+    assert!(text.contains("jobs_total{app=\"shop\"} 1\n") && text.contains("\npaid_total 1\n"));
+    assert!(text.contains("hers{app=\"eve\"} 2\n"), "{text}");
+    let candidates = sources.iter().flat_map(Candidate::all_of_segment).collect();
+    let refused: Vec<String> = refused(candidates).iter().map(ToString::to_string).collect();
+    let expected = [
+        "jobs is a gauge here, but app shop has jobs_total as a counter",
+        "paid is a gauge here, but the collector has paid_total as a counter",
+    ];
+    assert_eq!(refused, expected);
+}
+
+#[test]
 fn what_the_page_says_of_itself_has_its_name_first() {
     let (shop, writer) = segment("shop");
     gauge(&writer, "agent_private_metrics_total", "", 7.0);

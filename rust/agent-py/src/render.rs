@@ -60,7 +60,7 @@ fn page_of(segment: &Segment, format: Format, page: &mut Vec<u8>) {
     let oldest = now_unix_ms().saturating_sub(WINDOW_MS);
     let quantiles =
         |id: SeriesId, out: &mut Vec<(f64, f64)>| quantiles_of(segment, id, oldest, out);
-    let source = Source { segment, app: None, quantiles: Some(&quantiles) };
+    let source = Source { quantiles: Some(&quantiles), ..Source::own(segment) };
     scrape::render(&[source], format, page);
 }
 

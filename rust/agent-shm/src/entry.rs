@@ -81,23 +81,31 @@ pub fn is_intact(region: &Region, entry: u64, meta: Meta, key: &[u8]) -> bool {
     word >> CREATED_BITS == check_of(meta, key)
 }
 
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The next sum of a check.
+#[inline]
+pub fn mix(sum: u64, word: u64) -> u64 {
+    let product = (sum ^ word).wrapping_mul(ODD);
+    product ^ product >> 32
+}
+
 /// 16 bits that differ when anything differs, but by chance; a few instructions for each 8 bytes.
 #[inline]
 fn check_of(meta: Meta, key: &[u8]) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |sum: u64, word: u64| {
-        let product = (sum ^ word).wrapping_mul(ODD);
-        product ^ product >> 32
-    };
-    let mut sum = mix(0, meta.word());
-    let mut chunks = key.chunks_exact(8);
+    mix_bytes(mix(0, meta.word()), key).wrapping_mul(ODD) >> CREATED_BITS
+}
+
+#[inline]
+pub fn mix_bytes(mut sum: u64, bytes: &[u8]) -> u64 {
+    let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
         sum = mix(sum, u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
     }
     let rest = chunks.remainder();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    mix(sum, u64::from_le_bytes(last)).wrapping_mul(ODD) >> CREATED_BITS
+    mix(sum, u64::from_le_bytes(last))
 }
 
 /// Fills in the header and the key of an entry that nobody else can see yet.

@@ -104,7 +104,8 @@ pub const ENTRY_STAMP: u64 = ENTRY_CREATED;
 pub const ENTRY_KEY: u64 = 40; // key bytes, then the cells at the next multiple of 16
 
 /// The payload of a metric's entry, behind its name:
-pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds
+pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds; above `SHAPE_BITS` a check of the definition
+pub const SHAPE_BITS: u32 = 32;
 pub const METRIC_SERIES: u64 = 8; // series now
 pub const METRIC_TEXT: u64 = 16; // lengths of help (16 bits), unit (16) and label names (32)
 pub const METRIC_OVERFLOWS: u64 = 24; // label sets that went to the overflow series
@@ -301,6 +302,7 @@ pub fn layout_hash() -> u32 {
         SLOT_RING_WRITTEN,
         ENTRY_EXTRA,
         u64::from(CREATED_BITS),
+        u64::from(SHAPE_BITS),
         METRIC_BIRTH,
         WORD_ROOM,
         PAGE_BYTES,

@@ -58,6 +58,8 @@ mod expire;
 mod family;
 #[cfg(not(model))]
 mod file;
+#[cfg(not(model))]
+mod foreign;
 mod gauge;
 mod handle;
 mod header;
@@ -106,6 +108,8 @@ pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;
 pub use family::Joined;
+#[cfg(not(model))]
+pub use foreign::Extent;
 pub use handle::{Outcome, Series, SeriesId};
 pub use header::Header;
 pub use layout::{Options, LAYOUT_VERSION};

@@ -28,6 +28,26 @@ fn shape_word(shape: &Shape<'_>) -> u64 {
     code | u64::from(detail) << 8 | (shape.numbers().len() as u64) << 16
 }
 
+/// The check of a definition, above the shape in its word: 32 bits that differ when anything that was defined differs, but
+/// by chance.
+fn check_of(shape: &Shape<'_>, [help, unit, label_names]: [&str; 3]) -> u64 {
+    let numbers = shape.numbers().iter().map(|number| number.to_bits());
+    let sum = numbers.fold(entry::mix(0, shape_word(shape)), entry::mix);
+    let texts = [help, unit, label_names];
+    let sum = texts.iter().fold(sum, |sum, text| {
+        entry::mix_bytes(entry::mix(sum, text.len() as u64), text.as_bytes())
+    });
+    entry::mix(sum, 0) >> SHAPE_BITS << SHAPE_BITS
+}
+
+/// Whether what was read of a metric is what it was made with.
+pub fn is_intact(region: &Region, block: u64, meta: &MetricMeta) -> bool {
+    let shape = meta.shape.borrowed();
+    let word = shape_word(&shape) | check_of(&shape, [&meta.help, &meta.unit, &meta.label_names]);
+    payload(region, block)
+        .is_some_and(|payload| region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) == word)
+}
+
 /// Bytes of cells in the entry of a series of this shape.
 pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
     match shape {
@@ -130,7 +150,7 @@ pub fn write(
     let put = |offset, value| region.word(payload + offset).store(value, Ordering::Relaxed);
     let (help, unit) = (cut(spec.help, HELP_BYTES_MAX), cut(spec.unit, UNIT_BYTES_MAX));
     let lengths = [help, unit, label_names].map(|text| text.len() as u64);
-    put(METRIC_SHAPE, shape_word(&spec.shape));
+    put(METRIC_SHAPE, shape_word(&spec.shape) | check_of(&spec.shape, [help, unit, label_names]));
     put(METRIC_TEXT, lengths[0] << 48 | lengths[1] << 32 | lengths[2]);
     put(METRIC_BIRTH, birth);
     for (index, number) in spec.shape.numbers().iter().enumerate() {

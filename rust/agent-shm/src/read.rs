@@ -1,5 +1,6 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
+use crate::block;
 use crate::cells::{self, COUNTER_END};
 use crate::inner::Inner;
 use crate::lane;
@@ -25,6 +26,15 @@ pub struct Reader<'a> {
     pub liveness: &'a Liveness<'a>,
     pub cells: u64,
     pub extra: u64,
+}
+
+/// Whether `bytes` from the start of a block on are its own, by the size class of its page.
+pub fn is_within(region: &Region, places: &Places, block: u64, bytes: u64) -> bool {
+    let Some(inside) = block.checked_sub(places.blocks) else { return false };
+    // A model checker has enough to do with the links.
+    cfg!(model)
+        || block::page(region, places, inside / PAGE_BYTES)
+            .is_some_and(|page| bytes <= CLASSES[usize::from(page.class)])
 }
 
 impl Reader<'_> {
@@ -103,6 +113,12 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether a part is as long as it has to be: of one that is not, the rest would be that of others.
+    fn holds(&self, body: u64, bytes: u64) -> bool {
+        let block = body - PART_BODY;
+        is_within(self.region(), &self.inner.places, block, PART_BODY + bytes)
+    }
+
     fn counter(&self) -> Value<'static> {
         let mut total = (0_u64, 0.0);
         self.each_copy(|_, cells| {
@@ -150,7 +166,7 @@ impl Reader<'_> {
                 }
                 for octave in group as usize * 8..group as usize * 8 + 8 {
                     let body = self.part(octaves_of + octave as u64 % parts::OCTAVES_IN_GROUP * 8);
-                    if body == 0 {
+                    if body == 0 || !self.holds(body, 16 << schema) {
                         continue;
                     }
                     let place = if negative { 127 - octave } else { 128 + octave };

@@ -9,7 +9,7 @@
 //! and sum belong together; nothing waits for a writer, no writer waits for a view. Not promised: that values of
 //! different series are of the same instant. Everything read is checked, since the segment may be another app's.
 //!
-//! A name or label text in which a bit has changed is left out and counted: the entry has a check of it. So it is neither
+//! A name, label text or definition in which a bit has changed is left out and counted: the entry has a check of it. So it is neither
 //! shown wrong nor a second time beside the series that it now looks like. Not promised against whoever writes a segment
 //! on purpose; the reader of foreign segments checks more.
 
@@ -21,7 +21,7 @@ use crate::layout::*;
 use crate::map::Map;
 use crate::metric::{self, MetricMeta};
 use crate::page::PageWord;
-use crate::read::{Reader, Scratch};
+use crate::read::{self, Reader, Scratch};
 use crate::segment::Segment;
 use crate::slot::Liveness;
 use crate::sync::{fence, Ordering};
@@ -123,7 +123,8 @@ impl Writer {
 /// Visits every live entry; gives how many pages are damaged, whose blocks nobody can find.
 fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
     let mut damaged = 0;
-    for index in 0..block::pages_committed(&inner.region, &inner.places) {
+    let readable = inner.region.reach().saturating_sub(inner.places.blocks) / PAGE_BYTES;
+    for index in 0..block::pages_committed(&inner.region, &inner.places).min(readable) {
         let page = match block::page_word_of(&inner.region, &inner.places, index) {
             PageWord::Class(page) => page,
             PageWord::NoClass => continue,
@@ -145,12 +146,14 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
     damaged
 }
 
-/// A metric whose name is the one that it was made with.
+/// A metric whose name and definition are those that it was made with.
 fn read_metric(inner: &Inner, block: u64) -> Option<MetricMeta> {
     let meta = metric::read(&inner.region, block)?;
     let map = Map { region: &inner.region, places: &inner.places };
     // Not by its check, which a metric that began anew has no more.
-    map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes())).then_some(meta)
+    let is_it = map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes()))
+        && metric::is_intact(&inner.region, block, &meta);
+    is_it.then_some(meta)
 }
 
 /// Whether a block is what it was when its state word was read, so that what was read since is of it.
@@ -272,8 +275,8 @@ impl<'s> FamilyView<'s> {
         self.len() == 0
     }
 
-    /// Visits every series; gives how many were left out because their label text is damaged. The overflow series is
-    /// left out while nothing went there.
+    /// Visits every series; gives how many were left out because their label text or memory is damaged. The overflow
+    /// series is left out while nothing went there.
     pub fn for_each(&self, each: &mut dyn FnMut(SeriesView<'_>)) -> u64 {
         match self.is_main && self.beside.is_empty() {
             true => self.for_each_read(&mut |series, _| each(series)),
@@ -291,7 +294,7 @@ impl<'s> FamilyView<'s> {
         damaged
     }
 
-    /// Whether its label text is sound, or not looked at.
+    /// Whether its label text and memory are sound, or not looked at.
     fn visit(
         &self,
         block: u64,
@@ -312,6 +315,11 @@ impl<'s> FamilyView<'s> {
         let (inner, liveness, extra) = (self.inner, &*self.liveness, block + ENTRY_EXTRA);
         let reader = Reader { inner, liveness, cells, extra };
         let Scratch { labels, buckets, per_process } = scratch;
+        let needs = cells - block + metric::cell_bytes(&self.meta.shape.borrowed());
+        // What is behind a block that is too small for the cells is of others, and a page of it could be of any length.
+        if !read::is_within(region, &self.inner.places, block, needs) {
+            return !is_still(self.inner, block, word);
+        }
         let is_sound = entry::is_intact(region, block, meta, labels);
         let value = reader.value(&self.meta.shape, buckets, per_process);
         let (Some(before), true) = (State::of(word), is_still(self.inner, block, word)) else {

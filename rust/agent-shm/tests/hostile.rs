@@ -454,6 +454,72 @@ fn a_changed_bit_of_a_name_or_label_costs_that_series_and_is_counted() {
     assert_eq!(seen().0, both, "as before");
 }
 
+#[test]
+fn a_changed_bit_of_a_definition_costs_that_metric_and_is_counted() {
+    let folder = Folder::new("definition");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let shape = Shape::Explicit(&[1.0, 5.0]);
+    let series = get(&writer, "sizes_of_orders", shape, "path=\"/a\"");
+    assert_eq!(writer.observe(&series, 2.0, 1), Outcome::Applied);
+    let series = get(&writer, "requests", Shape::Counter, "path=\"/a\"");
+    assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    let seen = || {
+        let view = segment.view();
+        let names = |metas: &mut dyn Iterator<Item = &MetricMeta>| -> Vec<String> {
+            metas.map(|meta| meta.name.clone()).collect()
+        };
+        let shown = names(&mut view.families().iter().map(FamilyView::meta));
+        assert_eq!(shown, names(&mut segment.metrics().iter()));
+        (shown, view.damaged())
+    };
+    assert_eq!(seen(), (vec!["requests".to_owned(), "sizes_of_orders".to_owned()], 0));
+    let whole = fs::read(&path).unwrap();
+    // Behind 40 bytes of header and the name, at the next multiple of 16.
+    let definition = place_of(&whole, b"sizes_of_orders") - 40 + 64;
+    // Its shape, the lengths of its texts, its bounds.
+    for at in [0, 16, 48, 56].map(|word| definition + word).into_iter().flat_map(|w| w..w + 8) {
+        let byte = whole[at as usize];
+        for bit in 0..8 {
+            patch(&path, at, &[byte ^ 1 << bit]);
+            assert_eq!(seen(), (vec!["requests".to_owned()], 1), "bit {bit} of byte {at}");
+        }
+        patch(&path, at, &[byte]);
+    }
+    assert_eq!(seen().0.len(), 2, "as before");
+}
+
+#[test]
+fn a_series_whose_block_is_too_small_for_its_cells_is_left_out_and_counted() {
+    let folder = Folder::new("small");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let bounds: Vec<f64> = (0..500).map(f64::from).collect();
+    let series = get(&writer, "sizes", Shape::Explicit(&bounds), "path=\"/large\"");
+    assert_eq!(writer.observe(&series, 2.0, 1), Outcome::Applied);
+    let seen = || {
+        let (view, mut buckets) = (segment.view(), 0);
+        let damaged = view.families()[0].for_each(&mut |series| {
+            if let Value::Histogram { buckets: found, .. } = series.value {
+                buckets += found.len();
+            }
+        });
+        (buckets, damaged)
+    };
+    assert_eq!(seen(), (501, 0));
+    let whole = fs::read(&path).unwrap();
+    // With these options the words of pages begin at 4352, and blocks at 16384.
+    let page = (place_of(&whole, b"path=\"/large\"") - 16384) / 16384;
+    let at = 4352 + page * 8;
+    // The page is one of blocks of 64 bytes now: two of them are what were blocks of 8192.
+    patch(&path, at, &[whole[at as usize] & 0xc0 | 4]);
+    assert_eq!(seen(), (0, 2), "that series, and the one for what a limit refuses");
+    patch(&path, at, &whole[at as usize..at as usize + 1]);
+    assert_eq!(seen(), (501, 0));
+}
+
 fn is_root(what: &str) -> bool {
     // SAFETY: a system call without arguments.
     let is = unsafe { libc::geteuid() } == 0;

@@ -188,7 +188,7 @@ fn a_push_is_refused_for_names_that_somebody_had_before_it() {
             kind: crate::scrape::Type::Counter,
             owner: crate::scrape::Owner::App("shop"),
         };
-        let sources = vec![Candidate { claim, first_unix_ms }];
+        let sources = vec![Candidate { claim, first_unix_ms, is_shared: false }];
         gateway.put(&key("job/a"), true, body.as_bytes(), &Limits::default(), sources)
     };
     assert_eq!(reason(push(1, "# TYPE x gauge\nx 1\n")), "type_conflict");

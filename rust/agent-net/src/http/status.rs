@@ -26,6 +26,7 @@ use serde_json::{json, Map, Value as Json};
 
 use super::gateway_group::Group;
 use super::Shared;
+use crate::apps::App;
 use crate::events::recent_events;
 use crate::scrape::{self, Claim, Owner, Source, Type};
 
@@ -52,7 +53,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
     let is_own = |name: &str| name.starts_with("agent_") && !is_window(name);
     let own = samples(&view, is_own, OWN_MAX, "own", &mut cut);
     let windows = samples(&view, is_window, WINDOWS_MAX, "windows", &mut cut);
-    let conflicts = conflicts(&shared.segment, &app_views, &groups, &mut cut);
+    let conflicts = conflicts(&shared.segment, &apps, &groups, &mut cut);
     let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let document = json!({
         "version": shared.version,
@@ -188,11 +189,11 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
 /// The families and series that the page leaves out because somebody had them before.
 fn conflicts(
     own: &Segment,
-    apps: &[(&str, &Segment, View<'_>)],
+    apps: &[App],
     groups: &[Arc<Group>],
     cut: &mut Map<String, Json>,
 ) -> Vec<Json> {
-    let apps = apps.iter().map(|(name, segment, _)| Source::of_app(segment, name));
+    let apps = apps.iter().map(Source::of);
     let sources: Vec<Source<'_>> = [Source::own(own)].into_iter().chain(apps).collect();
     let (families, series) = scrape::disputes(&sources, groups, CONFLICTS_MAX);
     if families.len() > CONFLICTS_MAX {

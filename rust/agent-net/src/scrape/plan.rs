@@ -3,7 +3,8 @@
 //! Whoever asks for a name is a [`Candidate`] with the time at which the name first appeared with its type: in a segment the
 //! birth of the metric, in a pushed group the push that brought it. Names are given in the order of these times, so the one
 //! that was there first keeps its name, however files are called, and after every restart of the collector; at one time the
-//! order of the sources decides. The collector's own `agent_*` come before all others.
+//! order of the sources decides. The collector's own `agent_*` come before all others. Those of shared folders come after
+//! all others, whatever their times are: who owns one writes them.
 //!
 //! Limits: times are of the wall clock, all of one machine, in steps of 4 ms; none is before its segment was made.
 //! Not promised: the order of what was made while the clock was set back, or by a segment that lies about its times.
@@ -11,7 +12,7 @@
 use std::sync::Arc;
 
 use agent_metric::{bounds, OwnedShape};
-use agent_shm::{FamilyView, MetricMeta, Segment, View};
+use agent_shm::{FamilyView, MetricMeta, View};
 
 use super::names::{Claim, Conflict, Names, Owner, Type};
 use super::{LeftOut, Skipped, Source};
@@ -25,29 +26,36 @@ pub struct Candidate<'a> {
     pub claim: Claim<'a>,
     /// When the name first appeared with this type there.
     pub first_unix_ms: u64,
+    /// Of a shared folder.
+    pub is_shared: bool,
 }
 
 impl<'a> Candidate<'a> {
-    /// `made_unix_ms`: when the segment was made.
-    pub fn of_metric(meta: &MetricMeta, made_unix_ms: u64, owner: Owner<'a>) -> Candidate<'a> {
+    pub fn of_metric(meta: &MetricMeta, source: &Source<'a>) -> Candidate<'a> {
+        let (owner, is_shared) = (source.owner(), source.is_shared);
+        let made_unix_ms = source.segment.header().created_unix_ms;
         let is_own = owner == Owner::Collector && meta.name.starts_with(OWN);
         let first_unix_ms = if is_own { 0 } else { meta.first_unix_ms.max(made_unix_ms) };
         let (name, kind) = (meta.name.clone(), Type::of_shape(&meta.shape));
-        Candidate { claim: Claim { name, kind, owner }, first_unix_ms }
+        Candidate { claim: Claim { name, kind, owner }, first_unix_ms, is_shared }
+    }
+
+    /// Whose turn it is to ask: the smallest first.
+    fn turn(&self) -> (bool, u64) {
+        (self.is_shared, self.first_unix_ms)
     }
 
     /// What a segment has, without its series.
-    pub fn all_of_segment(segment: &Segment, owner: Owner<'a>) -> Vec<Candidate<'a>> {
-        let made_unix_ms = segment.header().created_unix_ms;
-        let metrics = segment.metrics();
-        let sound = metrics.iter().filter(|meta| fault_of(meta, owner).is_none());
-        sound.map(|meta| Candidate::of_metric(meta, made_unix_ms, owner)).collect()
+    pub fn all_of_segment(source: &Source<'a>) -> Vec<Candidate<'a>> {
+        let metrics = source.segment.metrics();
+        let sound = metrics.iter().filter(|meta| fault_of(meta, source.owner()).is_none());
+        sound.map(|meta| Candidate::of_metric(meta, source)).collect()
     }
 
     pub fn of_pushed(family: &Family, group: &'a Group) -> Candidate<'a> {
         let (name, kind) = Type::of_pushed(&family.name, family.kind);
         let claim = Claim { name: name.to_owned(), kind, owner: Owner::Group(&group.key) };
-        Candidate { claim, first_unix_ms: family.first_unix_ms }
+        Candidate { claim, first_unix_ms: family.first_unix_ms, is_shared: false }
     }
 
     pub fn all_of_group(group: &'a Group) -> impl Iterator<Item = Candidate<'a>> {
@@ -57,7 +65,7 @@ impl<'a> Candidate<'a> {
 
 /// The conflicts of those whose name another one has that came before.
 pub fn refused<'a>(mut candidates: Vec<Candidate<'a>>) -> Vec<Conflict<'a>> {
-    candidates.sort_by_key(|candidate| candidate.first_unix_ms);
+    candidates.sort_by_key(Candidate::turn);
     let mut names = Names::of_page();
     candidates.into_iter().filter_map(|candidate| names.claim(candidate.claim).err()).collect()
 }
@@ -105,7 +113,7 @@ impl<'v, 'a: 'v> Plan<'v, 'a> {
         let mut left_out =
             LeftOut { sources: vec![Skipped::default(); sources.len()], ..LeftOut::default() };
         let mut asking = candidates(views, sources, pushed, &mut left_out);
-        asking.sort_by_key(|(candidate, _)| candidate.first_unix_ms);
+        asking.sort_by_key(|(candidate, _)| candidate.turn());
         let mut names = Names::of_page();
         let mut parts: Vec<Vec<Part<'v>>> = Vec::new();
         let mut conflicts = Vec::new();
@@ -144,14 +152,13 @@ fn candidates<'v, 'a: 'v>(
     let mut asking = Vec::new();
     for (index, (view, source)) in views.iter().zip(sources).enumerate() {
         let (owner, skipped) = (source.owner(), &mut left_out.sources[index]);
-        let made_unix_ms = source.segment.header().created_unix_ms;
         skipped.damaged += view.damaged();
         for family in view.families() {
             match fault_of(family.meta(), owner) {
                 Some(Fault::Name) => skipped.bad_names += 1,
                 Some(Fault::Bounds) => skipped.bad_bounds += 1,
                 None => {
-                    let candidate = Candidate::of_metric(family.meta(), made_unix_ms, owner);
+                    let candidate = Candidate::of_metric(family.meta(), source);
                     asking.push((candidate, Part::Cells { source: index, family }));
                 }
             }
