@@ -408,21 +408,6 @@ fn what_is_below_zero_shows_the_same_samples_in_every_format() {
 }
 
 #[test]
-fn an_infinite_sum_of_finite_values_is_counted() {
-    let (own, writer) = segment("agent");
-    let metric = writer.metric(&spec("h", "", Shape::Explicit(&[1.0]))).expect("room");
-    let series = writer.series(metric, "").expect("room");
-    assert_eq!(writer.observe(&series, 1e308, 1), agent_shm::Outcome::Applied);
-    assert_eq!(page(&[Source::own(&own)], Format::Text004).1.infinite_sums, 0);
-    assert_eq!(writer.observe(&series, 1e308, 1), agent_shm::Outcome::Applied);
-    for format in [Format::Text004, Format::OpenMetrics100, Format::Protobuf] {
-        let mut out = Vec::new();
-        let left_out = render(&[Source::own(&own)], format, &mut out);
-        assert_eq!(left_out.sources[0].infinite_sums, 1);
-    }
-}
-
-#[test]
 fn every_kind_of_metric_has_its_lines() {
     let (own, writer) = segment("agent");
     let made = |name, shape| {

@@ -117,6 +117,24 @@ pub fn page(region: &Region, places: &Places, index: u64) -> Option<Page> {
     page_word_of(region, places, index).class()
 }
 
+/// Whether the page is for whoever takes it. Its word alone does not say so: a changed bit may have taken the class of a
+/// page in use, and a page that was never used or was overwritten is zero. Decided here for all who look.
+fn is_free(region: &Region, places: &Places, index: u64) -> bool {
+    page_word_of(region, places, index) == PageWord::NoClass && is_zero(region, places.page(index))
+}
+
+#[cfg(not(model))]
+fn is_zero(region: &Region, page: u64) -> bool {
+    let mut words = (0..PAGE_BYTES).step_by(8);
+    words.all(|offset| region.word(page + offset).load(Ordering::Relaxed) == 0)
+}
+
+/// No bit changes by itself in a model.
+#[cfg(model)]
+fn is_zero(_region: &Region, _page: u64) -> bool {
+    true
+}
+
 /// The start of every block of a page.
 pub fn blocks(places: &Places, index: u64, class: u8) -> impl Iterator<Item = u64> {
     let start = places.page(index);
@@ -275,9 +293,7 @@ impl Claimer<'_> {
                     if let Some(block) = found.next() {
                         return Ok(block);
                     }
-                    let Some(index) = all()
-                        .find(|&i| page_word_of(self.region, self.places, i) == PageWord::NoClass)
-                    else {
+                    let Some(index) = all().find(|&i| is_free(self.region, self.places, i)) else {
                         return Err(full);
                     };
                     offer_pages(self.region, index);
@@ -350,10 +366,12 @@ impl Claimer<'_> {
             }
             let word = page_word(region, places, index);
             let found = word.load(Ordering::Acquire);
-            let taken = PageWord::of(found) == PageWord::NoClass && {
-                let mine = found | (u64::from(class) + 1);
-                word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
-            };
+            // Whoever takes it after it was found free changes its word, and with that `found` is of yesterday.
+            let taken =
+                PageWord::of(found) == PageWord::NoClass && is_free(region, places, index) && {
+                    let mine = found | (u64::from(class) + 1);
+                    word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                };
             // Who was faster and wants the same class has made a page for us too.
             let is_ours = PageWord::of(word.load(Ordering::Acquire))
                 .class()

@@ -195,3 +195,23 @@ fn a_limit_that_is_reached_costs_one_pass_and_no_more() {
     // Each pass moves the epoch on.
     assert!(writer.epoch() - epoch <= 2, "{} passes", writer.epoch() - epoch);
 }
+
+#[test]
+fn a_page_in_use_that_lost_its_class_is_not_given_away() {
+    let (segment, writer, metric, last) = full_segment();
+    let (region, places) = (&segment.inner.region, &segment.inner.places);
+    let index = page_of(&segment, last.entry);
+    let word = region.word(places.pages + index * 8);
+    let before = word.load(Ordering::Acquire);
+    word.store(before & !0x3f, Ordering::Release);
+    // Of another size: in the words that are zero, new blocks of this page would begin.
+    for n in 0..300 {
+        let series = writer.series(metric, &format!("n=\"{n}\"")).unwrap();
+        assert_eq!(writer.add(&series, 1), Outcome::Applied);
+        assert!(series.overflow, "all other memory is in use");
+    }
+    writer.reclaim_now();
+    assert_eq!(writer.add(&last, 1), Outcome::Applied);
+    word.store(before, Ordering::Release);
+    assert_eq!(shown(&segment), (1301, 0));
+}

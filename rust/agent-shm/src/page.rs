@@ -21,7 +21,7 @@ pub enum Phase {
 /// What the word of a page says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageWord {
-    /// The page is zero, and free for any class.
+    /// The page is free for any class, if it is zero.
     NoClass,
     Class(Page),
     /// There is no such class. The page is neither free nor in use: nobody does anything with it.
