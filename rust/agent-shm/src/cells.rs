@@ -46,6 +46,7 @@ pub fn explicit_index(bounds: &[f64], value: f64) -> usize {
 pub const COUNTER_END: u64 = 1 << 63;
 
 /// The part of a counter below 1. What is none, a damaged cell says: the whole is what is known.
+#[cfg(not(model))]
 #[inline]
 pub fn fraction(bits: u64) -> f64 {
     Some(f64::from_bits(bits)).filter(|part| (0.0..1.0).contains(part)).unwrap_or(0.0)

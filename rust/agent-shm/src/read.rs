@@ -1,7 +1,7 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
 use crate::block;
-use crate::cells::{self, COUNTER_END};
+use crate::cells::COUNTER_END;
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -135,7 +135,7 @@ impl Reader<'_> {
     #[cfg(not(model))]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
         let (whole, bits) = self.pair_bits(cells);
-        (whole, cells::fraction(bits))
+        (whole, crate::cells::fraction(bits))
     }
 
     /// In a model words and pairs are different objects, and counters are words.

@@ -16,7 +16,7 @@
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
 
 use crate::block::{State, LIVE};
-use crate::cells::{self, explicit_index, observe_sum, plain, Cells, COUNTER_END};
+use crate::cells::{explicit_index, observe_sum, plain, Cells, COUNTER_END};
 use crate::entry;
 use crate::handle::{Outcome, Series};
 use crate::layout::*;
@@ -135,7 +135,7 @@ impl Writer {
     fn add_fraction(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {
         let mut is_full = false;
         let (before, _) = self.region().pair(s.own.get()).update(|count, bits| {
-            let sum = cells::fraction(bits) + fraction;
+            let sum = crate::cells::fraction(bits) + fraction;
             let carry = u64::from(sum >= 1.0);
             let count_after = count.saturating_add(whole).saturating_add(carry);
             is_full = count_after >= COUNTER_END;
