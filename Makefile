@@ -64,8 +64,28 @@ test-rust: $(STAMPS)/venv  ## cargo test of the crates that know no Python
 	cargo test --workspace --exclude agent-py --locked --quiet
 
 .PHONY: loom
-loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, model-checked (2 minutes)
-	ci/loom.sh
+loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, within bounds, model-checked
+	ci/orders.sh loom $(ARGS)
+
+.PHONY: shuttle
+shuttle: $(STAMPS)/venv  ## 20,000 random orders of five roles, one of which is killed
+	ci/orders.sh shuttle $(ARGS)
+
+# A million random orders of each model, and loom's models one preemption deeper than their bounds can be in CI.
+.PHONY: orders
+orders: $(STAMPS)/venv  ## 1,000,000 random orders of each model, and every order with 3 preemptions (hours)
+	AGENT_SCHEDULES=1000000 ci/orders.sh shuttle $(ARGS)
+	LOOM_MAX_PREEMPTIONS=3 ci/orders.sh loom --include-ignored $(ARGS)
+
+# SHARE=2/7: the second seventh of them.
+SHARE ?= 1/1
+.PHONY: mutants
+mutants: $(STAMPS)/venv  ## seed bugs into the shared memory: a test must catch each (ARGS="--only NAME")
+	$(BIN)/python scripts/mutants.py --share $(SHARE) $(ARGS)
+
+.PHONY: asan
+asan: $(STAMPS)/venv  ## the tests of agent-shm, agent-wire and agent-metric with AddressSanitizer
+	ci/asan.sh $(ARGS)
 
 .PHONY: test-python
 test-python: $(STAMPS)/extension $(STAMPS)/need-test $(STAMPS)/need-lint peers-test  ## pytest (ARGS="..." for its arguments)
@@ -97,7 +117,11 @@ format: $(STAMPS)/need-lint  ## rewrite the sources in the house format
 	cargo fmt --all
 
 .PHONY: ci
-ci: check test loom callgrind  ## what CI runs
+ci: check test loom shuttle callgrind  ## what CI runs
+
+.PHONY: torture
+torture: $(STAMPS)/extension $(STAMPS)/need-test  ## an hour of kills, stops, full and damaged memory (ARGS="kills --time 5m")
+	$(BIN)/python -m agent torture --time 60m $(ARGS)
 
 # --- measure --------------------------------------------------------------------------------------------------------
 

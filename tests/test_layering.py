@@ -33,6 +33,10 @@ PURE = (
     "report.model",
     "report.text",
     "supervisor.plan",
+    "torture.html",
+    "torture.outcome",
+    "torture.page",
+    "torture.text",
 )
 # `signal` is left out: a plan names signals, it handles none.
 IMPURE_IMPORTS = {"os", "socket", "time", "subprocess", "threading", "select"}
@@ -171,6 +175,8 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
         ("agent-net", {"agent-metric", "agent-shm", "agent-wire"}),
         # It tests the product from outside, through real bytes.
         ("agent-load", set()),
+        # It kills what it walks through; only the segment is walked.
+        ("agent-torture", {"agent-metric", "agent-shm"}),
         ("agent-client", {"agent-shm", "agent-wire"}),
         (
             "agent-py",
@@ -181,6 +187,7 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
                 "agent-wire",
                 "agent-net",
                 "agent-load",
+                "agent-torture",
                 "pyo3",
             },
         ),

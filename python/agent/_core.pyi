@@ -104,7 +104,12 @@ class Gauge(Metric):
     def set_to_current_time(self) -> None:
         """Sets the gauge to the seconds since 1970."""
     def track_inprogress(self) -> Block:
-        """Raises the gauge during a `with` block or a call of a decorated function."""
+        """Raises the gauge during a `with` block or a call of a decorated function.
+
+        The block gives back what it took, or nothing when that is gone: cleared, removed, or its parent's in a forked
+        child. What a killed process held is taken away in the modes `mostrecent` and `live...`, and stays in `sum`,
+        `min`, `max` and `all`. In `mostrecent` it is counted on top of what is `set`.
+        """
     def time(self) -> Block:
         """Sets the gauge to the seconds that a `with` block or a call of a decorated function took."""
 
@@ -149,7 +154,9 @@ class Histogram(Metric):
 class Summary(Metric):
     """Count, sum, and quantiles of the last 60 seconds, computed when the page is rendered.
 
-    The window holds the newest 2,048 values of each process.
+    The quantiles are of the newest values of each label set, of all processes together: the last 64 at least, up to 2,048
+    (more where several processes observe much) while the summaries of the app take less than a quarter of its segment's
+    memory. Count and sum are of all values. `agent.render()` shows the quantiles, the collector does not.
     """
 
     def __new__(
@@ -279,3 +286,24 @@ def settle_worker(path: str | PathLike[str], place: str) -> int:
 
 def run_load_executor(plan: bytes) -> int:
     """One executor of a load run, until it is told to stop; gives its exit code. `plan` is JSON. Without the GIL."""
+
+def torture_steps(
+    seed: int,
+    seconds: float,
+    operations: Sequence[str] | None = None,
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    folder: str | PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Walks the operations of a segment one instruction at a time, and recovers what a death at each would leave. Without the GIL.
+
+    Ends when an operation is over and `seconds` have passed. `operations` are names of operations or groups, all when it is
+    None. `folder` is where segments are made: shared memory when it is None. Between two operations signals are handled,
+    and `progress` is called with round, operation, kill_points, states, findings and seconds; `False` from it stops.
+
+    Gives seed, rounds, seconds, stopped, kill_points, states and operations: for each its name, group, walks, kill_points,
+    states and findings, which have seed, operation, instruction and reason. A run with the seed of a finding and its
+    operation alone finds it in the first round.
+
+    Raises NotImplementedError (no x86-64 Linux) or PermissionError (ptrace is forbidden) where it cannot be done, RuntimeError
+    when this process has more than one thread, ValueError for an operation that there is not, OSError for its own files.
+    """

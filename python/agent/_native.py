@@ -47,3 +47,4 @@ open_segment = _core.open_segment
 render_segment = _core.render_segment
 run_load_executor = _core.run_load_executor
 settle_worker = _core.settle_worker
+torture_steps = _core.torture_steps

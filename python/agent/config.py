@@ -132,8 +132,18 @@ class Statsd(Section, frozen=True, kw_only=True):
 
 
 class Apps(Section, frozen=True, kw_only=True):
-    """The apps of this host whose segments are in `dir`."""
+    """The apps of this host whose segments are in `dir`, and in folders of other users."""
 
+    shared_dirs: Annotated[
+        tuple[str, ...],
+        doc(
+            "Folders of other users, whose apps are shown too: whole paths, the last part may "
+            "have `*`. Each belongs to one user, who alone can write to it, and lets the "
+            "collector read, by its group or because the collector is root (docs/APPS.md).",
+            edge="[] = only `dir`.",
+            who="hosts whose apps run as other users than the collector.",
+        ),
+    ] = ()
     idle_s: Annotated[
         int,
         doc(
@@ -299,8 +309,8 @@ class Config(Section, frozen=True, kw_only=True):
         str,
         doc(
             "Folder of the segments; created with mode 0700. Apps and collector must agree on it.",
-            edge='"" = $XDG_RUNTIME_DIR/agent-metrics, else /dev/shm/agent-metrics-UID.',
-            who="services that run as another user than the apps.",
+            edge='"" = /dev/shm/agent-metrics-UID.',
+            who="hosts without /dev/shm; for apps of other users see [apps] shared_dirs.",
         ),
     ] = ""
     workers: Annotated[

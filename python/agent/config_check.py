@@ -36,6 +36,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 def check(config: Config) -> Iterator[tuple[str, str]]:
     """Contradictions, as (path, message)."""
+    yield from _check_folders(config)
     yield from _check_listeners(config)
     yield from _check_sizes(config)
     yield from _check_buckets(config.histograms.buckets, "histograms.buckets")
@@ -43,6 +44,20 @@ def check(config: Config) -> Iterator[tuple[str, str]]:
         yield "histograms.buckets", "is empty: give one bound, or set histograms.native"
     for index, rule in enumerate(config.mapping):
         yield from check_rule(rule, f"mapping[{index}]")
+
+
+def _check_folders(config: Config) -> Iterator[tuple[str, str]]:
+    if config.dir and not config.dir.startswith("/"):
+        # Each working directory would have a folder of its own.
+        yield "dir", f"write the whole path, from / on, got {config.dir!r}"
+    for path in config.apps.shared_dirs:
+        if not path.startswith("/"):
+            message = f"write the whole path, from / on, got {path!r}"
+        elif "*" in path.rpartition("/")[0]:
+            message = f"only the last part may have a *, got {path!r}"
+        else:
+            continue
+        yield "apps.shared_dirs", message
 
 
 def _check_listeners(config: Config) -> Iterator[tuple[str, str]]:

@@ -159,6 +159,8 @@ def _from_text(text: str, setting: Setting) -> Any:
             return words[text.strip().lower()]
         except KeyError:
             raise ValueError(f"expected true or false, got {text!r}") from None
+    if get_origin(kind) is tuple and get_args(kind)[0] is str:
+        return [part.strip() for part in text.split(",") if part.strip()]
     if get_origin(kind) is tuple:
         try:
             return [float(part) for part in text.split(",") if part.strip()]
@@ -341,7 +343,7 @@ def type_name(setting: Setting) -> str:
     """What a value of the setting looks like, for help texts."""
     kind = get_args(setting.type)[0]
     if get_origin(kind) is tuple:
-        return "list of float"
+        return f"list of {get_args(kind)[0].__name__}"
     if get_origin(kind) is not None and not isinstance(kind, type):
         return " | ".join(repr(choice) for choice in get_args(kind))
     return str(getattr(kind, "__name__", kind))

@@ -17,7 +17,7 @@ system call. A process that is killed loses nothing that it counted and leaves n
 
 *Which app*: `agent.configure(app=...)`, else `AGENT_METRICS_APP`, else the name of the project that
 the program is of (docs/APPS.md), so that its web workers, task workers and commands meet. *Where*:
-`AGENT_METRICS_DIR`, else `$XDG_RUNTIME_DIR/agent-metrics`, else `/dev/shm/agent-metrics-UID`. When
+`AGENT_METRICS_DIR`, else `/dev/shm/agent-metrics-UID`. When
 that place cannot be used, or an app has more than 4,096 living processes, the process counts in
 private memory; where one metric finds no room, that metric alone is counted so. One `AgentWarning`
 says it. Private numbers are not on the collector's page, which says that there are some. The

@@ -82,21 +82,24 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
-class Refusal(msgspec.Struct, kw_only=True):
+class Refusal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One sample that was not accepted."""
 
     index: Annotated[int, Meta(ge=0, description="Position in the body, from 0.")]
+    line: (
+        Annotated[int, Meta(ge=1, description="Line of an NDJSON body, from 1.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     reason: Annotated[str, Meta(description="Reason as in agent_source_samples_rejected_total.")]
     detail: Annotated[str, Meta(description="One sentence for a person.")]
 
 
-class Report(msgspec.Struct, kw_only=True):
-    """The answer: accepted + refused is the number of samples in the body."""
+class Report(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The answer: accepted + rejected is the number of samples in the body."""
 
     accepted: Annotated[int, Meta(ge=0)]
-    refused: Annotated[int, Meta(ge=0)]
-    reasons: Annotated[dict[str, int], Meta(description="Refused samples by reason.")]
-    refusals: Annotated[list[Refusal], Meta(description="The first refused samples.")]
+    rejected: Annotated[int, Meta(ge=0)]
+    errors: Annotated[list[Refusal], Meta(description="The first rejected samples.")]
 
 
 def schema() -> dict[str, Any]:

@@ -432,6 +432,32 @@ def test_per_process_gauges_follow_life_and_death(program: Program) -> None:
     assert len([name for name in values if name.startswith("liveall{")]) == 1
 
 
+def test_quantiles_are_of_the_values_of_all_processes(program: Program) -> None:
+    """Four children observe a number each, beside a busy one; what they saw outlives them."""
+    program.write(
+        "quantiles.py",
+        "import os, agent\n"
+        "sizes = agent.Summary('sizes', 'S.', quantiles=[0, 0.5, 1])\n"
+        "busy = agent.Summary('busy', 'B.')\n"
+        "sizes.observe(0)\n"
+        "for number in range(1, 5):\n"
+        "    if os.fork() == 0:\n"
+        "        sizes.observe(number)\n"
+        "        for _ in range(50_000): busy.observe(number)\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+        "page = agent.render().decode().splitlines()\n"
+        "print(*[line for line in page if line.startswith('sizes')], sep='\\n')\n",
+    )
+    assert program.run("quantiles.py").splitlines() == [
+        'sizes{quantile="0.0"} 0',
+        'sizes{quantile="0.5"} 2',
+        'sizes{quantile="1.0"} 4',
+        "sizes_sum 10",
+        "sizes_count 5",
+    ]
+
+
 def test_two_apps_of_one_user_never_mix(program: Program) -> None:
     """Programs in one folder, with no setting at all."""
     for name in ("shop", "blog"):

@@ -128,7 +128,8 @@ def test_every_call_of_the_datadog_client_is_understood(
     collector.wait_for(0.25, "shop_wait_seconds_sum")
     collector.wait_for(1, "shop_work_seconds_count")
     samples = collector.wait_for(5, "shop_noon")
-    assert samples.sum("agent_rejected_total") == 0
+    assert "agent_source_samples_received_total" in samples
+    assert samples.sum("agent_source_samples_rejected_total") == 0
 
 
 def test_the_datadog_clients_own_aggregation_keeps_the_totals(
@@ -140,4 +141,6 @@ def test_the_datadog_clients_own_aggregation_keeps_the_totals(
         client.increment("merged", tags=["a:b"])
     client.flush_aggregated_metrics()
     client.flush()
-    collector.wait_for(1000, "merged_total", a="b")
+    samples = collector.wait_for(1000, "merged_total", a="b")
+    received = samples.sum("agent_source_samples_received_total")
+    assert 0 < received < 1000, "they were merged by the client"

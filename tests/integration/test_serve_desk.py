@@ -287,6 +287,9 @@ def test_a_connection_on_its_way_to_a_worker_is_counted_once(start_collector: St
                 lambda count: count <= 3,
                 "the third is gone",
             )
+    seen = collector.scrape()
+    assert seen.one("desk_pushed_total") == 52
+    assert seen.sum("agent_connections_refused_total", reason="connections_max") == 0
 
 
 def test_slow_heads_keep_neither_probes_nor_pushes_out(start_collector: Start) -> None:
@@ -313,6 +316,9 @@ def test_slow_heads_keep_neither_probes_nor_pushes_out(start_collector: Start) -
 
         # Those that came last must be a second old before they give way.
         eventually(lambda: all(drip() for _ in range(5)), bool, "both are answered, always")
+        seen = collector.scrape()
+        assert seen.one("desk_pushed_total") >= 5
+        assert seen.sum("agent_connections_closed_total", reason="evicted") > 0
 
 
 def test_a_worker_that_stands_still_is_passed_by(start_collector: Start) -> None:

@@ -178,14 +178,16 @@ def test_datagrams_that_come_during_a_renewal_are_counted_once_or_as_dropped(
             udp.send(b"renew.udp:1|c")
             sent += 1
     renewing.join()
-    eventually(
+    seen = eventually(
         collector.scrape,
         lambda seen: (
             seen.sum("renew_udp_total") + seen.sum("agent_kernel_drops_total", source="statsd_udp")
             == sent
+            and seen.sum("agent_worker_restarts_total", reason="renewed") > 0
         ),
-        f"{sent} datagrams",
+        f"{sent} datagrams, and renewed workers",
     )
+    assert seen.sum("renew_udp_total") > 0
 
 
 def test_idle_connections_go_on_with_the_new_workers(start_collector: Start) -> None:

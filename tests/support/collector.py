@@ -131,6 +131,7 @@ class Collector:
         env: dict[str, str] | None = None,
         command: tuple[str, ...] = (sys.executable, "-m", "agent"),
         cwd: str | None = None,
+        popen: dict[str, Any] | None = None,
     ) -> None:
         self.dir = directory
         self.socket_path = os.path.join(directory, "statsd.sock")
@@ -159,6 +160,7 @@ class Collector:
                 env=clean_environment(**(env or {})),
                 # So that a test can signal the whole group.
                 process_group=0,
+                **(popen or {}),
             )
         os.close(ready_end)
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -147,12 +149,68 @@ def test_a_service_without_a_folder_is_the_project_of_its_environment(
     assert identify(Program(command, ["-c", "none.py"], str(tmp_path / "blog"))).name == "blog"
 
 
+@pytest.mark.parametrize("option", ["-c", "--config"])
+def test_settings_of_a_launcher_may_lie_anywhere(tmp_path: Path, option: str) -> None:
+    """`gunicorn -c /etc/bank/gunicorn.conf.py` in the folder of shop is shop, not bank."""
+    make(tmp_path, "etc/bank/gunicorn.conf.py", "s/blog/conf.py", "x/a")
+    make(tmp_path, NAMED.replace("pyproject", "s/pyproject"))
+    command = os.path.join(sys.prefix, "bin", "gunicorn")
+
+    def name(cwd: str, settings: str, *more: str) -> str:
+        arguments = [option, str(tmp_path / settings), *more]
+        return identify(Program(command, arguments, str(tmp_path / cwd))).name
+
+    assert name("s", "etc/bank/gunicorn.conf.py") == "shop"
+    assert name("s", "etc/bank/gunicorn.conf.py", "--preload") == "shop"
+    # Where the working directory is no project, the settings may lie in one.
+    assert name("x", "s/blog/conf.py") == "shop"
+    assert name("x", "etc/bank/gunicorn.conf.py") == "x"
+
+
 def test_an_installed_program_is_named_after_its_package(tmp_path: Path) -> None:
     """Whatever the folder is that it was called from."""
     installed = "env/lib/python3/site-packages/till/tools/clean.py"
     make(tmp_path, NAMED, installed)
     told = found(tmp_path, installed)
     assert (told.name, told.root) == ("till", os.path.realpath(sys.prefix))
+
+
+TARGET = (
+    "lib/gunicorn/__init__.py",
+    "lib/gunicorn/__main__.py",
+    "lib/gunicorn-27.0.1.dist-info/RECORD=../../bin/gunicorn,,\\ngunicorn/__init__.py,,\\n",
+    "lib/bin/gunicorn=import sys\\nfrom gunicorn.app.wsgiapp import run\\n",
+)
+
+
+@pytest.mark.parametrize("command", ["lib/gunicorn/__main__.py", "lib/bin/gunicorn"])
+@pytest.mark.parametrize("kept", [2, 4], ids=["unpacked", "installed"])
+def test_a_launcher_is_one_wherever_it_lies(tmp_path: Path, command: str, kept: int) -> None:
+    make(tmp_path, *TARGET[:kept], TARGET[3], "one/billing.py", "two/shop.py")
+    for folder, module in (("one", "billing"), ("two", "shop")):
+        told = found(tmp_path / folder, f"../{command}", "-w", "2", f"{module}:app")
+        assert (told.name, told.root) == (module, str(tmp_path / folder / f"{module}.py"))
+
+
+def test_what_an_installer_recorded_beside_it_is_installed(tmp_path: Path) -> None:
+    record = "lib/till_tools-1.dist-info/RECORD=../../bin/clean,,\\ntill/a.py,,\\ntally.py,,\\n"
+    command = "lib/bin/clean=from till.a import main\\n"
+    make(tmp_path, record, command, "lib/till/__init__.py", "lib/till/a.py", "lib/tally.py")
+    make(tmp_path, "lib/own.py", "lib/bin/serve=from till.a import main\\n", "x/shop.py")
+    environment = os.path.realpath(sys.prefix)
+    for path, name in (("till/a.py", "till"), ("bin/clean", "till"), ("tally.py", "tally")):
+        told = found(tmp_path, f"lib/{path}")
+        assert (told.name, told.root) == (name, environment), path
+    # Somebody's own code among installed packages (a function in the cloud) stays their own.
+    for path, name in (("own.py", "own"), ("bin/serve", "serve")):
+        told = found(tmp_path, f"lib/{path}")
+        assert (told.name, told.root) == (name, str(tmp_path / "lib" / path)), path
+
+
+@pytest.mark.parametrize("path", ["celery.py", "flask/run.py", "django/manage.py"])
+def test_a_script_that_is_called_as_a_launcher_is_a_script(tmp_path: Path, path: str) -> None:
+    make(tmp_path, f"x/{path}", "x/y/shop.py")
+    assert str(tmp_path / "x" / path).startswith(found(tmp_path / "x/y", f"../{path}", "shop").root)
 
 
 def test_a_frozen_program_is_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,19 +405,57 @@ def test_a_given_name_is_kept(
     """`AGENT_METRICS_APP=shop` makes `shop.vN.seg`; `agent.vN.seg` is the collector's."""
     monkeypatch.setenv("AGENT_METRICS_APP", given_name)
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path))
-    assert app.find("/anywhere") == (kept, f"{tmp_path}/{kept}.v{LAYOUT_VERSION}.seg")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert app.find("/anywhere") == (kept, f"{tmp_path}/{kept}.v{LAYOUT_VERSION}.seg")
+    told = [str(one.message) for one in said]
+    if given_name == "agent":
+        assert len(told) == 1
+        assert told[0].startswith("AGENT_METRICS_APP=agent is the name of the collector's own")
+        assert "'agent-app'" in told[0]
+    else:
+        assert told == []
+
+
+def test_a_project_that_is_called_as_the_collector_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once, by its first process: it is `agent-app`."""
+    project_file = NAMED.replace("shop", "agent")
+    make(tmp_path, f"p/{project_file}", "p/main.py")
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path / "segments"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "p/main.py")])
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    for message in ("is called 'agent'", ""):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert app.find(str(tmp_path))[0] == "agent-app"
+        assert len(said) == (1 if message else 0), [str(one.message) for one in said]
+        assert all(message in str(one.message) for one in said)
 
 
 # --- the folder of segments ---------------------------------------------------------------------
 def test_folders_by_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """AGENT_METRICS_DIR, then the user's runtime folder when it exists, then /dev/shm."""
+    """AGENT_METRICS_DIR, else one folder for a user, with a runtime folder (login) and without."""
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert app.folder() == str(tmp_path / "given")
     monkeypatch.delenv("AGENT_METRICS_DIR")
-    assert app.folder() == str(tmp_path / "agent-metrics")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     assert app.folder() == f"/dev/shm/agent-metrics-{os.getuid()}"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert app.folder() == f"/dev/shm/agent-metrics-{os.getuid()}"
+
+
+@pytest.mark.parametrize("path", ["segments", "./segments", "../segments"])
+def test_a_relative_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
+) -> None:
+    """It would be another one after each change of the working directory; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENT_METRICS_DIR", path)
+    with pytest.raises(OSError, match=f"AGENT_METRICS_DIR is '{re.escape(path)}': write the whole"):
+        app.folder()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_new_folder_is_ours_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -384,6 +480,22 @@ def test_a_folder_that_is_not_ours_alone_is_refused(
     monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
     with pytest.raises(OSError, match=str(path)):
         app.folder()
+
+
+@pytest.mark.parametrize(
+    ("mode", "remedy"), [(0o2770, "2750"), (0o2777, "2750"), (0o770, "700"), (0o1777, "700")]
+)
+def test_the_remedy_for_an_open_folder_leaves_a_shared_one_shared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, remedy: str
+) -> None:
+    path = tmp_path / "segments"
+    path.mkdir()
+    path.chmod(mode)
+    monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
+    with pytest.raises(PermissionError, match=rf"\(mode {mode:o}\): chmod {remedy} it"):
+        app.folder()
+    path.chmod(int(remedy, 8))
+    assert app.folder() == str(path)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")

@@ -229,15 +229,16 @@ def test_a_signal_to_process_and_group_at_once_drains_like_one(start) -> None:
 
 
 def test_children_leave_when_the_supervisor_is_killed(start) -> None:
-    toy = start()
+    toy = start(workers=2)
     pids = toy.pids()
     toy.process.kill()
-    toy.process.wait()
+    assert toy.process.wait() == -signal.SIGKILL
 
     def alive() -> set[int]:
         return {pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and not _zombie(pid)}
 
-    eventually(alive, lambda left: not left, "the workers have left")
+    assert len(pids) == 2
+    assert eventually(alive, lambda left: not left, "the workers have left") == set()
 
 
 def _zombie(pid: int) -> bool:
@@ -269,9 +270,13 @@ def test_a_worker_holds_no_descriptor_of_its_siblings(start) -> None:
 
     # The toy does not close the listeners of others; whoever forks closes pipes and wake-up. A
     # connection that was answered may still be open for a moment.
-    eventually(
+    own = eventually(
         lambda: sockets(first), lambda seen: len(seen) == 6 + 2, "its listeners, pipe and handover"
     )
+    others = [sockets(pid) for pid in toy.pids() if pid != first]
+    assert len(others) == 2
+    # What several have are the listeners.
+    assert all(len(own & other) == 6 for other in others)
 
 
 def sockets(pid: int) -> set[str]:

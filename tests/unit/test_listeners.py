@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -70,8 +71,16 @@ def test_all_sockets_are_non_blocking_and_not_inherited_by_an_exec(opened) -> No
 def test_connections_queue_before_any_worker_runs(opened) -> None:
     made = opened(config())
     host, port = made.addresses["http"].split(":")
-    with socket.create_connection((host, int(port)), 5):
-        pass
+    with socket.create_connection((host, int(port)), 5) as client:
+        name = client.getsockname()
+        accepted = []
+        for listener in made.sockets:
+            if listener.type == socket.SOCK_STREAM and listener.getsockname()[1] == int(port):
+                with contextlib.suppress(BlockingIOError):
+                    stream, peer = listener.accept()
+                    stream.close()
+                    accepted.append(peer)
+        assert accepted == [name], "it waits at one of them"
 
 
 @pytest.mark.parametrize("setting", ["http.address", "statsd.address"])

@@ -8,9 +8,11 @@ import contextlib
 import functools
 import math
 import pickle
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import prometheus_client
@@ -20,6 +22,9 @@ from hypothesis import strategies as st
 
 import agent
 from samples import samples
+
+if TYPE_CHECKING:
+    from agent.metrics import GaugeMode
 
 
 @pytest.fixture
@@ -288,6 +293,20 @@ def test_a_histogram_leaves_the_quantiles_of_a_summary_alone(registry: agent.Reg
     assert [value(registry, "sizes", quantile=q) for q in ("0.0", "1.0")] == [1, 3]
 
 
+def test_a_busy_summary_leaves_the_quantiles_of_others_alone(registry: agent.Registry) -> None:
+    """Of another metric, and of another series of the same metric."""
+    busy = agent.Summary("busy", "B.", registry=registry)
+    slow = agent.Summary("slow", "S.", ["who"], registry=registry, quantiles=[0, 0.5, 1])
+    for number in range(10):
+        slow.labels("one").observe(number)
+        for _ in range(500):
+            busy.observe(0.5)
+        busy.observe_many([0.5] * 20_000)
+        slow.labels("two").observe_many([0.5] * 5000)
+    found = [value(registry, "slow", who="one", quantile=q) for q in ("0.0", "0.5", "1.0")]
+    assert found == [0, 4, 9]
+
+
 @given(st.lists(st.lists(st.floats(-1e9, 1e9), max_size=40), max_size=4))
 def test_many_values_do_what_single_ones_do(batches: list[list[float]]) -> None:
     """Cells and quantiles are the same, of histograms and summaries."""
@@ -434,18 +453,29 @@ def test_an_asynchronous_generator_is_refused(registry: agent.Registry) -> None:
 # ------------------------------------------------------------------------
 
 
-def test_sums_past_the_largest_float_are_infinite_never_nan(registry: agent.Registry) -> None:
-    """Infinities of both signs, from different buckets, make +Inf too."""
-    both = agent.Histogram("both", "B.", registry=registry, buckets=[0])
+def test_no_finite_numbers_make_an_infinite_one(registry: agent.Registry) -> None:
+    """What could is refused by name: observations past 2^900, steps of a gauge to infinity."""
+    sizes = agent.Histogram("sizes", "S.", registry=registry, buckets=[0])
     total = agent.Summary("total", "T.", registry=registry, quantiles=[])
-    for _ in range(3):
-        for amount in (1.7e308, -1.7e308):
-            both.observe(amount)
-    total.observe_many([1.7e308] * 3)
-    total.observe_many([-1.7e308] * 3)
-    assert value(registry, "both_sum") == math.inf
-    assert value(registry, "total_sum") == math.inf
-    assert (value(registry, "both_count"), value(registry, "total_count")) == (6, 6)
+    for metric, name in ((sizes, "sizes"), (total, "total")):
+        for amount in (2.0**900, -(2.0**900)):
+            metric.observe(amount)
+            metric.observe_many([amount] * 100)
+        for amount in (1.7e308, -1.7e308, math.nextafter(2.0**900, math.inf)):
+            with pytest.raises(agent.AmountError, match=f"{name} cannot observe .*2\\^900"):
+                metric.observe(amount)
+            with pytest.raises(agent.AmountError, match=f"{name} cannot observe"):
+                metric.observe_many([1.0, amount])
+        assert value(registry, f"{name}_count") == 202
+        assert value(registry, f"{name}_sum") == 0
+    modes: tuple[GaugeMode, ...] = ("mostrecent", "sum", "max", "all", "livesum", "livemostrecent")
+    for mode in modes:
+        level = agent.Gauge(f"level_{mode}", "L.", registry=registry, multiprocess_mode=mode)
+        level.set(1e308)
+        with pytest.raises(agent.AmountError, match=f"level_{mode} cannot go so far"):
+            level.inc(1e308)
+        level.dec(1e308)
+    assert b"Inf" not in re.sub(rb'le="\+Inf"', b"", registry.render())
     assert b"NaN" not in registry.render() + registry.render("openmetrics")
 
 

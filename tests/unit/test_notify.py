@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from agent.supervisor.notify import Notifier
 
 
@@ -23,7 +25,16 @@ def test_the_ready_descriptor_gets_one_line_and_is_closed() -> None:
 def test_a_reader_that_has_gone_away_stops_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    Notifier(writer, "/nonexistent/socket").ready({})
+    notifier = Notifier(writer, "/nonexistent/socket")
+    notifier.ready({})
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(writer)
+    # By now the number may be somebody else's: nothing is written to it any more.
+    reader, again = os.pipe()
+    notifier.stopping()
+    os.close(again)
+    assert os.read(reader, 100) == b""
+    os.close(reader)
 
 
 def test_systemd_sees_every_phase(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def test_rendering_does_not_hold_the_interpreter() -> None:
     sys.setswitchinterval(3600)
     try:
         thread.start()
-        eventually(turns_meanwhile, lambda count: count > 0, "the other thread had a turn")
+        had = eventually(turns_meanwhile, lambda count: count > 0, "the other thread had a turn")
+        assert had > 0
     finally:
         done.set()
         sys.setswitchinterval(usual_s)

@@ -67,6 +67,12 @@ def find(start_dir: str) -> tuple[str, str]:
     """
     name = given.name()
     if name:
+        if name == given.INSTEAD and os.environ.get(given.VARIABLE) == COLLECTOR:
+            place.warn(
+                f"{given.VARIABLE}={COLLECTOR} is the name of the collector's own segment, so this"
+                f" app is {name!r}; give it another name",
+                above=1,
+            )
         return name, os.path.join(folder(), f"{name}.v{LAYOUT_VERSION}.seg")
     # Not needed where a name was given.
     from agent.app import program
@@ -98,7 +104,7 @@ def names(found: Project) -> tuple[str, str]:
     """What the app is called, and the name of its file before the layout."""
     app = given.clean(found.name[: given.NAME_BYTES_MAX - 24].strip("._- ") or "app")
     if app == COLLECTOR:
-        app = f"{COLLECTOR}-app"
+        app = given.INSTEAD
     facts = [deployment.root_of(found.root), found.part]
     if not found.is_known:
         # Folders such as /app are alike in all containers. What tells those apart is their name.

@@ -18,6 +18,8 @@ from agent.errors import ConfigureError, InvalidNameError
 
 # The name of the collector's segment: no app may write into it.
 COLLECTOR = "agent"
+# What an app is called that is called so.
+INSTEAD = "agent-app"
 NAME_BYTES_MAX = 64
 VARIABLE = "AGENT_METRICS_APP"
 # Set by `agent.configure` for children of multiprocessing.
@@ -34,7 +36,7 @@ def name() -> str:
         # A program started by that of `configure` has children of its own, with its own main file.
         given = inherited if main == _main() else ""
     given = clean(given or os.environ.get(VARIABLE, ""))
-    return f"{COLLECTOR}-app" if given == COLLECTOR else given
+    return INSTEAD if given == COLLECTOR else given
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 
+from agent.app import given
 from agent.app.deployment import root_of
 
 TYPE_CHECKING = False
@@ -17,16 +18,26 @@ if TYPE_CHECKING:
     from agent.app.project import Project
 
 MARK = ".at"
+VARIABLE = "AGENT_METRICS_DIR"
+
+
+def where() -> str:
+    """Where the folder of segments is, or would be; a whole path, or an OSError is raised.
+
+    Without the variable it depends on the user only, so that a login shell, a cron job and a
+    service of one user meet: `$XDG_RUNTIME_DIR` is there for the first and not for the others.
+    """
+    path = os.environ.get(VARIABLE, "")
+    path = path or f"/dev/shm/agent-metrics-{os.geteuid()}"  # noqa: S108 - owner and mode are checked
+    if not os.path.isabs(path):
+        # Each working directory would have a folder of its own.
+        raise NotADirectoryError(f"{VARIABLE} is {path!r}: write the whole path, from / on")
+    return os.path.normpath(path)
 
 
 def folder() -> str:
     """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
-    path = os.environ.get("AGENT_METRICS_DIR", "")
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not path and runtime and os.path.isdir(runtime):
-        path = os.path.join(runtime, "agent-metrics")
-    path = path or f"/dev/shm/agent-metrics-{os.getuid()}"  # noqa: S108 - owner and mode are checked
-    path = os.path.abspath(path)
+    path = where()
     try:
         os.makedirs(path, 0o700, exist_ok=True)
         status = os.lstat(path)
@@ -42,8 +53,11 @@ def folder() -> str:
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & 0o022:
+        # A folder that gives its group to its files is shared with a collector, and shall stay so.
+        remedy = "2750" if status.st_mode & stat.S_ISGID else "700"
         raise PermissionError(
-            f"{path} can be written by others (mode {status.st_mode & 0o777:03o}): chmod 700 it"
+            f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):03o}): "
+            f"chmod {remedy} it"
         )
     return path
 
@@ -60,8 +74,13 @@ def mark(where: str, app: str, stem: str, found: Project) -> None:
     except OSError:
         # It is there, or it cannot be made: then only `apps list` knows less.
         return
+    if given.clean(found.name) == given.COLLECTOR:
+        warn(
+            f"the project {found.root} is called {given.COLLECTOR!r} as the collector's own segment"
+            f" is, so this app is {app!r}; {given.VARIABLE}=NAME gives it another name"
+        )
     if not found.is_known:
-        _warn(
+        warn(
             f"nothing says which app this is: neither a project file nor a package nor the folder"
             f" {found.root} has a name of its own, so it is {app!r} on this machine only;"
             " AGENT_METRICS_APP=NAME says it"
@@ -69,7 +88,7 @@ def mark(where: str, app: str, stem: str, found: Project) -> None:
         return
     others = [other for other in _others(where, app, stem) if other != at]
     if others and not found.part:
-        _warn(
+        warn(
             f"there are two deployments of {app!r}: {at} and {', '.join(others)}. They are counted"
             f" apart, this one as {stem!r}; AGENT_METRICS_APP={app} in both joins them, another"
             " NAME in one of them names it"
@@ -97,14 +116,14 @@ def is_of(stem: str, app: str) -> bool:
     return name == app and len(mark) == 8 and all(sign in "0123456789abcdef" for sign in mark)
 
 
-def _warn(text: str) -> None:
+def warn(text: str, above: int = 2) -> None:
+    """Warns whoever called the metric's method; `above`: functions of this package before it."""
     import warnings
 
     from agent.errors import AgentWarning
 
     try:
-        # The caller of the metric's method: above are this function, `mark` and `find`.
-        warnings.warn(text, AgentWarning, stacklevel=4)
+        warnings.warn(text, AgentWarning, stacklevel=above + 2)
     except AgentWarning:
         # `-W error`: an update never raises for such a reason.
         print(f"AgentWarning: {text}", file=sys.stderr)

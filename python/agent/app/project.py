@@ -31,6 +31,8 @@ LAUNCHERS = frozenset(
         "waitress-serve", "watchfiles", "watchmedo", "xdist",
     }
 )  # fmt: skip
+# Options whose value is a file of settings, which may lie anywhere and says nothing of the app.
+SETTINGS_OPTIONS = frozenset({"-c", "--config", "--config-file", "--config-path", "--log-config"})
 # Options whose value is the app itself, and variables that stand for them.
 APP_OPTIONS = ("-A", "--app", "--application")
 APP_VARIABLES = ("FLASK_APP", "CELERY_APP", "DJANGO_SETTINGS_MODULE")
@@ -93,7 +95,7 @@ def of_program(started: Program) -> Project:
     # A frozen program is one file; what it unpacks lies somewhere else each time.
     frozen = getattr(sys, "frozen", False)
     path = os.path.realpath(sys.executable if frozen else started.path)
-    if frozen or (not _is_installed(path) and os.path.exists(path)):
+    if frozen or (not _is_installed(path) and not _is_launcher(path) and os.path.exists(path)):
         return of_file(path)
     tool = _package_of(path)
     if tool in LAUNCHERS | TEST_PROGRAMS or stem(path) in LAUNCHERS or not os.path.exists(path):
@@ -101,7 +103,9 @@ def of_program(started: Program) -> Project:
         target = "" if tool in TEST_PROGRAMS else _target(started.arguments, cwd)
         if target and _is_installed(target):
             return _of_installed(_package_of(target))
-        found = of_file(target) if target else _above(cwd)
+        found = (
+            of_file(target) if target else _above(cwd) or _above_settings(started.arguments, cwd)
+        )
         return found or (_above_environment() if not _folder_name(cwd) else None) or _by_folder(cwd)
     file = _module_file(tool, cwd)
     return of_file(file) if file and not _is_installed(file) else _of_installed(tool)
@@ -150,6 +154,15 @@ def _above(base: str, start: str = "") -> Project | None:
             break
         folder = parent
     return Project(_name_of(nameless), nameless) if nameless else None
+
+
+def _above_settings(arguments: list[str], cwd: str) -> Project | None:
+    """The project that a launcher's file of settings lies in: for where the folder is none."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        path = os.path.realpath(os.path.join(cwd, argument))
+        if before in SETTINGS_OPTIONS and os.path.isfile(path):
+            return _above(os.path.dirname(path))
+    return None
 
 
 def _above_environment() -> Project | None:
@@ -270,13 +283,44 @@ def _commands() -> set[str]:
 
 
 def _is_command(path: str) -> bool:
-    return os.path.dirname(path) in _commands() and not path.endswith((".py", ".pyz"))
+    folder, name = os.path.split(path)
+    if name.endswith((".py", ".pyz")):
+        return False
+    return folder in _commands() or (
+        os.path.basename(folder) == "bin"
+        and (name in LAUNCHERS or _is_recorded(os.path.dirname(folder), name, f"/bin/{name},"))
+    )
+
+
+def _is_launcher(path: str) -> bool:
+    """A launcher runs somebody else's code wherever it lies: its command, or `python -m` it."""
+    is_module = os.path.basename(path) == "__main__.py"
+    return stem(path) in LAUNCHERS and (is_module or not path.endswith((".py", ".pyz")))
 
 
 def _is_installed(path: str) -> bool:
     """Whether it came with an installer, not from the user's hands."""
-    packages = "/site-packages/" in path or "/dist-packages/" in path
-    return packages or path.startswith(_library() + "/") or _is_command(path)
+    if "/site-packages/" in path or "/dist-packages/" in path:
+        return True
+    if path.startswith(_library() + "/") or _is_command(path):
+        return True
+    folder, name = os.path.split(_top(path))
+    return _is_recorded(folder, stem(name), f"\n{name}/", f"\n{name},")
+
+
+def _is_recorded(folder: str, name: str, *entries: str) -> bool:
+    """Whether an installer's record in the folder (`pip install --target`) lists one of these."""
+    try:
+        records = [one for one in os.listdir(folder) if one.endswith(".dist-info")]
+    except OSError:
+        return False
+    # The one that is called alike comes first: most often it is the one.
+    records.sort(key=lambda one: not one.lower().startswith(name.lower() + "-"))
+    for one in records:
+        text = "\n" + _read(os.path.join(folder, one, "RECORD"))
+        if any(entry in text for entry in entries):
+            return True
+    return False
 
 
 def _package_of(path: str) -> str:
@@ -290,7 +334,7 @@ def _package_of(path: str) -> str:
     for folder in ("/site-packages/", "/dist-packages/", _library() + "/"):
         if folder in path:
             return stem(path.rpartition(folder)[2].partition("/")[0])
-    return stem(path)
+    return stem(_top(path))
 
 
 def _target(arguments: list[str], cwd: str) -> str:
@@ -304,7 +348,7 @@ def _target(arguments: list[str], cwd: str) -> str:
             said.append(argument)
         elif option in APP_OPTIONS and equals:
             said.append(value)
-        elif not argument.startswith("-"):
+        elif not argument.startswith("-") and before not in SETTINGS_OPTIONS:
             # The value of an option may be the app too: which have one is the launcher's secret.
             (values if before.startswith("-") else sure).append(argument)
     rest = [*sure, *(os.environ[name] for name in APP_VARIABLES if os.environ.get(name)), *values]

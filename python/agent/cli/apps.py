@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import click
 
+from agent.app import other_layout
+
 from .apps_found import Found, UnknownAppError, find, find_all, folder_of, forget, forget_marks
 from .duration import duration
 
@@ -69,6 +71,8 @@ def list_apps(as_json: bool, directory: str | None) -> int:
         click.echo(table(found, _now_ms()), nl=False)
     else:
         click.echo(f"no apps in {folder}", err=True)
+    if others := other_layout.told(other_layout.find(folder)):
+        click.echo(others, err=True)
     return 0
 
 
@@ -117,7 +121,7 @@ def remove(app: str, force: bool, directory: str | None) -> int:
     """Remove APP with all its numbers; refused while its processes live."""
     one = _find(app, directory)
     if one.is_alive and not force:
-        pids = ", ".join(map(str, one.pids))
+        pids = ", ".join(map(str, one.pids)) or "of another version"
         raise Failure(
             f"{one.app} ({one.path}) has living processes: {pids}; end them, or --force",
             EXIT_UNAVAILABLE,
@@ -146,7 +150,7 @@ def prune(older_s: float, dry_run: bool, directory: str | None) -> int:
     gone = [
         one
         for one in find_all(folder)
-        if not one.error and not one.is_alive and one.last_alive_ms <= newest_ms
+        if one.is_known and not one.is_alive and one.last_alive_ms <= newest_ms
     ]
     for one in gone:
         if not dry_run:

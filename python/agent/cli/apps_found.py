@@ -4,8 +4,9 @@ Purpose: read every segment of our layout once and give plain values; nothing is
 called as the collector calls it (`rust/agent-net/src/apps/called.rs`), and may be asked for by that
 name or by the name of its file.
 
-Limits: when an app was last alive is known to the minute while a collector runs beside it; else it
-is its last start or the last growth of its file, whichever is later.
+Limits: when an app was last alive is known to the minute while a collector of its user runs beside
+it; else it is its last start, or the last minute in which a process of it looked at its file (one
+update in 64, every slow call), whichever is later. The end of a process leaves no time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -20,13 +22,13 @@ import msgspec
 from agent import SegmentError, app
 from agent._native import LAYOUT_VERSION
 from agent._native import inspect as read_segment
-from agent.app import place
+from agent.app import other_layout, place
 
 SUFFIX = f".v{LAYOUT_VERSION}.seg"
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """One app. Times are unix milliseconds; `last_alive_ms` is 0 while a process lives."""
+    """One app. Times are unix milliseconds; `last_alive_ms` is now while a process lives."""
 
     app: str
     stem: str
@@ -41,10 +43,18 @@ class Found(msgspec.Struct, kw_only=True):
     last_alive_ms: int = 0
     # Why the file cannot be read; then nothing else is known.
     error: str = ""
+    # Of which layout it is, and whether somebody lives in it when it is not ours.
+    layout: int = LAYOUT_VERSION
+    is_locked: bool = False
 
     @property
     def is_alive(self) -> bool:
-        return bool(self.pids)
+        return bool(self.pids) or self.is_locked
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it may be pruned: it was read, or is whole and of another version."""
+        return not self.error or self.layout != LAYOUT_VERSION
 
 
 class UnknownAppError(LookupError):
@@ -54,7 +64,8 @@ class UnknownAppError(LookupError):
 def folder_of(directory: str | None) -> str:
     """The folder of segments. Raises OSError with the reason."""
     if directory:
-        os.environ["AGENT_METRICS_DIR"] = directory
+        # From a command line, a relative path is meant as it is from here.
+        os.environ[place.VARIABLE] = os.path.abspath(directory)
     return app.folder()
 
 
@@ -79,6 +90,7 @@ def find_all(folder: str) -> list[Found]:
     names = [one.app for one in found]
     for one in found:
         one.app = one.app if names.count(one.app) == 1 else one.stem
+    found += [_other(one) for one in other_layout.find(folder)]
     return sorted(found, key=lambda one: one.app)
 
 
@@ -132,8 +144,25 @@ def _read(folder: str, stem: str, path: str) -> Found:
         metrics=told["usage"]["metrics"],
         bytes_committed=told["usage"]["bytes_committed"],
         created_ms=told["header"]["created_unix_ms"],
-        last_alive_ms=0 if pids else max(started_ms, modified_ms),
+        last_alive_ms=time.time_ns() // 1_000_000 if pids else max(started_ms, modified_ms),
     )
+
+
+def _other(one: other_layout.Other) -> Found:
+    """A file of another layout: nothing in it is known but whether somebody lives there."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(one.path)
+        return Found(
+            app=one.stem,
+            stem=one.stem,
+            path=one.path,
+            bytes_committed=status.st_blocks * 512,
+            last_alive_ms=int(status.st_mtime * 1000),
+            error=f"layout {one.version} is not read by this version (layout {LAYOUT_VERSION})",
+            layout=one.version,
+            is_locked=other_layout.has_writers(one.path),
+        )
+    return Found(app=one.stem, stem=one.stem, path=one.path, error="it vanished")
 
 
 def _deployment(folder: str, stem: str) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say how many connections this machine can hold."),
     "load": ("load", "Open and drive many connections; say how that went."),
     "report": ("report", "Show the result of a load run, or make a page of it."),
+    "torture": ("torture", "Kill, stop, fill up and damage apps; check that nothing is lost."),
     "apps": ("apps", "List the apps of this host; show, clear or remove one."),
     "inspect": ("inspect", "Show what is in a segment, without changing it."),
 }

@@ -53,6 +53,9 @@ def read_settings(config_file: str | None, given: dict[str, str | None]) -> Load
     """The settings from file, environment and flags. Raises ConfigError, for an unreadable file
     too.
     """
+    if given.get("directory"):
+        # From a command line, a relative path is meant as it is from here.
+        given = given | {"directory": os.path.abspath(given["directory"] or "")}
     flags = {
         FLAGS[parameter][1]: (FLAGS[parameter][0], value)
         for parameter, value in given.items()

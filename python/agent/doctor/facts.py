@@ -61,6 +61,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_cores: float | None = None
     cgroup_pids_max: int | None = None
     cgroup_pids: int | None = None
+    # What there is to say of segments of other layouts; "" when there are none.
+    other_layouts: str = ""
     # io_uring: the sysctl, and the error of io_uring_setup ("" when it works).
     io_uring_disabled: int | None = None
     io_uring_error: str | None = None

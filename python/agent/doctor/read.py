@@ -18,6 +18,7 @@ import resource
 import socket
 import struct
 
+from agent.app import other_layout, place
 from agent.supervisor import cgroup
 
 from .facts import Conntrack, Facts
@@ -76,10 +77,19 @@ def read() -> Facts:
         cgroup_cores=group.cpu_limit_cores,
         cgroup_pids_max=group.pids_limit,
         cgroup_pids=group.pids_used,
+        other_layouts=_other_layouts(),
         io_uring_disabled=_number("/proc/sys/kernel/io_uring_disabled"),
         io_uring_error=_io_uring_error(),
         is_administrator=bool(capabilities & (1 << CAP_SYS_ADMIN)),
     )
+
+
+def _other_layouts() -> str:
+    try:
+        return other_layout.told(other_layout.find(place.where()))
+    except OSError:
+        # The folder's setting is no whole path: `apps` and `serve` say so.
+        return ""
 
 
 _SWITCHES = ("syncookies", "migrate_req")

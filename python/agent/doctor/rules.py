@@ -364,6 +364,16 @@ def _shared_memory(facts: Facts, _goal: Goal) -> Finding:
     )
 
 
+def _segments(facts: Facts, _goal: Goal) -> Finding:
+    return Finding(
+        name="segments of apps",
+        value=facts.other_layouts or "none of another version",
+        limits="which apps a page shows",
+        standing="note" if facts.other_layouts else "ok",
+        change="python -m agent apps prune" if facts.other_layouts else "",
+    )
+
+
 def _io_uring(facts: Facts, _goal: Goal) -> Finding:
     if facts.io_uring_error is None:
         value = "unknown"
@@ -408,5 +418,6 @@ RULES: tuple[Callable[[Facts, Goal], Finding], ...] = (
     _time_wait,
     _migration,
     _shared_memory,
+    _segments,
     _io_uring,
 )

@@ -66,6 +66,7 @@ def worker_config(config: Config, site: Site, place: str, sockets: Sockets) -> b
             "mapping": [_rule(rule) for rule in config.mapping],
             "drain_timeout_s": worker_drain_s(config),
             "schema_json": site.schema_json,
+            "version": site.version,
         }
     )
 
@@ -94,12 +95,11 @@ def _common(config: Config, site: Site, control_fd: int) -> dict[str, Any]:
     return {
         "segment": site.segment,
         "apps_dir": site.apps_dir,
+        "apps_shared_dirs": config.apps.shared_dirs,
         "apps_idle_s": config.apps.idle_s,
         "control_fd": control_fd,
         "series": msgspec.structs.asdict(config.series),
         "windows": config.windows.enabled,
-        "version": site.version,
-        "log_format": "json",
     }
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from agent import __version__, app
+from agent.app import other_layout
 from agent.config import Config, worker_count
 from agent.config_check import restart_needed
 from agent.config_source import ConfigError, Loaded
@@ -96,6 +97,8 @@ class Collector:
         files_max = _raise_file_limit()
         workers = worker_count(config, _cores(), files_max)
         folder = _folder(config)
+        if others := other_layout.told(other_layout.find(folder)):
+            log.warning(others, dir=folder)
         segment = worker.segment_path(folder)
         try:
             self.claim = claim(folder, log, lambda: worker.writers(segment))

@@ -18,7 +18,7 @@ pub struct Aside {
 impl Aside {
     /// Nothing when there is no address space.
     pub fn new(app: &str, options: &Options) -> Option<Aside> {
-        let small = Options { bytes_max: 16 << 20, slots_max: 2, ring_records: 8, ..*options };
+        let small = Options { bytes_max: 16 << 20, slots_max: 2, ..*options };
         let writer = Segment::anonymous(app, &small).ok()?.writer().ok()?;
         Some(Aside { writer })
     }

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, Place};
 use crate::refusal::Refusal;
-use agent_shm::{Error, Options, Segment};
+use agent_shm::{path_beside, Error, Options, Segment, BESIDE_MAX};
 use std::path::{Path, PathBuf};
 
 /// Where the segment is to be found.
@@ -48,8 +48,6 @@ pub type Fallback = (Cause, String);
 /// What was opened; nothing when there is not even address space, and why that was needed.
 pub type Opened = (Option<Binding>, Option<Fallback>);
 
-/// Files of one app beside a damaged one in use.
-const BESIDE_MAX: u32 = 9;
 /// Private memory is small: nobody else sees it.
 const PRIVATE_BYTES_MAX: u64 = 16 << 20;
 
@@ -85,7 +83,7 @@ impl Binding {
                 Ok(segment) => return (Some(Binding::shared(segment, &app, &file)), None),
                 // Its writers go on in it; we begin beside it.
                 Err(Error::Damaged { .. }) if number < BESIDE_MAX => {
-                    file = beside(&path, number);
+                    file = path_beside(&path, number);
                 }
                 Err(error) => {
                     let why = Some((Cause::Open, error.to_string()));
@@ -120,14 +118,9 @@ impl Binding {
         if self.segment.was_hit() {
             return Some("its file was damaged or truncated");
         }
-        (self.segment.is_in_place() == Some(false)).then_some("its file was removed or replaced")
+        if self.segment.is_in_place() == Some(false) {
+            return Some("its file was removed or replaced");
+        }
+        (!self.segment.mend_length()).then_some("its file was truncated")
     }
-}
-
-/// `shop.v2.seg`, 2: `shop~2.v2.seg`.
-fn beside(path: &Path, number: u32) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let suffix = format!(".v{}.seg", agent_shm::LAYOUT_VERSION);
-    let stem = name.strip_suffix(&suffix).unwrap_or(&name);
-    path.with_file_name(format!("{stem}~{number}{suffix}"))
 }

@@ -21,6 +21,8 @@ pub struct Family {
     /// The metric's id, and the epoch of the store in which it is good.
     joined: Cell<Option<(u32, MetricId)>>,
     is_shown: Cell<bool>,
+    /// The epoch of the store in which its samples' names were compared with those of others.
+    compared: Cell<u32>,
 }
 
 // SAFETY: like the store, touched by one thread at a time.
@@ -53,7 +55,7 @@ impl Family {
         order.sort_by(|&a, &b| label_names[a].cmp(&label_names[b]));
         let sorted: Vec<&str> = order.iter().map(|&index| label_names[index].as_str()).collect();
         let defined_names = sorted.join(",");
-        let (joined, is_shown) = (Cell::new(None), Cell::new(true));
+        let (joined, is_shown, compared) = (Cell::new(None), Cell::new(true), Cell::new(0));
         Ok(Family {
             class,
             name,
@@ -65,6 +67,7 @@ impl Family {
             defined_names,
             joined,
             is_shown,
+            compared,
         })
     }
 
@@ -120,6 +123,11 @@ impl Family {
     /// Whether pages show it, as far as this process knows.
     pub fn is_shown(&self) -> bool {
         self.is_shown.get()
+    }
+
+    /// Whether its samples' names are to be compared in this epoch: once, when it is joined and pages may show it.
+    pub fn is_to_be_compared(&self, epoch: u32) -> bool {
+        self.is_joined(epoch) && self.is_shown() && self.compared.replace(epoch) != epoch
     }
 
     /// Its label names, sorted and joined by commas: part of the definition.

@@ -8,7 +8,7 @@ use crate::family::Family;
 use crate::host::Host;
 use crate::refusal::{Kind, Refusal};
 use crate::store::Store;
-use agent_shm::{Error, MetricId, Outcome, Series, Writer};
+use agent_shm::{Error, MetricId, Outcome, OwnedShape, Series, SeriesId, Writer};
 use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
 
@@ -77,21 +77,19 @@ impl Handle {
             if !is_known && !stays && !self.resolve(host)? {
                 break;
             }
-            let outcome = match self.store.aside() {
-                Some((aside, number)) if self.aside.get() == number => {
-                    self.apply_with(&aside.writer, update)
-                }
-                _ => match self.store.opened(self.epoch.get()) {
-                    Some(writer) => self.apply_with(writer, update),
-                    None => Outcome::Stale,
-                },
+            let outcome = match self.is_aside() || self.store.opened(self.epoch.get()).is_some() {
+                true => self.apply_in_place(update),
+                false => Outcome::Stale,
             };
             match outcome {
                 Outcome::Applied => return Ok(()),
                 Outcome::Stale => {}
                 Outcome::Refused => {
                     let name = &self.family.name;
-                    let text = format!("counter {name} is full: it cannot pass 2^63 - 1");
+                    let text = match self.family.shape == OwnedShape::Counter {
+                        true => format!("counter {name} is full: it cannot pass 2^63 - 1"),
+                        false => format!("gauge {name} cannot go so far: it would be infinite"),
+                    };
                     return Err(Refusal::new(Kind::Amount, text));
                 }
                 // The series is there, this process's part of it has no room: nothing else to be done for it.
@@ -103,6 +101,17 @@ impl Handle {
         }
         self.store.lose();
         Ok(())
+    }
+
+    /// Does it to the series there is, in the segment of the store or beside it.
+    pub(crate) fn apply_in_place(&self, update: &impl Fn(&Writer, &Series) -> Outcome) -> Outcome {
+        match (self.store.aside(), self.store.opened_now()) {
+            (Some((aside, number)), _) if self.aside.get() == number => {
+                self.apply_with(&aside.writer, update)
+            }
+            (_, Some(writer)) if self.aside.get() == 0 => self.apply_with(writer, update),
+            _ => Outcome::Stale,
+        }
     }
 
     fn is_aside(&self) -> bool {
@@ -175,6 +184,16 @@ impl Handle {
         let Some(writer) = self.store.opened(epoch) else { return Ok(None) };
         // A metric without room has nothing there.
         Ok(self.store.id(&self.family).ok().map(|id| change(writer, id)))
+    }
+
+    /// The number of what is aside, when the series is or was there, else 0.
+    pub(crate) fn aside_number(&self) -> u32 {
+        self.aside.get()
+    }
+
+    pub(crate) fn series_id(&self) -> Option<SeriesId> {
+        // SAFETY: as in `apply_with`.
+        unsafe { (*self.series.get()).as_ref().map(Series::id) }
     }
 
     /// Whether the series is really the metric's overflow series.

@@ -11,7 +11,9 @@
 //! | `look.rs` | what a process looks for while it works |
 //! | `aside.rs` | metrics that found no room: private until there is some |
 //! | `family.rs`, `name.rs` | a definition; names |
+//! | `clash.rs` | sample names that another program of the app had first |
 //! | `handle.rs` | one series as a user's object holds it |
+//! | `hold.rs` | what `track_inprogress()` holds, given back where it was taken |
 //! | `fork.rs`, `lineage.rs` | what a forked child does first; who started this process |
 //! | `host.rs`, `refusal.rs` | what is asked of the language around; what is refused |
 //!
@@ -20,9 +22,11 @@
 
 mod aside;
 mod binding;
+mod clash;
 mod family;
 mod fork;
 mod handle;
+mod hold;
 mod host;
 mod lineage;
 mod look;
@@ -33,6 +37,7 @@ mod store;
 pub use binding::{Cause, Source};
 pub use family::{Definition, Family};
 pub use handle::Handle;
+pub use hold::Hold;
 pub use host::{Host, Place};
 pub use name::Class;
 pub use refusal::{Kind, Refusal};

@@ -1,15 +1,16 @@
 //! What a process looks for while it works: whether its file is still in its place, whether private memory can be left,
 //! which definitions count, and whether there is room for what is aside.
 //!
-//! There is no thread: every slow call looks, and an update in 64. What takes a system call is done once a second.
+//! There is no thread: every slow call looks, and an update in 64. What takes a system call is done once a second, and
+//! once a minute the time of the file is renewed, which says when the app was last alive.
 
 use crate::aside::RETRY_MS;
 use crate::binding::Binding;
 use crate::family::Family;
 use crate::host::Host;
 use crate::refusal::Refusal;
-use crate::store::{now_unix_ms, Store, FUEL};
-use agent_shm::{Error, Value, OVERFLOW_LABELS};
+use crate::store::{Store, ATTEMPTS, FUEL};
+use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS, RENEW_MS};
 
 /// Private memory is left for the segment that should be there, when it can be: asked so often.
 const REBIND_MS: u64 = 1000;
@@ -27,6 +28,7 @@ impl Store {
             return Ok(());
         }
         self.checked_ms.set(now);
+        agent_shm::come_first_again();
         let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
         if let Some(why) = why {
             let (app, path) = (self.app(), self.path().unwrap_or_default());
@@ -36,13 +38,19 @@ impl Store {
             self.tell(host, why, &text);
             return Ok(());
         }
+        if now.abs_diff(self.renewed_ms.get()) >= RENEW_MS {
+            self.renewed_ms.set(now);
+            if let Some(segment) = self.segment() {
+                segment.renew_time(now);
+            }
+        }
         if self.has_fallen_back() && now.abs_diff(self.rebind_ms.get()) >= REBIND_MS {
             self.rebind_ms.set(now);
             return self.come_back(host);
         }
         self.join_again(host, now);
         if self.is_open() && self.aside().is_some() && self.may_ask_for_room() {
-            self.bring_back();
+            self.bring_back(host)?;
         }
         Ok(())
     }
@@ -58,6 +66,7 @@ impl Store {
             );
             self.tell(host, &format!("hidden {name}"), &text);
         }
+        self.tell_clashes(host);
     }
 
     /// Gives the names of families that pages do not show.
@@ -124,7 +133,7 @@ impl Store {
             inner.fallback = None;
             inner.binding.replace(binding)
         };
-        let epoch = self.next_epoch();
+        let epoch = self.next_segment();
         self.put_writer(writer);
         self.announce();
         if self.opened(epoch).is_none() {
@@ -134,10 +143,9 @@ impl Store {
         for family in before.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
             let mut result = Ok(());
-            family.for_each(&mut |found| {
-                let labels = String::from_utf8_lossy(found.labels);
-                if result.is_ok() && !self.take_in(&known, &labels, &found.value) {
-                    result = self.take_aside(host, &known, &labels, &found.value);
+            family.for_each_parcel(&mut |labels, mut parcel| {
+                if result.is_ok() && !self.take_in(&known, labels, &mut parcel) {
+                    result = self.take_aside(host, &known, labels, &mut parcel);
                 }
             });
             result?;
@@ -147,16 +155,26 @@ impl Store {
         Ok(())
     }
 
-    /// Adds a value that was counted elsewhere to the segment; `false` when there is no room for it.
-    fn take_in(&self, family: &Family, labels: &str, value: &Value<'_>) -> bool {
-        let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
-            return false;
-        };
-        writer.absorb(&series, value);
-        if let (true, Ok(id)) = (labels == OVERFLOW_LABELS, self.id(family)) {
-            writer.note_overflow(id);
+    /// Adds what was counted elsewhere to the segment; `false` when there is no room for all of it: the rest is in the
+    /// parcel.
+    fn take_in(&self, family: &Family, labels: &str, parcel: &mut Parcel) -> bool {
+        for _ in 0..ATTEMPTS {
+            let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
+                return false;
+            };
+            match writer.absorb(&series, parcel) {
+                // It expired or was removed since: what was added is in it, the rest goes into a new one.
+                Outcome::Stale => continue,
+                Outcome::NoRoom => return false,
+                Outcome::Refused => self.lose(),
+                Outcome::Applied => {}
+            }
+            if let (true, Ok(id)) = (labels == OVERFLOW_LABELS, self.id(family)) {
+                writer.note_overflow(id);
+            }
+            return true;
         }
-        true
+        false
     }
 
     fn take_aside(
@@ -164,30 +182,39 @@ impl Store {
         host: &dyn Host,
         family: &Family,
         labels: &str,
-        value: &Value<'_>,
+        parcel: &mut Parcel,
     ) -> Result<(), Refusal> {
         let why = Error::Full { what: "bytes_max" };
         let series = self.place_aside(host, family, labels, &why)?;
-        match (series, self.aside()) {
-            (Some(series), Some((aside, _))) => aside.writer.absorb(&series, value),
-            _ => self.lose(),
+        let outcome = match (series, self.aside()) {
+            (Some(series), Some((aside, _))) => aside.writer.absorb(&series, parcel),
+            _ => Outcome::NoRoom,
+        };
+        if outcome != Outcome::Applied {
+            self.lose();
         }
         Ok(())
     }
 
     /// Adds what is aside to the segment, as far as there is room by now. Handles find their series gone from here, and
     /// get them there.
-    fn bring_back(&self) {
-        let Some((aside, _)) = self.aside() else { return };
+    fn bring_back(&self, host: &dyn Host) -> Result<(), Refusal> {
+        let Some((aside, _)) = self.aside() else { return Ok(()) };
+        let mut result = Ok(());
         for family in aside.writer.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
-            family.for_each(&mut |found| {
-                let labels = String::from_utf8_lossy(found.labels);
-                if self.take_in(&known, &labels, &found.value) {
-                    aside.remove(&known, &labels);
+            family.for_each_parcel(&mut |labels, mut parcel| {
+                let before = parcel.len();
+                let is_in = self.take_in(&known, labels, &mut parcel);
+                if is_in || parcel.len() < before {
+                    aside.remove(&known, labels);
+                }
+                if !is_in && parcel.len() < before && result.is_ok() {
+                    result = self.take_aside(host, &known, labels, &mut parcel);
                 }
             });
         }
+        result
     }
 
     /// Whether the segment is to be asked again whether it has room.

@@ -5,6 +5,7 @@
 //! it.
 
 use crate::refusal::{Kind, Refusal};
+use agent_shm::OwnedShape;
 
 pub const NAME_BYTES_MAX: usize = 200;
 pub const LABELS_MAX: usize = 32;
@@ -19,6 +20,17 @@ pub enum Class {
 }
 
 impl Class {
+    pub const ALL: [Class; 4] = [Class::Counter, Class::Gauge, Class::Histogram, Class::Summary];
+
+    pub const fn of_shape(shape: &OwnedShape) -> Class {
+        match shape {
+            OwnedShape::Counter => Class::Counter,
+            OwnedShape::Gauge(_) => Class::Gauge,
+            OwnedShape::Exponential { .. } | OwnedShape::Explicit(_) => Class::Histogram,
+            OwnedShape::Summary(_) => Class::Summary,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Class::Counter => "Counter",

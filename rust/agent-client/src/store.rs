@@ -23,17 +23,16 @@ use crate::fork::{Forked, Watch};
 use crate::host::Host;
 use crate::lineage::Lineage;
 use crate::refusal::{Kind, Refusal};
-use agent_shm::{Error, MetricId, Options, Segment, Series, Writer};
+use agent_shm::{now_unix_ms, Error, MetricId, Options, Segment, Series, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
 pub(crate) const FUEL: u32 = 64;
-/// Attempts to claim a slot of a file that others replace meanwhile.
-const ATTEMPTS: u32 = 5;
+/// Attempts to claim a slot of a file that others replace meanwhile, or to add to a series that others remove.
+pub(crate) const ATTEMPTS: u32 = 8;
 /// Things that the user is told of.
 const TOLD_MAX: usize = 64;
 const PRIVATE: &str = "private memory";
@@ -58,6 +57,9 @@ pub struct Store {
     pub(crate) live: Cell<u32>,
     pub(crate) fuel: Cell<u32>,
     pub(crate) epoch: Cell<u32>,
+    /// Grows when the process goes to another segment, and at a fork: see hold.rs.
+    pub(crate) moves: Cell<u32>,
+    pub(crate) forks: Cell<u32>,
     pub(crate) writer: UnsafeCell<Option<Writer>>,
     pub(crate) aside: UnsafeCell<Option<Aside>>,
     /// Grows when what is aside is given up.
@@ -71,9 +73,13 @@ pub struct Store {
     pub(crate) looked_ms: Cell<u64>,
     /// When the file was looked at last.
     pub(crate) checked_ms: Cell<u64>,
+    /// When the time of the file was renewed last, or found to be young.
+    pub(crate) renewed_ms: Cell<u64>,
     /// When private memory was entered, or the segment was asked again last.
     pub(crate) rebind_ms: Cell<u64>,
     pub(crate) aside_ms: Cell<u64>,
+    /// Epoch, and births of the segment, when sample names were compared last.
+    pub(crate) compared: Cell<(u32, u64)>,
     /// Updates that found no memory at all, in this process.
     pub(crate) lost: Cell<u64>,
 }
@@ -95,6 +101,8 @@ impl Store {
             live: Cell::new(0),
             fuel: Cell::new(0),
             epoch: Cell::new(1),
+            moves: Cell::new(0),
+            forks: Cell::new(0),
             writer: UnsafeCell::new(None),
             aside: UnsafeCell::new(None),
             aside_epoch: Cell::new(1),
@@ -105,8 +113,10 @@ impl Store {
             births: Cell::new(0),
             looked_ms: Cell::new(0),
             checked_ms: Cell::new(0),
+            renewed_ms: Cell::new(0),
             rebind_ms: Cell::new(0),
             aside_ms: Cell::new(0),
+            compared: Cell::new((0, 0)),
             lost: Cell::new(0),
         });
         WATCH.watch(Arc::as_ptr(&store), child);
@@ -174,7 +184,11 @@ impl Store {
                 Some(Ok(writer)) => {
                     self.put_writer(writer);
                     self.announce();
-                    return Ok(Some(self.epoch.get()));
+                    self.tell_clashes(host);
+                    // Telling may have run code that left the segment.
+                    if self.is_open() {
+                        return Ok(Some(self.epoch.get()));
+                    }
                 }
                 // The file was replaced after it was mapped: look again at its path.
                 Some(Err(Error::NotUsable { .. })) => self.unbind(),
@@ -204,6 +218,7 @@ impl Store {
     pub fn ask_again_now(&self) {
         self.rebind_ms.set(0);
         self.checked_ms.set(0);
+        self.renewed_ms.set(0);
         self.fuel.set(0);
     }
 
@@ -256,7 +271,13 @@ impl Store {
         self.drop_writer();
         let old = self.inner.borrow_mut().binding.take();
         drop(old);
-        self.next_epoch();
+        self.next_segment();
+    }
+
+    /// What was held in the segment before is not held in the next one.
+    pub(crate) fn next_segment(&self) -> u32 {
+        self.moves.set(self.moves.get().wrapping_add(1));
+        self.next_epoch()
     }
 
     pub(crate) fn next_epoch(&self) -> u32 {
@@ -271,6 +292,10 @@ impl Store {
         }
         let app = self.app();
         self.drop_writer();
+        if let Some(segment) = self.segment().filter(|_| !self.is_private()) {
+            // It is mapped still, and its page is where the numbers are missing.
+            self.families().iter().for_each(|_| segment.count_fallback());
+        }
         let fallback = Some((cause, detail.to_string()));
         let binding = Binding::private(&app, &self.options, fallback.clone());
         let old = {
@@ -279,7 +304,7 @@ impl Store {
             std::mem::replace(&mut inner.binding, binding)
         };
         drop(old);
-        self.next_epoch();
+        self.next_segment();
         self.rebind_ms.set(now_unix_ms());
         self.tell(host, PRIVATE, &private_text(detail));
         Ok(())
@@ -477,15 +502,12 @@ fn private_text(detail: &str) -> String {
     format!("metrics of this process are in private memory, unseen by a collector: {detail}")
 }
 
-pub(crate) fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 impl Forked for Store {
     /// The inherited slot is the parent's. A child takes its own at once, while it still is the user that its parent
     /// was: later it may not be able to open the file.
     fn after_fork(&self) {
         self.live.set(0);
+        self.forks.set(self.forks.get().wrapping_add(1));
         // SAFETY: the only thread of this process; a call that was under way in another thread does not exist here.
         let (inherited, aside) =
             unsafe { ((*self.writer.get()).take(), (*self.aside.get()).take()) };
@@ -503,7 +525,7 @@ impl Forked for Store {
         if is_pending || inner.fallback.take().is_some() {
             // Leaked, not unmapped: as above.
             std::mem::forget(inner.binding.take());
-            self.next_epoch();
+            self.next_segment();
             return;
         }
         let segment = match &inner.binding {

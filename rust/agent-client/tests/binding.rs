@@ -101,6 +101,41 @@ fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     assert_eq!(value(&path, "b"), Some(1.0));
 }
 
+/// Root starts, its child becomes another user, and forks: the grandchild may not open the file.
+#[test]
+fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
+    // SAFETY: a system call without arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: changing the user needs root");
+        return;
+    }
+    let _turn = alone();
+    let folder = Folder::new("setuid");
+    let path = folder.file("shop.v2.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let (requests, _idle) = (counter(&store, "requests"), counter(&store, "idle"));
+    inc(&requests, &host, 1);
+    fork(|| {
+        // SAFETY: a system call without pointers.
+        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+        inc(&requests, &host, 10);
+        fork(|| {
+            inc(&requests, &host, 100);
+            let told = host.warned.borrow();
+            assert!(store.is_private() && told.len() == 1 && told[0].contains("private memory"));
+            0
+        })
+        .join();
+        inc(&requests, &host, 10);
+        0
+    })
+    .join();
+    assert_eq!(value(&path, "requests"), Some(21.0), "its child counts on");
+    let missing = Segment::attach(&path).unwrap().usage().fallbacks;
+    assert_eq!(missing, 2, "two metrics of one process are not there, and every page says so");
+}
+
 /// Every daemoniser closes all descriptors, and the program opens files of its own under the same numbers.
 #[test]
 fn no_byte_goes_through_a_descriptor_that_became_somebody_elses_file() {
@@ -311,9 +346,8 @@ fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
             inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
         }
     }
-    let hold = |writer: &Writer, series: &Series| writer.hold(series, 1.0);
     for _ in 0..5 {
-        level.apply_slowly(&host, &hold).unwrap();
+        assert!(level.hold(&host).unwrap().is_none());
     }
     assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 5));
     let told = host.warned.borrow();
@@ -390,6 +424,39 @@ fn private_memory_is_left_when_the_segment_can_be_had() {
     (0..5000).for_each(|_| inc(&requests, &host, 1));
     assert!(!store.is_private() && store.fallback().is_none());
     assert_eq!(value(&path, "requests"), Some(5007.0));
+}
+
+/// What `track_inprogress` counts: a killed holder leaves nothing behind, wherever it was counted first.
+#[test]
+fn what_is_held_in_private_memory_comes_back_as_held() {
+    let _turn = alone();
+    let folder = Folder::new("held-back");
+    let path = folder.file("later/shop.v2.seg");
+    fs::write(folder.file("later"), "in the way").unwrap();
+    let board = Board::new(2);
+    let child = fork(|| {
+        let host = Program::new(&path);
+        let store = store();
+        let shape = OwnedShape::Gauge(GaugeMode::MostRecent);
+        let level = Handle::new(store.clone(), define(&store, "level", shape, &[]), String::new());
+        let change = |update: &dyn Fn(&Writer, &Series) -> Outcome| {
+            level.apply_slowly(&host, &update).unwrap();
+        };
+        change(&|writer, series| writer.shift(series, 5.0));
+        let holds = [(); 2].map(|()| level.hold(&host).unwrap().unwrap());
+        assert!(store.is_private());
+        fs::remove_file(folder.file("later")).unwrap();
+        store.ask_again_now();
+        level.give_back(&host, &holds[0]).unwrap();
+        assert!(!store.is_private());
+        board.set(0, 1);
+        board.wait(1, 1);
+        0
+    });
+    board.wait(0, 1);
+    assert_eq!(value(&path, "level"), Some(6.0), "one of the two is still held");
+    child.kill();
+    assert_eq!(value(&path, "level"), Some(5.0));
 }
 
 /// What a parent counted in private memory is the parent's to give back: not its children's too.

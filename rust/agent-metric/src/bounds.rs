@@ -23,6 +23,16 @@ pub const STATSD: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 /// Finite bounds that a family can have.
 pub const COUNT_MAX: usize = 512;
 
+/// The largest value, of either sign, that is observed: 2^900. As many of them as a count can hold, 2^63, have a sum that a
+/// float holds, so no sum of observations is ever infinite.
+pub const OBSERVATION_MAX: f64 = f64::from_bits((1023 + 900) << 52);
+
+/// Whether a histogram or summary can take the value: not NaN, not infinite, at most [`OBSERVATION_MAX`].
+#[inline]
+pub fn is_observable(value: f64) -> bool {
+    value.abs() <= OBSERVATION_MAX
+}
+
 /// Buckets an octave of a native histogram, as a power of two, where nobody says: 8, each 9.1 % wide.
 pub const NATIVE_SCHEMA: u8 = 3;
 
@@ -74,7 +84,7 @@ pub fn onto_ladder(fine: &[(f64, u64)], coarse: &mut Vec<(f64, u64)>) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use crate::octave::{self, Place};

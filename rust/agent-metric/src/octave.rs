@@ -7,8 +7,6 @@
 //!
 //! Limits: octaves -64 to 63. Smaller magnitudes count as zero, larger ones go to the bucket up to +Inf.
 
-/// The default: 16 buckets an octave.
-pub const SCHEMA_DEFAULT: u8 = 4;
 pub const SCHEMA_MAX: u8 = 6;
 pub const OCTAVE_MIN: i32 = -64;
 pub const OCTAVE_MAX: i32 = 63;
@@ -169,13 +167,7 @@ pub fn bounds(negative: bool, octave: usize, index: usize, schema: u8) -> (f64, 
     }
 }
 
-/// Half the width of a bucket relative to its middle: the error of a quantile read from it.
-pub fn relative_error(schema: u8) -> f64 {
-    let growth = f64::exp2(f64::exp2(-f64::from(schema)));
-    (growth - 1.0) / (growth + 1.0)
-}
-
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -93,6 +93,18 @@ impl Shape<'_> {
         }
     }
 
+    /// Whether pages have one word for both: of histograms, all are alike.
+    pub fn is_of_type(&self, other: &Shape<'_>) -> bool {
+        use Shape::{Counter, Explicit, Exponential, Gauge, Summary};
+        matches!(
+            (self, other),
+            (Counter, Counter)
+                | (Gauge(_), Gauge(_))
+                | (Explicit(_) | Exponential { .. }, Explicit(_) | Exponential { .. })
+                | (Summary(_), Summary(_))
+        )
+    }
+
     /// For messages: `histogram with 14 buckets`.
     pub fn told(&self) -> String {
         match self {

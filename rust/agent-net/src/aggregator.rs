@@ -168,6 +168,7 @@ impl Aggregator {
         self.common.is_windowed = config.windows;
         self.expiry.idle_ms = u64::from(config.series.idle_expiry_s) * 1000;
         self.apps.set_idle_s(config.apps_idle_s);
+        self.apps.set_shared(&config.apps_shared_dirs);
     }
 
     /// One pass: takes what is new, and when a second is over, moves the windows on and shows them.
@@ -191,7 +192,7 @@ impl Aggregator {
         for source in &mut self.sources {
             let pass = source.drain(&mut self.common);
             sum.read += pass.read;
-            sum.lost += pass.lost;
+            sum.lost = sum.lost.saturating_add(pass.lost);
             sum.fill = sum.fill.max(pass.fill);
         }
         self.common.relay.pass_on(&self.common.writer);

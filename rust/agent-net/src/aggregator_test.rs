@@ -364,7 +364,7 @@ fn summaries_of_apps_have_windows_as_long_as_the_app_is_there() {
     let all: Vec<Series> =
         (0..500).map(|n| writer.series(metric, &format!("n=\"{n}\"")).expect("room")).collect();
     for value in 1..=9 {
-        writer.record(&all[499], RecordKind::Sample, f64::from(value).to_bits());
+        assert_eq!(writer.observe(&all[499], f64::from(value), 1), Outcome::Applied);
     }
     bench.pass(2);
     let totals = bench.totals();

@@ -29,6 +29,7 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
+use agent_metric::bounds::is_observable;
 use agent_metric::OwnedShape;
 use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
@@ -415,8 +416,11 @@ fn put_known(
         (Target::Gauge(series), Value::Number(number)) => writer.set(series, number * known.scale),
         (Target::Gauge(series), Value::Delta(number)) => writer.shift(series, number * known.scale),
         (Target::Observed(series), Value::Number(number)) => {
-            let (times, carry) = weight(sample.rate, known.carry.get());
             let number = number * known.scale;
+            if !is_observable(number) {
+                return Some(Err(Reject::ValueOutOfRange.into()));
+            }
+            let (times, carry) = weight(sample.rate, known.carry.get());
             let outcome = writer.observe(series, number, times);
             if outcome == Outcome::Applied {
                 known.carry.set(carry);
@@ -442,7 +446,7 @@ fn put_known(
     match outcome {
         Outcome::Applied => Some(Ok(())),
         Outcome::Stale => None,
-        // The cell would pass what it holds, or a sum would become infinite.
+        // A counter would pass what it holds, a gauge would become infinite.
         Outcome::Refused => Some(Err(Reject::ValueOutOfRange.into())),
         Outcome::NoRoom => Some(Err(Reason::SegmentFull)),
     }

@@ -118,11 +118,13 @@ fn sampled_values_weigh_what_their_rates_say() {
 
 #[test]
 fn a_value_that_no_cell_can_take_is_refused_as_out_of_range() {
-    let totals = applied("", &["n:9e18|c", "n:9e18|c", "n:0|c"]);
-    assert_eq!(totals["n{}"], 9e18);
-    let word = "agent_source_samples_rejected{reason=\"value_out_of_range\",source=\"statsd_udp\",worker=\"0\"}";
-    assert_eq!(totals[word], 1.0);
-    assert_eq!(ledger(&totals), (3.0, 2.0, 1.0));
+    let lines =
+        ["h:1e308|h", "h:1e270|h", "g:1e308|g", "g:+1e308|g", "g:+1|g", "n:9e18|c", "n:9e18|c"];
+    let totals = applied("", &lines);
+    assert_eq!((totals["h{}"], totals["g{}"], totals["n{}"]), (1.0, 1e308, 9e18));
+    let key = "{reason=\"value_out_of_range\",source=\"statsd_udp\",worker=\"0\"}";
+    assert_eq!(totals[&format!("agent_source_samples_rejected{key}")], 3.0);
+    assert_eq!(ledger(&totals), (7.0, 4.0, 3.0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! The segments of apps: found in a folder, attached for reading, let go when they vanish.
+//! The segments of apps: found in folders, attached for reading, let go when they vanish.
 //!
-//! Before every scrape the folder is listed. A file `<name>.vN.seg`, N being the version of the
+//! There is the folder of the collector's own user, and there may be *shared* ones, which users let the collector read
+//! (`apps/folders.rs`). Before every scrape they are listed. A file `<name>.vN.seg`, N being our version of the
 //! layout, is attached once and again when its inode changes (the app was restarted with another
 //! layout, or after a clean-up); a file that is gone is detached. What cannot be used is left out,
 //! counted by reason, and looked at again only when its identity, time or size changes, or when
@@ -10,9 +11,10 @@
 //! stays attached, and is shown again when a writer comes. What an app is called on the page is in
 //! `apps/called.rs`.
 //!
-//! Refused: a folder that is not ours or that others may write to, symbolic links, files of other
-//! users, files that others may write to, other layouts, truncated files, more than
-//! [`ATTACHED_MAX`] at one time.
+//! Refused: a folder that others than its owner may write to, symbolic links, files of others than the owner of their
+//! folder, files that others may write to, other layouts, truncated files, more than [`ATTACHED_MAX`] at one time. Shared
+//! folders have half of these places, in equal parts, so that none of their owners can fill them all. Of their files only
+//! what exists is read, up to a bound (`apps/foreign.rs`).
 //!
 //! # SIGBUS
 //!
@@ -21,12 +23,14 @@
 //! registered with it, and one that was hit is detached and counted as `damaged`.
 
 mod called;
+mod folders;
+mod foreign;
 mod life;
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -34,6 +38,8 @@ use std::time::Duration;
 use agent_shm::{Error, Segment, LAYOUT_VERSION, SEGMENTS_MAX};
 
 use crate::http::{Count, Stats};
+pub use folders::check_folder;
+use folders::{Folder, Found};
 use life::{Clocks, Life};
 
 /// Apps attached at one time, shown or not.
@@ -51,6 +57,8 @@ fn suffix() -> &'static str {
 #[derive(Clone)]
 pub struct App {
     pub name: String,
+    /// Of a shared folder: its names on the page come after those of all others.
+    pub is_shared: bool,
     pub segment: Segment,
 }
 
@@ -109,20 +117,26 @@ struct Quarantined {
 
 struct Attached {
     id: FileId,
+    folder: PathBuf,
     /// Called like its file; what it is called on the page depends on the others.
     app: App,
     damage: u64,
     life: Life,
 }
 
-/// The apps of one folder.
+/// The apps of all folders.
 pub struct Apps {
+    /// Empty: there are no apps.
     folder: PathBuf,
+    /// Paths of shared folders; the last part may have `*`.
+    shared: Vec<String>,
+    /// What is read of all shared folders together.
+    shared_bytes_max: u64,
     own: Option<FileId>,
     /// Nothing: apps are shown for ever.
     idle: Option<Duration>,
-    attached: HashMap<String, Attached>,
-    quarantine: HashMap<String, Quarantined>,
+    attached: HashMap<PathBuf, Attached>,
+    quarantine: HashMap<PathBuf, Quarantined>,
 }
 
 impl Apps {
@@ -130,6 +144,8 @@ impl Apps {
     pub fn new(folder: &Path, own: Option<FileId>) -> Apps {
         Apps {
             folder: folder.to_owned(),
+            shared: Vec::new(),
+            shared_bytes_max: foreign::BYTES_MAX,
             own,
             idle: idle(IDLE_S),
             attached: HashMap::new(),
@@ -142,7 +158,15 @@ impl Apps {
         self.idle = idle(idle_s);
     }
 
-    /// Looks at the folder again and gives the apps to show, sorted by name.
+    /// Which folders of other users are read.
+    pub fn set_shared(&mut self, shared: &[String]) {
+        self.shared = shared.to_vec();
+        if !shared.is_empty() {
+            self.shared_bytes_max = foreign::bytes_max();
+        }
+    }
+
+    /// Looks at the folders again and gives the apps to show, sorted by name.
     pub fn refresh(&mut self, stats: &Stats) -> Vec<App> {
         self.refresh_at(stats, Clocks::read())
     }
@@ -151,24 +175,30 @@ impl Apps {
         if self.folder.as_os_str().is_empty() {
             return Vec::new();
         }
-        let files = match check_folder(&self.folder).and_then(|()| list(&self.folder)) {
-            Ok(files) => files,
-            Err(why) => {
-                stats.add_reason(Count::AppsRefused, why.as_str());
-                self.attached.clear();
-                return Vec::new();
-            }
-        };
-        self.attached.retain(|name, attached| {
-            files.iter().any(|(file, meta)| file == name && id_of(meta) == attached.id)
-        });
-        self.quarantine.retain(|name, _| files.iter().any(|(file, _)| file == name));
-        self.drop_damaged(&files, stats);
-        for (name, metadata) in &files {
-            self.look_at(name, metadata, stats);
+        let (folders, refused) = folders::all(&self.folder, &self.shared);
+        let mut files = Vec::new();
+        for why in refused {
+            stats.add_reason(Count::AppsRefused, why.as_str());
         }
-        for (file, metadata) in &files {
-            if let Some(one) = self.attached.get_mut(file) {
+        for folder in &folders {
+            match folder.list() {
+                Ok(found) => files.extend(found),
+                Err(why) => stats.add_reason(Count::AppsRefused, why.as_str()),
+            }
+        }
+        let known: HashMap<&Path, &Metadata> =
+            files.iter().map(|found| (&*found.path, &found.metadata)).collect();
+        self.attached.retain(|path, one| known.get(&**path).is_some_and(|m| id_of(m) == one.id));
+        self.quarantine.retain(|path, _| known.contains_key(&**path));
+        self.drop_damaged(&known, stats);
+        let shared_max = shared_max(&folders);
+        for found in &files {
+            self.look_at(found, shared_max, stats);
+        }
+        self.bound_shared(&known, stats);
+        self.quarantine.retain(|path, _| !self.attached.contains_key(path));
+        for (path, one) in &mut self.attached {
+            if let Some(metadata) = known.get(&**path) {
                 one.life.look(&one.app.segment, metadata, now);
             }
         }
@@ -177,44 +207,85 @@ impl Apps {
         apps
     }
 
-    /// The apps that have not been without a writer for too long, as they are called.
+    /// The apps that have not been without a writer for too long, as they are called. Several files of one app, of which
+    /// one was damaged while it was in use, are one.
     fn shown(&self, now: Clocks) -> Vec<App> {
         // Those that are not shown have their say too: else a name would change when one leaves.
-        let names =
-            called::names(self.attached.values().map(|one| (&*one.app.name, &one.app.segment)));
-        self.attached
-            .values()
-            .zip(names)
-            .filter(|(one, _)| self.idle.is_none_or(|idle| !one.life.is_over(idle, now)))
-            .map(|(one, name)| App { name, ..one.app.clone() })
-            .collect()
+        let files = self.attached.values().map(|one| called::File {
+            stem: &one.app.name,
+            folder: &one.folder,
+            is_shared: one.app.is_shared,
+            said: one.app.segment.header().app,
+        });
+        let names = called::names(&files.collect::<Vec<_>>());
+        let mut apps: HashMap<String, (bool, bool, Vec<Segment>)> = HashMap::new();
+        for (one, name) in self.attached.values().zip(names) {
+            let (is_shown, is_shared, segments) = apps.entry(name).or_default();
+            *is_shared = one.app.is_shared;
+            *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
+            segments.push(one.app.segment.clone());
+        }
+        let shown = apps.into_iter().filter(|(_, (is_shown, ..))| *is_shown);
+        let app = |(name, (_, is_shared, segments))| {
+            Some(App { name, is_shared, segment: Segment::joined(segments)? })
+        };
+        shown.filter_map(app).collect()
     }
 
-    /// Names and reasons of what is not used, sorted by name.
+    /// Names and reasons of what is not used, sorted by name; those of shared folders with their path.
     pub fn refused(&self) -> Vec<(String, Refused)> {
+        let name =
+            |path: &Path| path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into();
         let mut refused: Vec<(String, Refused)> =
-            self.quarantine.iter().map(|(name, bad)| (name.clone(), bad.why)).collect();
+            self.quarantine.iter().map(|(path, bad)| (name(path), bad.why)).collect();
         refused.sort_by(|a, b| a.0.cmp(&b.0));
         refused
     }
 
-    fn drop_damaged(&mut self, files: &[(String, Metadata)], stats: &Stats) {
+    fn drop_damaged(&mut self, known: &HashMap<&Path, &Metadata>, stats: &Stats) {
         let hit = |one: &Attached| {
             one.app.segment.was_hit() || one.app.segment.usage().damage > one.damage
         };
-        let names: Vec<String> =
-            self.attached.iter().filter(|(_, one)| hit(one)).map(|(n, _)| n.clone()).collect();
-        for name in names {
-            self.attached.remove(&name);
-            if let Some((_, metadata)) = files.iter().find(|(file, _)| *file == name) {
-                self.refuse(&name, metadata, Refused::Damaged, stats);
+        let paths: Vec<PathBuf> = self
+            .attached
+            .iter()
+            .filter(|(_, one)| hit(one))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in paths {
+            self.attached.remove(&path);
+            if let Some(metadata) = known.get(&*path) {
+                self.refuse(&path, metadata, Refused::Damaged, stats);
             }
         }
     }
 
-    fn look_at(&mut self, name: &str, metadata: &Metadata, stats: &Stats) {
-        let is_full = self.attached.len() >= ATTACHED_MAX;
-        let known = self.quarantine.get(name);
+    /// Before anything of the files of shared folders is read.
+    fn bound_shared(&mut self, known: &HashMap<&Path, &Metadata>, stats: &Stats) {
+        let shared = self.attached.iter().filter(|(_, one)| one.app.is_shared);
+        let files = shared.map(|(path, one)| foreign::File {
+            path,
+            folder: &one.folder,
+            segment: &one.app.segment,
+        });
+        let refused = foreign::bound(&files.collect::<Vec<_>>(), self.shared_bytes_max);
+        for (path, why) in refused {
+            self.attached.remove(&path);
+            if let Some(metadata) = known.get(&*path) {
+                self.refuse(&path, metadata, why, stats);
+            }
+        }
+    }
+
+    fn look_at(&mut self, found: &Found<'_>, shared_max: usize, stats: &Stats) {
+        let Found { folder, path, metadata, is_ours } = found;
+        if self.own == Some(id_of(metadata)) || self.attached.contains_key(path) {
+            return;
+        }
+        let here = |one: &&Attached| one.folder == folder.path;
+        let is_full = self.attached.len() >= ATTACHED_MAX
+            || (folder.is_shared && self.attached.values().filter(here).count() >= shared_max);
+        let known = self.quarantine.get(path);
         if known.is_some_and(|bad| {
             bad.id == id_of(metadata)
                 && bad.changed == changed(metadata)
@@ -222,34 +293,43 @@ impl Apps {
         }) {
             return;
         }
-        if self.own == Some(id_of(metadata)) || self.attached.contains_key(name) {
+        if !is_ours {
+            self.refuse(path, metadata, Refused::OtherLayout, stats);
             return;
         }
         if is_full {
-            self.refuse(name, metadata, Refused::TooMany, stats);
+            self.refuse(path, metadata, Refused::TooMany, stats);
             return;
         }
-        match attach(&self.folder, name) {
+        match attach(folder, path) {
             Ok(attached) => {
-                self.quarantine.remove(name);
-                self.attached.insert(name.to_owned(), attached);
+                self.attached.insert(path.clone(), attached);
             }
             // It vanished, or was replaced while we looked: the next scrape sees what is there
             // then.
             Err(None) => {}
-            Err(Some(why)) => self.refuse(name, metadata, why, stats),
+            Err(Some(why)) => self.refuse(path, metadata, why, stats),
         }
     }
 
-    fn refuse(&mut self, name: &str, metadata: &Metadata, why: Refused, stats: &Stats) {
-        stats.add_reason(Count::AppsRefused, why.as_str());
+    fn refuse(&mut self, path: &Path, metadata: &Metadata, why: Refused, stats: &Stats) {
         let bad = Quarantined { id: id_of(metadata), changed: changed(metadata), why };
-        self.quarantine.insert(name.to_owned(), bad);
+        // One that was tried again because there might have been room was counted before.
+        if self.quarantine.get(path) != Some(&bad) {
+            stats.add_reason(Count::AppsRefused, why.as_str());
+            self.quarantine.insert(path.to_owned(), bad);
+        }
     }
 }
 
-fn attach(folder: &Path, file: &str) -> Result<Attached, Option<Refused>> {
-    let segment = Segment::attach(&folder.join(file)).map_err(|error| match error {
+/// How many apps of one shared folder are attached.
+fn shared_max(folders: &[Folder]) -> usize {
+    let shared = folders.iter().filter(|folder| folder.is_shared).count();
+    (ATTACHED_MAX / 2 / shared.max(1)).max(1)
+}
+
+fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {
+    let segment = Segment::attach_of(path, folder.owner).map_err(|error| match error {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => None,
         Error::Io { source, .. } if source.raw_os_error() == Some(libc::ELOOP) => {
             Some(Refused::NotUsable)
@@ -262,44 +342,19 @@ fn attach(folder: &Path, file: &str) -> Result<Attached, Option<Refused>> {
     if !segment.is_guarded() {
         return Err(Some(Refused::TooMany));
     }
-    let name = file.strip_suffix(suffix()).unwrap_or(file).to_owned();
-    let damage = segment.usage().damage;
-    Ok(Attached { id, app: App { name, segment }, damage, life: Life::default() })
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = file.strip_suffix(suffix()).unwrap_or(&file).to_owned();
+    if folder.is_shared {
+        // Nothing before its extent was looked at.
+        segment.read_up_to(0);
+    }
+    let (damage, is_shared) = (segment.usage().damage, folder.is_shared);
+    let (app, life) = (App { name, is_shared, segment }, Life::default());
+    Ok(Attached { id, folder: folder.path.clone(), app, damage, life })
 }
 
 fn idle(idle_s: u32) -> Option<Duration> {
     (idle_s > 0).then(|| Duration::from_secs(idle_s.into()))
-}
-
-/// The files that may be segments of apps, links among them: attaching refuses those.
-fn list(folder: &Path) -> Result<Vec<(String, Metadata)>, Refused> {
-    let entries = fs::read_dir(folder).map_err(|_| Refused::FolderUnreadable)?;
-    let mut files: Vec<(String, Metadata)> = entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(suffix())?;
-            let wanted = !stem.is_empty() && !stem.starts_with('.');
-            let metadata = entry.metadata().ok().filter(|_| wanted)?;
-            Some((name, metadata))
-        })
-        .collect();
-    files.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(files)
-}
-
-/// Whether a folder is one that only we can put files into.
-pub fn check_folder(folder: &Path) -> Result<(), Refused> {
-    let metadata = fs::symlink_metadata(folder).map_err(|_| Refused::FolderUnreadable)?;
-    // SAFETY: a system call without arguments.
-    let uid = unsafe { libc::geteuid() };
-    if !metadata.is_dir() || metadata.uid() != uid {
-        return Err(Refused::FolderNotOurs);
-    }
-    if metadata.permissions().mode() & 0o022 != 0 {
-        return Err(Refused::FolderOpenToOthers);
-    }
-    Ok(())
 }
 
 fn id_of(metadata: &Metadata) -> FileId {

@@ -1,10 +1,11 @@
 //! Segments that come, go, are replaced, broken or not ours.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::symlink;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{symlink, FileExt, PermissionsExt};
 
-use agent_shm::{MetricSpec, Options, Outcome, Shape, Writer};
+use agent_shm::{Extent, MetricSpec, Options, Outcome, Shape, Writer};
 
+use super::folders::FOLDERS_MAX;
 use super::*;
 use crate::http::conn_test::temporary_folder;
 use crate::scrape::{render, Source};
@@ -68,6 +69,23 @@ fn apps_are_found_followed_and_let_go() {
     fs::remove_file(file(&folder, "blog")).expect("remove");
     assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
     assert!(apps.refused().is_empty());
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_segment_of_another_layout_is_refused_by_name_and_harms_nobody() {
+    let folder = temporary_folder("apps");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    make(&folder, "shop", 2);
+    make(&folder, "old", 3);
+    fs::rename(file(&folder, "old"), folder.join("old.v1.seg")).expect("a name");
+    fs::write(folder.join("notes.seg"), "no version").expect("a file");
+    assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
+    assert_eq!(apps.refused(), [("old.v1.seg".to_owned(), Refused::OtherLayout)]);
+    fs::remove_file(folder.join("old.v1.seg")).expect("remove");
+    assert_eq!(names(&apps.refresh(&stats)), ["shop"]);
+    assert_eq!(apps.refused(), []);
     fs::remove_dir_all(folder).expect("clean up");
 }
 
@@ -267,4 +285,172 @@ fn a_fault_outside_of_segments_still_ends_the_process() {
     };
     assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGBUS, "{status}");
     fs::remove_dir_all(folder).expect("clean up");
+}
+
+/// A folder of folders, as an administrator makes it.
+fn shared_folders(parent: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let make = |name: &&str| {
+        let path = parent.join(name);
+        fs::create_dir(&path).expect("make");
+        fs::set_permissions(&path, Permissions::from_mode(0o2750)).expect("chmod");
+        path
+    };
+    names.iter().map(make).collect()
+}
+
+fn give_away(path: &Path, owner: u32) {
+    std::os::unix::fs::lchown(path, Some(owner), None).expect("chown");
+}
+
+#[test]
+fn a_shared_folder_is_read_whoever_owns_it_if_nobody_else_may_write_to_it() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob", "carol", "open"]);
+    for (path, n) in folders.iter().zip(1..) {
+        make(path, "shop", n);
+    }
+    make(&folder, "blog", 9);
+    make(&folders[2], "wiki", 5);
+    fs::set_permissions(&folders[3], Permissions::from_mode(0o2770)).expect("chmod");
+    symlink(&folders[0], parent.join("link")).expect("link");
+    fs::write(parent.join("file"), b"").expect("write");
+    // SAFETY: a system call without arguments.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if is_root {
+        give_away(&folders[0], 12345);
+        give_away(&file(&folders[0], "shop"), 12345);
+        // A file that its folder's owner did not make.
+        give_away(&file(&folders[2], "wiki"), 12345);
+    }
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    assert_eq!(names(&apps.refresh(&stats)), ["blog"], "nobody said so");
+    apps.set_shared(&[format!("{}/*", parent.display()), folder.display().to_string()]);
+    let found = apps.refresh(&stats);
+    let of = |name: &str| format!("shop@{}/{name}", parent.display());
+    let mut expected = vec!["blog".to_owned(), of("alice"), of("bob"), of("carol")];
+    if !is_root {
+        expected.push("wiki".to_owned());
+    }
+    assert_eq!(names(&found), expected);
+    let line = format!("hits_total{{app=\"{}\"}} 2\n", of("bob"));
+    assert!(shown(&found).contains(&line), "{}", shown(&found));
+    assert_eq!(stats.of(Count::AppsRefused, "reason=\"folder_open_to_others\""), 1);
+    if is_root {
+        let wiki = file(&folders[2], "wiki").display().to_string();
+        assert_eq!(apps.refused(), [(wiki, Refused::NotUsable)]);
+    }
+    fs::remove_file(file(&folders[0], "shop")).expect("remove");
+    fs::remove_dir_all(&folders[1]).expect("remove");
+    let found = names(&apps.refresh(&stats)).join(" ");
+    assert!(found.starts_with("blog shop"), "alone, it has its name again: {found}");
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+#[test]
+fn a_shared_folder_cannot_fill_the_places_of_others() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let many: Vec<String> = (0..FOLDERS_MAX - 1).map(|n| format!("u{n:03}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let folders = shared_folders(&parent, &many);
+    for name in ["a", "b", "c"] {
+        make(&folders[0], name, 1);
+    }
+    make(&folders[1], "d", 1);
+    make(&folder, "own", 1);
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/u*", parent.display())]);
+    assert_eq!(names(&apps.refresh(&stats)), ["a", "b", "d", "own"]);
+    let path = file(&folders[0], "c").display().to_string();
+    assert_eq!(apps.refused(), [(path, Refused::TooMany)]);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+/// Where the words of a segment stand that say what it has: the limit of its bytes, and the pages of blocks.
+const BYTES_MAX_AT: u64 = 80;
+const PAGES_AT: u64 = 128;
+
+fn exists_bytes(path: &Path) -> u64 {
+    fs::metadata(path).expect("there").blocks() * 512
+}
+
+#[test]
+fn a_file_that_claims_more_memory_than_it_has_is_not_read_and_gets_none() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob"]);
+    make(&folder, "own", 1);
+    make(&folders[1], "good", 1);
+    drop(make(&folders[0], "bad", 1));
+    let path = file(&folders[0], "bad");
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/*", parent.display())]);
+    assert_eq!(names(&apps.refresh(&stats)), ["bad", "good", "own"]);
+    let bad = OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    let read = |at| {
+        let mut word = [0; 8];
+        bad.read_exact_at(&mut word, at).expect("read");
+        u64::from_le_bytes(word)
+    };
+    // All its pages have memory now, each of small blocks.
+    let (pages, before) = (read(BYTES_MAX_AT) / 16384, exists_bytes(&path));
+    bad.write_all_at(&pages.to_le_bytes(), PAGES_AT).expect("write");
+    let table = 4096 + 8 * (u64::from(Options::default().series_max) / 2).next_power_of_two();
+    for page in 0..pages {
+        bad.write_all_at(&3_u64.to_le_bytes(), table + page * 8).expect("write");
+    }
+    for _ in 0..2 {
+        let found = apps.refresh(&stats);
+        assert_eq!(names(&found), ["good", "own"]);
+        assert!(shown(&found).contains("hits_total{app=\"good\"} 1\n"));
+        assert_eq!(apps.refused(), [(path.display().to_string(), Refused::Damaged)]);
+    }
+    assert_eq!(exists_bytes(&path), before, "nobody read it");
+    // Said after the look, it is not believed either.
+    bad.write_all_at(&1_u64.to_le_bytes(), PAGES_AT).expect("write");
+    let late = make(&folders[0], "late", 3);
+    let found = apps.refresh(&stats);
+    assert!(shown(&found).contains("hits_total{app=\"late\"} 3\n"), "{}", shown(&found));
+    let path = file(&folders[0], "late");
+    let before = exists_bytes(&path);
+    let late_file = OpenOptions::new().write(true).open(&path).expect("open");
+    late_file.write_all_at(&pages.to_le_bytes(), PAGES_AT).expect("write");
+    for page in 16..pages {
+        late_file.write_all_at(&3_u64.to_le_bytes(), table + page * 8).expect("write");
+    }
+    assert!(shown(&found).contains("hits_total{app=\"late\"} 3\n"), "{}", shown(&found));
+    assert_eq!(exists_bytes(&path), before, "nobody read it");
+    drop(late);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
+}
+
+#[test]
+fn what_is_read_of_shared_folders_has_a_bound_and_the_small_ones_come_first() {
+    let (folder, parent) = (temporary_folder("apps"), temporary_folder("shared"));
+    let folders = shared_folders(&parent, &["alice", "bob"]);
+    make(&folder, "own", 1);
+    for name in ["a", "b", "c"] {
+        make(&folders[0], name, 1);
+    }
+    let small = make(&folders[1], "d", 1);
+    let Extent::Bytes(each) = small.extent() else { panic!("it is there") };
+    let stats = Stats::default();
+    let mut apps = Apps::new(&folder, None);
+    apps.set_shared(&[format!("{}/*", parent.display())]);
+    apps.shared_bytes_max = 3 * each;
+    for _ in 0..2 {
+        assert_eq!(names(&apps.refresh(&stats)), ["a", "b", "d", "own"]);
+        let path = file(&folders[0], "c").display().to_string();
+        assert_eq!(apps.refused(), [(path, Refused::TooMany)]);
+        assert_eq!(stats.of(Count::AppsRefused, "reason=\"too_many\""), 1, "counted once");
+    }
+    fs::remove_file(file(&folders[0], "a")).expect("remove");
+    assert_eq!(names(&apps.refresh(&stats)), ["b", "c", "d", "own"]);
+    assert_eq!(apps.refused(), []);
+    fs::remove_dir_all(folder).expect("clean up");
+    fs::remove_dir_all(parent).expect("clean up");
 }

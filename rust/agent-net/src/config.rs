@@ -40,15 +40,6 @@ pub struct Listener {
     pub address: String,
 }
 
-/// How log records look; they go to the supervisor, which writes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 /// Everything a worker needs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +54,9 @@ pub struct WorkerConfig {
     /// Folder of the segments of apps.
     #[serde(default)]
     pub apps_dir: String,
+    /// Folders of other users, whose apps are shown too; the last part may have `*`.
+    #[serde(default)]
+    pub apps_shared_dirs: Vec<String>,
     /// How long an app is shown without a living writer; 0 = for ever.
     #[serde(default = "apps_idle_s")]
     pub apps_idle_s: u32,
@@ -105,8 +99,6 @@ pub struct WorkerConfig {
     pub schema_json: String,
     #[serde(default)]
     pub version: String,
-    #[serde(default)]
-    pub log_format: LogFormat,
 }
 
 /// Everything the aggregator needs.
@@ -116,7 +108,9 @@ pub struct AggregatorConfig {
     pub segment: String,
     #[serde(default)]
     pub apps_dir: String,
-    /// As in [`WorkerConfig`].
+    /// As in [`WorkerConfig`], and the next.
+    #[serde(default)]
+    pub apps_shared_dirs: Vec<String>,
     #[serde(default = "apps_idle_s")]
     pub apps_idle_s: u32,
     pub control_fd: i32,
@@ -128,10 +122,6 @@ pub struct AggregatorConfig {
     /// Most series that have windows; the rest is counted.
     #[serde(default = "windows_series_max")]
     pub windows_series_max: u32,
-    #[serde(default)]
-    pub version: String,
-    #[serde(default)]
-    pub log_format: LogFormat,
 }
 
 /// What a sender may ask for. Everything above is refused and counted by its reason.

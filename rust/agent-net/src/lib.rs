@@ -14,7 +14,9 @@
 //! | [`child`] | a forked child that runs no Python |
 //! | [`worker`] | builds everything, runs the loop, gives an exit code |
 //! | [`engine`] | the event loop: readiness, deadlines, drain; accepting, passing on, bodies slice by slice |
-//! | [`listen`] | adopting listeners and accepting connections |
+//! | [`listen`] | listeners, and the account of their connections |
+//! | [`desk`], [`handover`] | what the desk passes on; what goes with a connection to another process |
+//! | [`place`], [`seats`] | who one is; how many connections all have together |
 //! | [`slab`], [`wheel`] | connections in 56 bytes each; deadlines without timers |
 //! | [`side`], [`conns`] | what a busy connection owns; all of a connection kept in step |
 //! | [`datagram`], [`nap`] | receiving in batches, and letting them gather |

@@ -8,6 +8,7 @@
 
 use crate::error::{Kind, Refusal};
 use crate::number;
+use agent_metric::bounds::is_observable;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -93,13 +94,13 @@ impl Values {
         }
     }
 
-    /// The first value that is NaN or infinite.
-    pub fn first_not_finite(&self) -> Option<f64> {
+    /// The first value that cannot be observed.
+    pub fn first_not_observable(&self) -> Option<f64> {
         let mut bad = None;
         self.each_run(&mut |run| {
             // One pass without branches first; the value is looked for only when there is one.
-            if !run.iter().fold(true, |fine, value| fine & value.is_finite()) {
-                bad = bad.or_else(|| run.iter().find(|value| !value.is_finite()).copied());
+            if !run.iter().fold(true, |fine, value| fine & is_observable(*value)) {
+                bad = bad.or_else(|| run.iter().find(|value| !is_observable(**value)).copied());
             }
         });
         bad

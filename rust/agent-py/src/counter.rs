@@ -45,7 +45,6 @@ impl Counter {
         registry: Option<&Bound<'_, Registry>>,
     ) -> PyResult<PyClassInitializer<Counter>> {
         let class = Class::Counter;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         Metric::define(py, registry, common.definition(OwnedShape::Counter)?)
     }

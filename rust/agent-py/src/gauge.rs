@@ -1,14 +1,13 @@
 //! `Gauge`: goes up and down.
 
 use crate::error::{Kind, Refusal};
-use crate::metric::{single_number, slowly, Common, Metric};
-use crate::raw::{none, Arguments, Method};
+use crate::metric::{needed_number, single_number, slowly, Common, Metric};
+use crate::raw::{none, Method};
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_client::Class;
 use agent_shm::{GaugeMode, OwnedShape};
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,8 +18,8 @@ pub struct Gauge;
 
 pub const METHODS: &[Method] = &[
     Method(c"set", c"set($self, value, /)\n--\n\nSets the gauge; any float, NaN included.", set),
-    Method(c"inc", c"inc($self, /, amount=1)\n--\n\nRaises the gauge.", inc),
-    Method(c"dec", c"dec($self, /, amount=1)\n--\n\nLowers the gauge.", dec),
+    Method(c"inc", c"inc($self, /, amount=1)\n--\n\nRaises the gauge.", shift::<false>),
+    Method(c"dec", c"dec($self, /, amount=1)\n--\n\nLowers the gauge.", shift::<true>),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];
 
@@ -50,7 +49,6 @@ impl Gauge {
             return Err(Refusal::new(Kind::Name, text).into());
         };
         let class = Class::Gauge;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         Metric::define(py, registry, common.definition(OwnedShape::Gauge(mode))?)
     }
@@ -61,7 +59,8 @@ impl Gauge {
         slf.as_super().get().apply(slf.py(), |writer, series| writer.set(series, now))
     }
 
-    /// Raises the gauge during a `with` block or a call of a decorated function.
+    /// Raises the gauge during a `with` block or a call of a decorated function. A killed process takes what it
+    /// raised along, in the modes mostrecent and live...
     fn track_inprogress(slf: &Bound<'_, Self>) -> Block {
         Block::new(slf.as_any(), Action::TrackInProgress)
     }
@@ -78,11 +77,8 @@ unsafe extern "C" fn set(
     nargs: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of this class and their arguments.
-    let (py, metric, args) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
-    };
+    // SAFETY: CPython calls it as a method of its class.
+    let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     if nargs == 1 && args.named() == 0 {
         if let Ok(value) = crate::number::real(&args.get(0)) {
             if metric.try_apply(&|writer, series| writer.set(series, value)) {
@@ -91,46 +87,21 @@ unsafe extern "C" fn set(
         }
     }
     slowly(py, || {
-        let value = single_number(args, "set", "value")?
-            .ok_or_else(|| PyTypeError::new_err("set() needs a value"))?;
+        let value = needed_number(args, "set", "value")?;
         metric.apply(py, |writer, series| writer.set(series, value))
     })
 }
 
-unsafe extern "C" fn inc(
+/// `inc` and `dec`.
+unsafe extern "C" fn shift<const DOWN: bool>(
     slf: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargs: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the arguments are those of this call.
-    unsafe { shift(slf, args, nargs, names, "inc", 1.0) }
-}
-
-unsafe extern "C" fn dec(
-    slf: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the arguments are those of this call.
-    unsafe { shift(slf, args, nargs, names, "dec", -1.0) }
-}
-
-#[inline(always)]
-unsafe fn shift(
-    slf: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-    method: &str,
-    sign: f64,
-) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of this class and their arguments.
-    let (py, metric, args) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
-    };
+    let (method, sign) = if DOWN { ("dec", -1.0) } else { ("inc", 1.0) };
+    // SAFETY: CPython calls it as a method of its class.
+    let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     if nargs == 0
         && names.is_null()
         && metric.try_apply(&|writer, series| writer.shift(series, sign))

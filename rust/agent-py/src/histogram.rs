@@ -21,7 +21,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nCounts a finite value in its bucket.",
-        observe::method::<false>,
+        observe::method,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];
@@ -57,7 +57,6 @@ impl Histogram {
             (None, true) => OwnedShape::Exponential { schema: checked_schema(schema)? },
         };
         let class = Class::Histogram;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         Metric::define(py, registry, common.definition(shape)?)
     }

@@ -35,54 +35,40 @@ pub fn inspect<'py>(
     Ok(told)
 }
 
+/// Puts fields of a struct into a dict, under their names.
+macro_rules! put {
+    ($told:ident, $from:expr, $($field:ident),+) => {
+        $($told.set_item(stringify!($field), &$from.$field)?;)+
+    };
+}
+
 fn header<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
     let header = segment.header();
-    let told = PyDict::new(py);
-    told.set_item("app", header.app)?;
-    told.set_item("layout_version", header.layout_version)?;
+    let (told, options) = (PyDict::new(py), header.options);
+    put!(told, header, app, layout_version);
     told.set_item("boot_id", format!("{:032x}", header.boot_id))?;
-    told.set_item("created_unix_ms", header.created_unix_ms)?;
-    told.set_item("series_max", header.options.series_max)?;
-    told.set_item("metric_series_max", header.options.metric_series_max)?;
-    told.set_item("metrics_max", header.options.metrics_max)?;
-    told.set_item("slots_max", header.options.slots_max)?;
-    told.set_item("ring_records", header.options.ring_records)?;
-    told.set_item("bytes_max", header.options.bytes_max)?;
+    put!(told, header, created_unix_ms);
+    put!(told, options, series_max, metric_series_max, metrics_max, slots_max);
+    put!(told, options, ring_records, bytes_max);
     Ok(told)
 }
 
 fn usage<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
-    let usage = segment.usage();
-    let told = PyDict::new(py);
-    told.set_item("series", usage.series)?;
-    told.set_item("metrics", usage.metrics)?;
-    told.set_item("bytes_committed", usage.bytes_committed)?;
-    told.set_item("bytes_max", usage.bytes_max)?;
-    told.set_item("bytes_reserved", usage.bytes_reserved)?;
-    told.set_item("overflows", usage.overflows)?;
-    told.set_item("removed", usage.removed)?;
-    told.set_item("refused", usage.refused)?;
-    told.set_item("pending", usage.pending)?;
-    told.set_item("damage", usage.damage)?;
-    told.set_item("fallbacks", usage.fallbacks)?;
+    let (told, usage) = (PyDict::new(py), segment.usage());
+    put!(told, usage, series, metrics, bytes_committed, bytes_max, bytes_reserved, overflows);
+    put!(told, usage, removed, refused, pending, damage, fallbacks);
     Ok(told)
 }
 
 fn slots<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyList>> {
-    let told = PyList::empty(py);
+    let list = PyList::empty(py);
     for slot in segment.slots() {
-        let entry = PyDict::new(py);
-        entry.set_item("index", slot.index)?;
-        entry.set_item("alive", slot.alive)?;
-        entry.set_item("pid", slot.pid)?;
-        entry.set_item("generation", slot.generation)?;
-        entry.set_item("started_unix_ms", slot.started_unix_ms)?;
-        entry.set_item("ring", slot.ring)?;
-        entry.set_item("ring_written", slot.ring_written)?;
-        entry.set_item("ring_refused", slot.ring_refused)?;
-        told.append(entry)?;
+        let told = PyDict::new(py);
+        put!(told, slot, index, alive, pid, generation, started_unix_ms);
+        put!(told, slot, ring, ring_written, ring_refused);
+        list.append(told)?;
     }
-    Ok(told)
+    Ok(list)
 }
 
 fn told_family<'py>(
@@ -92,12 +78,10 @@ fn told_family<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let meta = family.meta();
     let told = PyDict::new(py);
-    told.set_item("name", &meta.name)?;
-    told.set_item("help", &meta.help)?;
-    told.set_item("unit", &meta.unit)?;
+    put!(told, meta, name, help, unit);
     told.set_item("type", type_of(&meta.shape))?;
     told.set_item("shape", meta.shape.borrowed().told())?;
-    told.set_item("overflows", meta.overflows)?;
+    put!(told, meta, overflows);
     told.set_item("series_count", family.len())?;
     let list = PyList::empty(py);
     let mut result = Ok(());

@@ -21,13 +21,8 @@ pub unsafe extern "C" fn labels(
     nargs: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: methods are called attached, with a live `self` of the right class.
-    let (py, metric) = unsafe {
-        let py = Python::assume_attached();
-        (py, Metric::of(py, slf))
-    };
-    // SAFETY: the arguments are those of this call.
-    let args = unsafe { Arguments::new(py, args, nargs, names) };
+    // SAFETY: CPython calls it as a method of its class.
+    let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     let found = fast(metric, &args, names);
     if !found.is_null() {
         return found;

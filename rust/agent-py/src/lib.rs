@@ -12,6 +12,7 @@
 //! | [`render`], [`inspect`] | pages and plain values |
 //! | [`server`], [`settle`] | the loops of workers and aggregator; the ledger of a dead worker |
 //! | [`load`] | the loop of a load executor |
+//! | [`torture`] | death at every instruction of an operation |
 //! | [`raw`], [`number`], [`text`], [`buffer`], [`error`] | methods without argument parsing; values |
 //!
 //! The module declares `gil_used`: handles and stores are plain cells that the GIL protects. Cells
@@ -40,6 +41,7 @@ mod settle;
 mod summary;
 mod text;
 mod timer;
+mod torture;
 
 use pyo3::prelude::*;
 use std::sync::OnceLock;
@@ -71,6 +73,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(server::fork_children, module)?)?;
     module.add_function(wrap_pyfunction!(settle::settle_worker, module)?)?;
     module.add_function(wrap_pyfunction!(load::run_load_executor, module)?)?;
+    module.add_function(wrap_pyfunction!(torture::torture_steps, module)?)?;
     let py = module.py();
     raw::install(&py.get_type::<metric::Metric>(), labels::METHODS)?;
     raw::install(&py.get_type::<counter::Counter>(), counter::METHODS)?;

@@ -5,9 +5,9 @@ use crate::error::{self, Kind, Refusal};
 use crate::host::PythonHost;
 use crate::raw::{self, Arguments};
 use crate::registry::Registry;
-use crate::text;
+use crate::text::{self, Text};
 use agent_client::name::{self, Class};
-use agent_client::{Definition, Family, Handle, Store};
+use agent_client::{Definition, Family, Handle, Hold, Store};
 use agent_shm::{Outcome, OwnedShape, Series, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -71,6 +71,24 @@ impl Metric {
         }
     }
 
+    /// What a raw method is called with: the interpreter, the metric, and the arguments.
+    ///
+    /// # Safety
+    /// These are the arguments with which CPython calls a method of one of the four classes.
+    #[inline(always)]
+    pub unsafe fn called<'a>(
+        slf: *mut pyo3::ffi::PyObject,
+        args: *const *mut pyo3::ffi::PyObject,
+        nargs: pyo3::ffi::Py_ssize_t,
+        names: *mut pyo3::ffi::PyObject,
+    ) -> (Python<'a>, &'a Metric, Arguments<'a, 'a>) {
+        // SAFETY: methods are called attached, with a live `self` of their class and their arguments.
+        unsafe {
+            let py = Python::assume_attached();
+            (py, Metric::of(py, slf), Arguments::new(py, args, nargs, names))
+        }
+    }
+
     /// Does it now, when nothing is in the way.
     #[inline(always)]
     pub fn try_apply(&self, update: &impl Fn(&Writer, &Series) -> Outcome) -> bool {
@@ -98,6 +116,16 @@ impl Metric {
     ) -> PyResult<()> {
         self.check_is_bound()?;
         self.handle.apply_slowly(&PythonHost(py), update).map_err(error::raised)
+    }
+
+    /// What a block takes; nothing when there is no room for it.
+    pub fn hold(&self, py: Python<'_>) -> PyResult<Option<Hold>> {
+        self.check_is_bound()?;
+        self.handle.hold(&PythonHost(py)).map_err(error::raised)
+    }
+
+    pub fn give_back(&self, py: Python<'_>, hold: &Hold) -> PyResult<()> {
+        self.handle.give_back(&PythonHost(py), hold).map_err(error::raised)
     }
 
     fn check_is_bound(&self) -> PyResult<()> {
@@ -193,8 +221,8 @@ impl Metric {
 /// What the four constructors share.
 pub struct Common<'a> {
     pub class: Class,
-    pub name: &'a str,
-    pub documentation: &'a str,
+    pub name: Text<'a>,
+    pub documentation: Text<'a>,
     pub labelnames: Option<&'a Bound<'a, PyAny>>,
     pub namespace: &'a str,
     pub subsystem: &'a str,
@@ -203,7 +231,7 @@ pub struct Common<'a> {
 
 impl Common<'_> {
     pub fn definition(&self, shape: OwnedShape) -> PyResult<Definition> {
-        let name = name::family(self.class, self.namespace, self.subsystem, self.name, self.unit)
+        let name = name::family(self.class, self.namespace, self.subsystem, self.name.0, self.unit)
             .map_err(error::raised)?;
         let mut label_names = Vec::new();
         if let Some(names) = self.labelnames {
@@ -215,7 +243,7 @@ impl Common<'_> {
                 label_names.push(item?.extract::<String>()?);
             }
         }
-        let (class, help, unit) = (self.class, self.documentation.into(), self.unit.into());
+        let (class, help, unit) = (self.class, self.documentation.0.into(), self.unit.into());
         Ok(Definition { class, name, help, unit, shape, label_names })
     }
 }
@@ -377,4 +405,10 @@ pub fn single_number(
     parameter: &str,
 ) -> PyResult<Option<f64>> {
     args.single(method, parameter)?.map(|value| crate::number::real(&value)).transpose()
+}
+
+/// As [`single_number`], where there must be one.
+pub fn needed_number(args: Arguments<'_, '_>, method: &str, parameter: &str) -> PyResult<f64> {
+    single_number(args, method, parameter)?
+        .ok_or_else(|| PyTypeError::new_err(format!("{method}() needs a value")))
 }

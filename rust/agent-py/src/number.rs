@@ -1,6 +1,7 @@
 //! Numbers from Python objects, and which of them a metric takes.
 
 use crate::error::{Kind, Refusal};
+use agent_metric::bounds::is_observable;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -55,9 +56,14 @@ pub fn check_amount(name: &str, amount: f64) -> Result<(), Refusal> {
 
 /// What a histogram or summary can observe.
 pub fn check_observation(name: &str, value: f64) -> Result<(), Refusal> {
-    if value.is_finite() {
+    if is_observable(value) {
         return Ok(());
     }
-    let text = format!("{name} cannot observe {value}: its sum would be that for ever");
+    let text = match value.is_finite() {
+        false => format!("{name} cannot observe {value}: its sum would be that for ever"),
+        true => format!(
+            "{name} cannot observe {value:e}: values end at 2^900, so that sums stay finite"
+        ),
+    };
     Err(Refusal::new(Kind::Amount, text))
 }

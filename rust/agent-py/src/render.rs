@@ -1,21 +1,19 @@
 //! `render()`: the page of one registry, made without the GIL.
 //!
-//! Text 0.0.4, OpenMetrics 1.0 or protobuf, the only form with native histograms. Cells and rings of all processes, the dead included, are read from the segment. A summary's
-//! quantiles are exact over what its rings still hold of the last 60 seconds (nearest rank);
-//! without a value in that time it shows none.
+//! Text 0.0.4, OpenMetrics 1.0 or protobuf, the only form with native histograms. The cells of all processes, the dead
+//! included, are read from the segment. A summary's quantiles are exact over what the segment still has of its values of
+//! the last 60 seconds (nearest rank); without a value in that time it shows none.
 
 use crate::error;
 use crate::host::PythonHost;
 use agent_client::Store;
 use agent_net::scrape::{self, Source};
-use agent_shm::{Entry, OwnedShape, RecordKind, Segment, SeriesId};
+use agent_shm::{now_unix_ms, OwnedShape, RecentReader, Segment, SeriesId};
 use agent_wire::Format;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const WINDOW_MS: u64 = 60_000;
 
@@ -58,40 +56,29 @@ fn format_of(name: &str) -> PyResult<Format> {
 }
 
 fn page_of(segment: &Segment, format: Format, page: &mut Vec<u8>) {
-    let windows = windows(segment, now_unix_ms());
-    let quantiles = |id: SeriesId, out: &mut Vec<(f64, f64)>| {
-        if let Some(found) = windows.get(&id) {
-            out.extend_from_slice(found);
-        }
-    };
-    let source = Source { segment, app: None, quantiles: Some(&quantiles) };
+    let segment = &segment.with_those_beside();
+    let oldest = now_unix_ms().saturating_sub(WINDOW_MS);
+    let quantiles =
+        |id: SeriesId, out: &mut Vec<(f64, f64)>| quantiles_of(segment, id, oldest, out);
+    let source = Source { quantiles: Some(&quantiles), ..Source::own(segment) };
     scrape::render(&[source], format, page);
 }
 
-/// The quantiles of every summary that has recent values in a ring.
-pub fn windows(segment: &Segment, now_unix_ms: u64) -> HashMap<SeriesId, Vec<(f64, f64)>> {
-    let oldest = now_unix_ms.saturating_sub(WINDOW_MS);
-    let mut values: HashMap<SeriesId, Vec<f64>> = HashMap::new();
-    for slot in 0..segment.slots_used() {
-        let Some(mut reader) = segment.ring_reader(slot) else { continue };
-        reader.drain(|entry| {
-            if let Entry::Value { series, kind: RecordKind::Sample, unix_ms, bits } = entry {
-                if unix_ms >= oldest {
-                    values.entry(series).or_default().push(f64::from_bits(bits));
-                }
-            }
-        });
-    }
-    let mut windows = HashMap::new();
-    for (series, mut values) in values {
-        let Some((meta, _)) = segment.describe(series) else { continue };
-        if let OwnedShape::Summary(wanted) = meta.shape {
-            values.sort_unstable_by(f64::total_cmp);
-            let found = wanted.iter().map(|&quantile| (quantile, nearest_rank(&values, quantile)));
-            windows.insert(series, found.collect());
+/// The quantiles of a summary over its values since `oldest`.
+fn quantiles_of(segment: &Segment, id: SeriesId, oldest: u64, out: &mut Vec<(f64, f64)>) {
+    let Some((meta, _)) = segment.describe(id) else { return };
+    let OwnedShape::Summary(wanted) = meta.shape else { return };
+    let mut values = Vec::new();
+    let found = segment.recent(id, &mut RecentReader::from_oldest(), |unix_ms, value| {
+        if unix_ms >= oldest {
+            values.push(value);
         }
+    });
+    if found.is_none() || values.is_empty() {
+        return;
     }
-    windows
+    values.sort_unstable_by(f64::total_cmp);
+    out.extend(wanted.iter().map(|&quantile| (quantile, nearest_rank(&values, quantile))));
 }
 
 /// The smallest value with at least `quantile` of all at or below it; `values` ascend and are not
@@ -99,8 +86,4 @@ pub fn windows(segment: &Segment, now_unix_ms: u64) -> HashMap<SeriesId, Vec<(f6
 fn nearest_rank(values: &[f64], quantile: f64) -> f64 {
     let rank = (quantile * values.len() as f64).ceil() as usize;
     values[rank.clamp(1, values.len()) - 1]
-}
-
-pub fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -90,7 +90,7 @@ fn total(family: Option<FamilyView<'_>>, source: &str, worker: Place) -> u64 {
         // Values of these labels hold no commas.
         let labels = String::from_utf8_lossy(series.labels);
         let has = |wanted: &str| labels.split(',').any(|label| label == wanted);
-        // Whose it is nobody knows: better a sample that is not settled than one that is booked twice.
+        // The owner is unknown: a sample that is not settled is better than one that is booked twice.
         let is_overflow = has("agent_overflow=\"true\"");
         if let (true, true, Value::Counter { whole, .. }) =
             (has(&source) || is_overflow, has(&worker) || is_overflow, series.value)

@@ -1,8 +1,9 @@
 //! `Summary`: count, sum, and quantiles of the last 60 seconds.
 //!
-//! Count and sum are in shared cells and exact. The quantiles come from the rings, one per process,
-//! of 2,048 values in an app's segment: a process that observes more in a minute is represented by
-//! its newest ones.
+//! Count and sum are in shared cells and exact. The quantiles come from the newest values of the series, of all processes
+//! together: 64 that belong to the series, and up to 2,048 a copy (up to nine times as many where several processes observe
+//! much) while the summaries of the app keep less than a quarter of the segment's memory. A series that gets more in a
+//! minute is represented by its newest ones. `render()` shows quantiles, the collector does not.
 
 use crate::error::{Kind, Refusal};
 use crate::metric::{Common, Metric};
@@ -26,7 +27,7 @@ pub const METHODS: &[Method] = &[
     Method(
         c"observe",
         c"observe($self, /, amount)\n--\n\nAdds a finite value to count, sum and window.",
-        observe::method::<true>,
+        observe::method,
     ),
     Method(c"labels", crate::labels::DOC, crate::labels::labels),
 ];
@@ -60,7 +61,6 @@ impl Summary {
             return Err(Refusal::new(Kind::Name, text).into());
         }
         let class = Class::Summary;
-        let (name, documentation) = (name.0, documentation.0);
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let shape = OwnedShape::Summary(quantiles);
         Metric::define(py, registry, common.definition(shape)?)

@@ -4,9 +4,10 @@
 //! A block may be entered again while it is open (recursion): starts form a stack, one for each
 //! thread. Interleaved `async` tasks that share one block object would mix up their starts; a call
 //! of `time()` for each `with`, or the decorator, which makes a block for each call, does not have
-//! that problem.
+//! that problem. What `track_inprogress()` holds has no thread: each end gives back one of the begins.
 
 use crate::metric::Metric;
+use agent_client::Hold;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::RefCell;
@@ -25,6 +26,8 @@ pub struct Block {
     metric: Py<PyAny>,
     action: Action,
     starts: RefCell<Vec<(libc::pthread_t, Instant)>>,
+    /// Nothing for a begin that found no room.
+    holds: RefCell<Vec<Option<Hold>>>,
 }
 
 // SAFETY: touched only by attached threads, one at a time (the module declares `gil_used`).
@@ -32,7 +35,8 @@ unsafe impl Sync for Block {}
 
 impl Block {
     pub fn new(metric: &Bound<'_, PyAny>, action: Action) -> Block {
-        Block { metric: metric.clone().unbind(), action, starts: RefCell::default() }
+        let (starts, holds) = (RefCell::default(), RefCell::default());
+        Block { metric: metric.clone().unbind(), action, starts, holds }
     }
 
     fn metric<'a>(&'a self, py: Python<'a>) -> PyResult<&'a Metric> {
@@ -40,8 +44,18 @@ impl Block {
     }
 
     /// What this process holds ends with it: a block that is killed leaves no count behind.
-    fn hold(&self, py: Python<'_>, change: f64) -> PyResult<()> {
-        self.metric(py)?.apply(py, |writer, series| writer.hold(series, change))
+    fn hold(&self, py: Python<'_>) -> PyResult<()> {
+        let hold = self.metric(py)?.hold(py)?;
+        self.holds.borrow_mut().push(hold);
+        Ok(())
+    }
+
+    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
+        let last = self.holds.borrow_mut().pop();
+        match last.flatten() {
+            Some(hold) => self.metric(py)?.give_back(py, &hold),
+            None => Ok(()),
+        }
     }
 
     fn took(&self) -> Option<f64> {
@@ -69,7 +83,7 @@ impl Block {
             Action::ObserveSeconds | Action::SetSeconds => {
                 block.starts.borrow_mut().push((this_thread(), Instant::now()));
             }
-            Action::TrackInProgress => block.hold(slf.py(), 1.0)?,
+            Action::TrackInProgress => block.hold(slf.py())?,
             Action::CountExceptions(_) => {}
         }
         Ok(slf.clone())
@@ -94,7 +108,7 @@ impl Block {
                     metric.apply(py, |writer, series| writer.set(series, took))?;
                 }
             }
-            Action::TrackInProgress => self.hold(py, -1.0)?,
+            Action::TrackInProgress => self.give_back(py)?,
             Action::CountExceptions(counted) => {
                 if !class.is_none() && is_subclass(class, counted.bind(py))? {
                     metric.apply(py, |writer, series| writer.add(series, 1))?;

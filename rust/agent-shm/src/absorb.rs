@@ -1,64 +1,173 @@
-//! Adding a value that was counted elsewhere: in memory of this process, while the segment had no room.
+//! Moving what was counted in one segment to another: from private memory of this process, while the segment had no room.
+//!
+//! A [`Parcel`] is what one series has, in parts of which each is added in one step. The parts that were added are taken
+//! out of it, so whatever comes in between (the series expired or was removed, there is no room any more), the rest is
+//! still there to be added to the series made anew, or to be kept: nothing is lost and nothing counted twice. A process
+//! killed in between has added the parts before.
 
-use crate::cells::{explicit_index, observe_sum, Cells};
+use crate::cells::Cells;
 use crate::handle::{Outcome, Series};
-use crate::parts;
+use crate::read::Reader;
+use crate::recent::RecentReader;
 use crate::value::Value;
+use crate::view::{FamilyView, SeriesView};
 use crate::writer::Writer;
-use agent_metric::octave::{self, Place};
+use agent_metric::GaugeMode;
 
-impl Writer {
-    /// Adds a value of the same shape to a series: counts to counts, buckets to buckets. To a gauge it is added, and one of
-    /// one value per process takes what this process said last. A process killed in between has added part of it.
-    pub fn absorb(&self, s: &Series, value: &Value<'_>) {
-        match value {
+/// What was counted in one series, on its way to another.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// The next one last.
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Whole(u64),
+    Fraction(f64),
+    /// Of a gauge that all processes share: beside what others count in it. One that is set is right again with its next
+    /// value. Of one that each process has for itself: what this process said.
+    Level(f64),
+    /// Of a gauge that all processes share, which this one has set: it replaces what is there.
+    Set(f64),
+    /// What this process holds, and nobody after its death.
+    Held(f64),
+    Bucket {
+        upper: f64,
+        count: u64,
+        sum: f64,
+    },
+    /// With the newest values and their times.
+    Summary {
+        count: u64,
+        sum: f64,
+        recent: Vec<(u64, f64)>,
+    },
+}
+
+/// What a value does not tell of itself.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// How much of a gauge this process holds.
+    pub held: f64,
+    /// Whether a gauge that all processes share was set.
+    pub was_set: bool,
+    /// The newest values of a summary with their times in unix ms, the newest last.
+    pub recent: Vec<(u64, f64)>,
+}
+
+impl Parcel {
+    /// Parts that are still in it.
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// A value with what is known beside it.
+    pub fn of(value: &Value<'_>, beside: Beside) -> Parcel {
+        let Beside { held, was_set, recent } = beside;
+        let mut parts = match value {
             Value::Counter { whole, fraction } => {
-                let _ = self.add(s, *whole);
-                if *fraction > 0.0 {
-                    let _ = self.add_f64(s, *fraction);
-                }
+                vec![Part::Whole(*whole), Part::Fraction(*fraction)]
             }
-            // Beside what others count in it: a gauge that is set is right again with its next value.
-            Value::Gauge(value) => {
-                let _ = self.shift(s, *value);
-            }
+            Value::Gauge(value) if was_set => vec![Part::Set(value - held), Part::Held(held)],
+            Value::Gauge(value) => vec![Part::Level(value - held), Part::Held(held)],
             Value::GaugePerProcess(values) => {
-                if let Some(last) = values.last() {
-                    let _ = self.set(s, last.value);
-                }
+                values.last().map(|last| Part::Level(last.value)).into_iter().collect()
             }
             Value::Summary { count, sum } => {
-                self.absorb_buckets(s, &[(f64::INFINITY, *count)], *sum)
+                vec![Part::Summary { count: *count, sum: *sum, recent }]
             }
-            Value::Histogram { buckets, sum, .. } => self.absorb_buckets(s, buckets, *sum),
-        }
+            Value::Histogram { buckets, sum, .. } => {
+                // Which bucket has how much of the sum is not known and not asked: all of it goes with the first.
+                let mut sum = *sum;
+                let filled = buckets.iter().filter(|(_, count)| *count > 0);
+                let part =
+                    |&(upper, count)| Part::Bucket { upper, count, sum: std::mem::take(&mut sum) };
+                filled.map(part).collect()
+            }
+        };
+        parts.retain(|part| match part {
+            Part::Whole(0) | Part::Summary { count: 0, .. } => false,
+            Part::Fraction(amount) | Part::Held(amount) => *amount != 0.0,
+            _ => true,
+        });
+        parts.reverse();
+        Parcel { parts }
     }
+}
 
-    /// Which bucket has how much of the sum is not known and not asked: all of it goes with the first.
-    fn absorb_buckets(&self, s: &Series, buckets: &[(f64, u64)], sum: f64) {
-        let _ = self.guarded(s, || {
-            let mut sum = sum;
-            for &(upper, count) in buckets.iter().filter(|(_, count)| *count > 0) {
-                let pair = self.pair_of_bucket(s, upper);
-                self.hot(s, observe_sum(self.region().pair(pair), count, std::mem::take(&mut sum)));
-            }
-            Outcome::Applied
+impl FamilyView<'_> {
+    /// Visits what is to be moved of every series, with its label text.
+    pub fn for_each_parcel(&self, each: &mut dyn FnMut(&str, Parcel)) {
+        self.for_each_read(&mut |series: SeriesView<'_>, reader: &Reader<'_>| {
+            let shape = &self.meta().shape;
+            let mut recent = Vec::new();
+            let keep = |unix_ms, value| recent.push((unix_ms, value));
+            let _ = reader.recent(series.id, &mut RecentReader::from_oldest(), keep);
+            // The newest last.
+            recent.sort_by_key(|(unix_ms, _)| *unix_ms);
+            let (held, was_set) = (reader.held(shape), reader.was_set(shape));
+            let parcel = match reader.is_unset(shape) {
+                true => Parcel::default(),
+                false => Parcel::of(&series.value, Beside { held, was_set, recent }),
+            };
+            each(&String::from_utf8_lossy(series.labels), parcel);
         });
     }
+}
 
-    fn pair_of_bucket(&self, s: &Series, upper: f64) -> u64 {
-        let own = s.own.get();
-        match s.kind {
-            Cells::Explicit => own + explicit_index(&s.bounds, upper) as u64 * 16,
-            Cells::Exponential { schema } => match octave::place(inside(upper), schema) {
-                Place::Bucket { negative, octave, index } => {
-                    self.bucket(own, negative, octave, index as u64, schema)
-                }
-                Place::Zero => own + parts::EXPONENTIAL_ZERO,
-                Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
-                Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
+impl Writer {
+    /// Adds what is in the parcel to a series of the same shape, counts to counts and buckets to buckets, and takes it
+    /// out. When the outcome is not [`Outcome::Applied`], the rest is still in it; of a counter that is full
+    /// ([`Outcome::Refused`]) what it refused is not.
+    pub fn absorb(&self, s: &Series, parcel: &mut Parcel) -> Outcome {
+        let mut refused = Outcome::Applied;
+        while let Some(part) = parcel.parts.last() {
+            match self.absorb_part(s, part) {
+                Outcome::Applied => {}
+                Outcome::Refused => refused = Outcome::Refused,
+                outcome => return outcome,
+            }
+            parcel.parts.pop();
+        }
+        refused
+    }
+
+    fn absorb_part(&self, s: &Series, part: &Part) -> Outcome {
+        match (part, s.kind) {
+            (Part::Whole(n), Cells::Counter) => self.add(s, *n),
+            (Part::Fraction(amount), Cells::Counter) => self.add_f64(s, *amount),
+            (Part::Level(value), Cells::SharedGauge) => self.shift(s, *value),
+            (Part::Set(value), Cells::SharedGauge) => self.set(s, *value),
+            (Part::Level(value), Cells::SlotGauge(mode)) => match mode {
+                GaugeMode::Sum | GaugeMode::LiveSum => self.shift(s, *value),
+                _ => self.set(s, *value),
             },
-            _ => own,
+            (Part::Held(value), Cells::SharedGauge) => self.hold(s, *value),
+            (Part::Bucket { upper, count, sum }, Cells::Explicit | Cells::Exponential { .. }) => {
+                self.guarded(s, || {
+                    let value = match s.kind {
+                        Cells::Exponential { .. } => inside(*upper),
+                        _ => *upper,
+                    };
+                    if let Some(pair) = self.pair_of(s, value) {
+                        self.observe_pair(s, pair, *count, *sum);
+                    }
+                    Outcome::Applied
+                })
+            }
+            (Part::Summary { count, sum, recent }, Cells::Summary { keeps }) => {
+                self.guarded(s, || {
+                    self.absorb_summary(s, keeps, *count, *sum, recent);
+                    Outcome::Applied
+                })
+            }
+            // Of another shape: there is no place for it.
+            _ => Outcome::Refused,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! for hundreds of values instead of one for each. Each value is still fully in or fully out when the process dies, since
 //! it is in one bucket only; a batch as a whole may be half in.
 
-use crate::cells::{explicit_index, observe_sum, Cells};
+use crate::cells::{explicit_index, Cells};
 use crate::handle::{Outcome, Series};
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
@@ -24,10 +24,7 @@ impl Writer {
             _ if values.len() < BATCH_MIN => self.one_by_one(s, values),
             Cells::Exponential { schema } => self.many_exponential(s, schema, values),
             Cells::Explicit => self.many_explicit(s, values),
-            Cells::Summary => {
-                let sum = values.iter().sum();
-                self.hot(s, observe_sum(self.region().pair(s.own.get()), values.len() as u64, sum));
-            }
+            Cells::Summary { keeps } => self.many_summary(s, keeps, values),
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => {}
         }
         Outcome::Applied
@@ -45,8 +42,7 @@ impl Writer {
             bucket.1 += value;
         }
         for (index, (count, sum)) in table.into_iter().enumerate().filter(|(_, (n, _))| *n > 0) {
-            let pair = self.region().pair(s.own.get() + index as u64 * 16);
-            self.hot(s, observe_sum(pair, count, sum));
+            self.observe_pair(s, s.own.get() + index as u64 * 16, count, sum);
         }
     }
 
@@ -72,7 +68,7 @@ impl Writer {
             let (count, sum) = table[place];
             let index = (place & ((1 << schema) - 1)) as u64;
             let pair = self.bucket(s.own.get(), false, place >> schema, index, schema);
-            self.hot(s, observe_sum(self.region().pair(pair), count, sum));
+            self.observe_pair(s, pair, count, sum);
         }
     }
 }

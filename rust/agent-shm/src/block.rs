@@ -25,6 +25,7 @@
 
 use crate::error::Error;
 use crate::layout::*;
+use crate::page::{Page, PageWord, Phase};
 use crate::region::Region;
 use crate::sync::Ordering;
 use std::cell::Cell;
@@ -101,65 +102,37 @@ pub fn state(region: &Region, block: u64) -> State {
     State::of(region.word(block + BLOCK_STATE).load(Ordering::Acquire)).unwrap_or(NONE)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    InUse = 0,
-    /// All of its blocks were free; nobody takes one any more, but somebody may still be about to.
-    Emptied = 1,
-    /// Being overwritten with zeros.
-    Zeroed = 2,
-}
-
-/// A page word. `class` is meaningful unless the page has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    pub class: u8,
-    pub phase: Phase,
-    pub used: u64,
-    pub epoch: u64,
-    /// Of blocks that were never used in this class.
-    pub generation: u32,
-}
-
-impl Page {
-    fn of(word: u64) -> Option<Page> {
-        let class = (word as u8 & 0x3f).checked_sub(1)?;
-        let phase = match word >> 6 & 3 {
-            0 => Phase::InUse,
-            1 => Phase::Emptied,
-            _ => Phase::Zeroed,
-        };
-        (usize::from(class) < CLASSES.len()).then_some(Page {
-            class,
-            phase,
-            used: word >> 8 & 0xfff,
-            epoch: word >> 20 & 0x3fff,
-            generation: (word >> 34) as u32,
-        })
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.generation) << 34
-            | (self.epoch & 0x3fff) << 20
-            | (self.used & 0xfff) << 8
-            | (self.phase as u64) << 6
-            | (u64::from(self.class) + 1)
-    }
-}
-
 fn page_word<'r>(region: &'r Region, places: &Places, index: u64) -> &'r crate::sync::Word {
     region.word(places.pages + index * 8)
 }
 
-/// The page, when it has a class.
-pub fn page(region: &Region, places: &Places, index: u64) -> Option<Page> {
-    Page::of(page_word(region, places, index).load(Ordering::Acquire))
+/// What is known of a page.
+pub fn page_word_of(region: &Region, places: &Places, index: u64) -> PageWord {
+    PageWord::of(page_word(region, places, index).load(Ordering::Acquire))
 }
 
-/// The page, when there may be something in its blocks: also while it is thought to be empty.
-pub fn page_with_blocks(region: &Region, places: &Places, index: u64) -> Option<Page> {
-    page(region, places, index).filter(|page| page.phase != Phase::Zeroed)
+/// The page, when it has a class. It may be in any phase, and a phase is one bit: what is in its blocks, their own state
+/// words say.
+pub fn page(region: &Region, places: &Places, index: u64) -> Option<Page> {
+    page_word_of(region, places, index).class()
+}
+
+/// Whether the page is for whoever takes it. Its word alone does not say so: a changed bit may have taken the class of a
+/// page in use, and a page that was never used or was overwritten is zero. Decided here for all who look.
+fn is_free(region: &Region, places: &Places, index: u64) -> bool {
+    page_word_of(region, places, index) == PageWord::NoClass && is_zero(region, places.page(index))
+}
+
+#[cfg(not(model))]
+fn is_zero(region: &Region, page: u64) -> bool {
+    let mut words = (0..PAGE_BYTES).step_by(8);
+    words.all(|offset| region.word(page + offset).load(Ordering::Relaxed) == 0)
+}
+
+/// No bit changes by itself in a model.
+#[cfg(model)]
+fn is_zero(_region: &Region, _page: u64) -> bool {
+    true
 }
 
 /// The start of every block of a page.
@@ -171,7 +144,7 @@ pub fn blocks(places: &Places, index: u64, class: u8) -> impl Iterator<Item = u6
 fn count(region: &Region, places: &Places, index: u64, change: i64) {
     let word = page_word(region, places, index);
     let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-        let page = Page::of(word)?;
+        let page = PageWord::of(word).class()?;
         let used = page.used.checked_add_signed(change)?.min(blocks_in_page(page.class));
         Some(Page { used, ..page }.word())
     });
@@ -186,6 +159,9 @@ pub fn recount(region: &Region, places: &Places, index: u64, before: Page, used:
 
 /// One step of a page without a block in use towards having no class, or back into use; by the one who reclaims, inside
 /// an epoch. `epoch` is that of now. `true` when the page is free for any class.
+///
+/// No page is overwritten for what its word said before this call: of a page that is found in the phase `Zeroed`, a
+/// death or a flipped bit may have left it so. It waits again, as one that was just emptied.
 pub fn retire_page(region: &Region, places: &Places, index: u64, page: Page, epoch: u64) -> bool {
     let word = page_word(region, places, index);
     let change = |from: Page, to: u64| {
@@ -214,14 +190,17 @@ pub fn retire_page(region: &Region, places: &Places, index: u64, page: Page, epo
             let last = states().map(|state| state.generation).fold(page.generation, u32::max);
             let generation = last.wrapping_add(1) & GENERATIONS;
             let zeroed = Page { phase: Phase::Zeroed, generation, ..page };
-            change(page, zeroed.word()) && retire_page(region, places, index, zeroed, epoch)
-        }
-        Phase::Zeroed => {
+            if !change(page, zeroed.word()) {
+                return false;
+            }
             clear(region, places.page(index), PAGE_BYTES);
-            let generation = u64::from(page.generation) << 34;
-            let done = change(page, generation);
+            let done = change(zeroed, u64::from(generation) << 34);
             region.word(WORD_CLAIMED).fetch_min(index, Ordering::AcqRel);
             done
+        }
+        Phase::Zeroed | Phase::Unknown => {
+            change(page, Page { phase: Phase::Emptied, epoch, ..page }.word());
+            false
         }
     }
 }
@@ -314,8 +293,7 @@ impl Claimer<'_> {
                     if let Some(block) = found.next() {
                         return Ok(block);
                     }
-                    let Some(index) = all().find(|&i| page(self.region, self.places, i).is_none())
-                    else {
+                    let Some(index) = all().find(|&i| is_free(self.region, self.places, i)) else {
                         return Err(full);
                     };
                     offer_pages(self.region, index);
@@ -363,7 +341,7 @@ impl Claimer<'_> {
         let revived = Page { phase: Phase::InUse, ..page };
         match page.phase {
             Phase::InUse => true,
-            Phase::Zeroed => false,
+            Phase::Zeroed | Phase::Unknown => false,
             Phase::Emptied => page_word(self.region, self.places, index)
                 .compare_exchange(page.word(), revived.word(), Ordering::AcqRel, Ordering::Acquire)
                 .is_ok(),
@@ -388,12 +366,15 @@ impl Claimer<'_> {
             }
             let word = page_word(region, places, index);
             let found = word.load(Ordering::Acquire);
-            let taken = found & 0x3f == 0 && {
-                let mine = found | (u64::from(class) + 1);
-                word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
-            };
+            // Whoever takes it after it was found free changes its word, and with that `found` is of yesterday.
+            let taken =
+                PageWord::of(found) == PageWord::NoClass && is_free(region, places, index) && {
+                    let mine = found | (u64::from(class) + 1);
+                    word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                };
             // Who was faster and wants the same class has made a page for us too.
-            let is_ours = Page::of(word.load(Ordering::Acquire))
+            let is_ours = PageWord::of(word.load(Ordering::Acquire))
+                .class()
                 .is_some_and(|page| page.class == class && page.used == 0);
             region.word(WORD_CLAIMED).fetch_max(index + 1, Ordering::AcqRel);
             if taken || is_ours {
@@ -412,11 +393,11 @@ fn clear(region: &Region, start: u64, bytes: u64) {
     }
 }
 
-/// Under loom words and pairs are different objects; in memory they are the same bytes.
-#[cfg(not(loom))]
+/// In a model words and pairs are different objects; in memory they are the same bytes.
+#[cfg(not(model))]
 fn clear_pairs(_region: &Region, _block: u64, _bytes: u64) {}
 
-#[cfg(loom)]
+#[cfg(model)]
 fn clear_pairs(region: &Region, block: u64, bytes: u64) {
     for offset in (0..bytes).step_by(16) {
         region.pair(block + offset).update(|_, _| (0, 0));
@@ -455,7 +436,7 @@ pub fn has_room(region: &Region, class: u8, index: u64) {
     region.word(WORD_ROOM + u64::from(class) * 8).fetch_min(index, Ordering::AcqRel);
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
 
@@ -481,19 +462,5 @@ mod tests {
         assert!(!live((1 << 63) - 1), "the largest count");
         // The first byte of a word that is all ones is in no UTF-8 text.
         assert_eq!(MARK.to_le_bytes()[7], 0xff);
-    }
-
-    #[test]
-    fn a_page_word_survives_the_way_there_and_back() {
-        let page = Page {
-            class: 38,
-            phase: Phase::Zeroed,
-            used: 1024,
-            epoch: 0x3fff,
-            generation: GENERATIONS,
-        };
-        assert_eq!(Page::of(page.word()), Some(page));
-        assert_eq!(Page::of(0), None);
-        assert_eq!(Page::of(page.word() & !0x3f), None, "no class");
     }
 }

@@ -4,11 +4,14 @@
 //! handler looks whether the address lies in a registered range; then it maps zero pages from the faulting page to the
 //! end of the range, marks the range as hit, and returns: the access is done again and finds zeros, which everybody who
 //! uses a segment must expect anyway. A writer counts into memory of its own from there on, until it looks
-//! (`Segment::was_hit`) and leaves the segment. Any other fault goes to the handler that was there before; one that is
-//! installed later (`faulthandler.enable()`) comes first, and may end the process.
+//! (`Segment::was_hit`) and leaves the segment. Any other fault goes to the handler that was there before.
 //!
-//! In the handler: reads of static atomics, `mmap` (a bare system call), writes of static atomics, `errno` saved. It is
-//! installed once, when the first range is registered. At most [`SEGMENTS_MAX`] ranges.
+//! A handler that is installed later (`faulthandler.enable()`) comes first, until the next look of a writer, which takes
+//! the signal back and passes on to him what is not ours. Until then he may print a traceback; when he then restores us
+//! and raises the signal again, as `faulthandler` does, the access is done again and survived here.
+//!
+//! In the handler: reads of static atomics, bare system calls, writes of static atomics, `errno` saved. It is installed
+//! when the first range is registered. At most [`SEGMENTS_MAX`] ranges.
 //!
 //! # Why the table is safe
 //!
@@ -18,8 +21,9 @@
 //! mapped, and so registered: a region lets go of its [`Guard`] before it unmaps.
 
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::sync::Once;
 
 /// Segments that a process can have mapped at one time and survive the loss of.
@@ -46,12 +50,14 @@ static RANGES: [Range; SEGMENTS_MAX] = [FREE; SEGMENTS_MAX];
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 static INSTALL: Once = Once::new();
 /// The action that was there before; written once, before ours is installed.
-static BEFORE: Before = Before(std::cell::UnsafeCell::new(MaybeUninit::zeroed()));
-
-struct Before(std::cell::UnsafeCell<MaybeUninit<libc::sigaction>>);
-
-// SAFETY: written once under `INSTALL` before the handler that reads it can run.
-unsafe impl Sync for Before {}
+static ORIGINAL: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
+/// The action of who took the signal after us, and from whom we took it back.
+static IN_FRONT: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
+static TAKEN_BACK: AtomicU32 = AtomicU32::new(0);
+const TAKEN_BACK_MAX: u32 = 100;
+/// The thread that passed a signal on last, and the one that is doing so.
+static PASSED: AtomicI32 = AtomicI32::new(0);
+static INSIDE: AtomicI32 = AtomicI32::new(0);
 
 /// An address range that is survived, as long as this lives.
 pub struct Guard {
@@ -88,12 +94,44 @@ impl Drop for Guard {
 }
 
 fn install() {
-    // SAFETY: plain system calls with valid pointers; `BEFORE` is written before the handler is
-    // installed and never again, so the handler's reads do not race.
+    // SAFETY: a system call without pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    PAGE_BYTES.store(usize::try_from(page).unwrap_or(4096), Ordering::Relaxed);
+    ORIGINAL.store(Box::into_raw(Box::new(action_now())), Ordering::Release);
+    take_the_signal();
+}
+
+/// Comes first again, where somebody took the signal after us: what is not ours goes to him. Cheap enough for once a
+/// second.
+pub fn come_first_again() {
+    if !INSTALL.is_completed() {
+        return;
+    }
+    let now = action_now();
+    if now.sa_sigaction == on_bus as *const () as usize {
+        return;
+    }
+    // Whoever does as we do would go on for ever.
+    if TAKEN_BACK.fetch_add(1, Ordering::Relaxed) >= TAKEN_BACK_MAX {
+        return;
+    }
+    // Leaked: a handler may be reading the one before.
+    IN_FRONT.store(Box::into_raw(Box::new(now)), Ordering::Release);
+    take_the_signal();
+}
+
+fn action_now() -> libc::sigaction {
+    // SAFETY: the kernel fills in a struct that may be all zeros.
     unsafe {
-        let page = libc::sysconf(libc::_SC_PAGESIZE);
-        PAGE_BYTES.store(usize::try_from(page).unwrap_or(4096), Ordering::Relaxed);
-        libc::sigaction(libc::SIGBUS, std::ptr::null(), (*BEFORE.0.get()).as_mut_ptr());
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut action);
+        action
+    }
+}
+
+fn take_the_signal() {
+    // SAFETY: a system call with a valid pointer, and a handler that does nothing that a handler may not.
+    unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_bus as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -112,52 +150,114 @@ fn range_of(address: usize) -> Option<(&'static Range, usize)> {
 }
 
 extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: called by the kernel with a valid `info`; `mmap` replaces pages of a range that is
-    // registered and so mapped by a segment, from the faulting page on, which could not be read
-    // anyway.
-    unsafe {
-        // A signal that was sent has no address.
-        let found = if (*info).si_code > 0 { range_of((*info).si_addr() as usize) } else { None };
-        if let Some((range, end)) = found {
-            let address = (*info).si_addr() as usize;
-            let errno = *libc::__errno_location();
-            let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
-            let flags =
-                libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let at = page as *mut c_void;
-            let protection = match range.writable.load(Ordering::Relaxed) {
-                true => libc::PROT_READ | libc::PROT_WRITE,
-                false => libc::PROT_READ,
-            };
-            let mapped = libc::mmap(at, end - page, protection, flags, -1, 0);
-            *libc::__errno_location() = errno;
-            if mapped != libc::MAP_FAILED {
-                range.hits.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-        }
-        pass_on(signal, info, context);
+    // SAFETY: called by the kernel with valid arguments.
+    let (code, is_own) = unsafe { ((*info).si_code, (*info).si_pid() == libc::getpid()) };
+    // SAFETY: as above; a fault has an address, a signal that was sent has none.
+    if code > 0 && unsafe { survive((*info).si_addr() as usize) } {
+        return;
     }
+    let thread = this_thread();
+    let mut to = IN_FRONT.load(Ordering::Acquire);
+    if code == libc::SI_TKILL && is_own {
+        if PASSED.load(Ordering::Relaxed) == thread {
+            // `faulthandler` gives back what it was handed, by raising it again: on to who was there before us.
+            to = std::ptr::null_mut();
+        // SAFETY: the context of a handler with SA_SIGINFO.
+        } else if unsafe { is_raised_in_a_handler(context.cast()) } {
+            // It came before us and raises again: the access that faulted is done again, and faults again if it does.
+            return;
+        }
+    }
+    if code > 0 && INSIDE.load(Ordering::Relaxed) == thread {
+        // Whom it was passed on to passed it back.
+        to = std::ptr::null_mut();
+    }
+    if to.is_null() {
+        to = ORIGINAL.load(Ordering::Acquire);
+    } else {
+        PASSED.store(thread, Ordering::Relaxed);
+        INSIDE.store(thread, Ordering::Relaxed);
+    }
+    // SAFETY: both are leaked and never changed; the first is there since before this handler is.
+    unsafe { pass_on(&*to, signal, info, context) };
+    INSIDE.store(0, Ordering::Relaxed);
+}
+
+/// Puts zero pages where a registered range faulted, from that page to its end.
+///
+/// # Safety
+/// Only from the handler.
+unsafe fn survive(address: usize) -> bool {
+    let Some((range, end)) = range_of(address) else { return false };
+    let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
+    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let protection = match range.writable.load(Ordering::Relaxed) {
+        true => libc::PROT_READ | libc::PROT_WRITE,
+        false => libc::PROT_READ,
+    };
+    // SAFETY: replaces pages of a range that is registered and so mapped by a segment, which could not be read anyway.
+    let mapped = unsafe {
+        let errno = *libc::__errno_location();
+        let mapped = libc::mmap(page as *mut c_void, end - page, protection, flags, -1, 0);
+        *libc::__errno_location() = errno;
+        mapped
+    };
+    if mapped != libc::MAP_FAILED {
+        range.hits.fetch_add(1, Ordering::Relaxed);
+    }
+    mapped != libc::MAP_FAILED
+}
+
+fn this_thread() -> i32 {
+    // SAFETY: a system call without arguments.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+/// Whether the thread was on its signal stack, or is another than the first and has none, as those of Python: then it may
+/// have been in a handler.
+///
+/// # Safety
+/// `context` is what the kernel gave the handler.
+unsafe fn is_raised_in_a_handler(context: *const libc::ucontext_t) -> bool {
+    // SAFETY: as above.
+    let context = unsafe { &*context };
+    #[cfg(target_arch = "x86_64")]
+    let pointer = context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize;
+    #[cfg(target_arch = "aarch64")]
+    let pointer = context.uc_mcontext.sp as usize;
+    let (start, bytes) = (context.uc_stack.ss_sp as usize, context.uc_stack.ss_size);
+    // SAFETY: a system call without arguments.
+    let is_first = this_thread() == unsafe { libc::getpid() };
+    bytes == 0 && !is_first || (start..start + bytes).contains(&pointer)
 }
 
 /// Does what would have happened without us.
 ///
 /// # Safety
 /// Only from the handler, with the arguments the kernel gave it.
-unsafe fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: `BEFORE` was written before this handler was installed.
-    let before = unsafe { (*BEFORE.0.get()).assume_init_ref() };
-    match before.sa_sigaction {
+unsafe fn pass_on(
+    to: &libc::sigaction,
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
+    // SAFETY: called by the kernel with a valid `info`.
+    let was_sent = unsafe { (*info).si_code } <= 0;
+    match to.sa_sigaction {
+        libc::SIG_IGN if was_sent => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // The faulting instruction runs again and ends the process, as it would have.
-            // SAFETY: a system call with a valid pointer.
+            // The faulting instruction runs again and ends the process, as it would have; what was sent is sent again.
+            // SAFETY: system calls with a valid pointer.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &action, std::ptr::null_mut());
+                if was_sent {
+                    libc::syscall(libc::SYS_tgkill, libc::getpid(), this_thread(), signal);
+                }
             }
         }
-        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+        handler if to.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: installed with SA_SIGINFO, so it is a function of this type.
             let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =
                 unsafe { std::mem::transmute(handler) };

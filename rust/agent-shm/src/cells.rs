@@ -8,9 +8,14 @@ pub enum Cells {
     Counter,
     SharedGauge,
     SlotGauge(GaugeMode),
-    Exponential { schema: u8 },
+    Exponential {
+        schema: u8,
+    },
     Explicit,
-    Summary,
+    /// Whether it keeps its newest values.
+    Summary {
+        keeps: bool,
+    },
 }
 
 impl Cells {
@@ -21,7 +26,7 @@ impl Cells {
             OwnedShape::Gauge(mode) => Cells::SlotGauge(*mode),
             OwnedShape::Exponential { schema } => Cells::Exponential { schema: *schema },
             OwnedShape::Explicit(_) => Cells::Explicit,
-            OwnedShape::Summary(_) => Cells::Summary,
+            OwnedShape::Summary(quantiles) => Cells::Summary { keeps: !quantiles.is_empty() },
         }
     }
 }
@@ -35,6 +40,16 @@ pub fn explicit_index(bounds: &[f64], value: f64) -> usize {
     } else {
         bounds.partition_point(|&bound| value > bound)
     }
+}
+
+/// No counter reaches it.
+pub const COUNTER_END: u64 = 1 << 63;
+
+/// The part of a counter below 1. What is none, a damaged cell says: the whole is what is known.
+#[cfg(not(model))]
+#[inline]
+pub fn fraction(bits: u64) -> f64 {
+    Some(f64::from_bits(bits)).filter(|part| (0.0..1.0).contains(part)).unwrap_or(0.0)
 }
 
 /// Adds `n` values of that sum to a `{count, sum}` pair; gives the count before and after.

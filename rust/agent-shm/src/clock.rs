@@ -1,7 +1,7 @@
-//! The wall clock. Under loom time stands still.
+//! The wall clock. In a model time stands still.
 
 /// Wall clock, milliseconds; the cheap clock of the kernel, 1 to 4 ms coarse.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn now_unix_ms() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in a valid struct.
@@ -10,7 +10,7 @@ pub fn now_unix_ms() -> u64 {
 }
 
 /// Wall clock, nanoseconds: fine enough that of two values the later one is known.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn now_unix_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in a valid struct.
@@ -18,12 +18,12 @@ pub fn now_unix_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 pub fn now_unix_ns() -> u64 {
     1
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 pub fn now_unix_ms() -> u64 {
     1
 }

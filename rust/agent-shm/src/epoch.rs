@@ -105,22 +105,22 @@ pub fn try_advance(
 /// Epochs that must pass between the removal of something and the reuse of its memory.
 pub const GRACE: u64 = 2;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 #[inline(always)]
 fn compiler_fence() {
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 fn compiler_fence() {
     fence(Ordering::SeqCst);
 }
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const MEMBARRIER_GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
 const MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn everybody_barrier() -> bool {
     // The expedited form reaches registered processes only; ours is one of them, and those that could not register
     // fence by themselves.
@@ -128,14 +128,14 @@ pub fn everybody_barrier() -> bool {
     membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 pub fn everybody_barrier() -> bool {
     fence(Ordering::SeqCst);
     true
 }
 
 fn membarrier(command: libc::c_int) -> bool {
-    if cfg!(loom) {
+    if cfg!(model) {
         return false;
     }
     // SAFETY: a system call without pointers.

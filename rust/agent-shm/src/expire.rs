@@ -8,7 +8,7 @@
 //! expiry. Where the barrier cannot reach everybody (no `membarrier`), nothing expires while such a process lives.
 
 use crate::block::{self, EXPIRING, LIVE};
-use crate::entry;
+use crate::entry::{self, OVERFLOW_LABELS};
 use crate::epoch;
 use crate::handle::SeriesId;
 use crate::layout::*;
@@ -45,11 +45,12 @@ impl Expirer {
         let mut idle = Vec::new();
         let view = writer.view();
         for family in view.families().iter().filter(|family| mortal(family.meta())) {
-            family.for_each(&mut |series| {
-                if writer.is_idle(series.id, since) && writer.begin_to_expire(series.id) {
-                    idle.push(series.id);
-                }
-            });
+            // Those without a value too: a gauge of living processes when none lives.
+            let keeps_overflow = family.meta().overflows == 0;
+            let may_go = |id: &SeriesId| {
+                writer.is_idle(*id, since) && writer.begin_to_expire(*id, keeps_overflow)
+            };
+            idle.extend(family.ids().filter(may_go));
         }
         if idle.is_empty() {
             return 0;
@@ -87,12 +88,14 @@ impl Writer {
         age(since) > 0 && age(self.epoch()) >= epoch::GRACE as i32
     }
 
-    fn begin_to_expire(&self, id: SeriesId) -> bool {
+    fn begin_to_expire(&self, id: SeriesId, keeps_overflow: bool) -> bool {
         let _guard = self.enter();
         let block = entry::offset(id.offset);
         let state = block::state(self.region(), block);
+        let is_overflow = || entry::key_is(self.region(), block, OVERFLOW_LABELS.as_bytes());
         match state.state {
             _ if state.generation != id.generation => false,
+            _ if keeps_overflow && is_overflow() => false,
             LIVE => block::shift(self.region(), block, state, state.with(EXPIRING, 0)),
             // Of an expirer that was killed.
             EXPIRING => true,

@@ -63,10 +63,14 @@ impl Writer {
         let mut made = None;
         loop {
             let (mut shown, mut same) = (None, None);
+            let mut first_unix_ms = None;
             let head = self.map().each(&key, |block| {
                 let Some(meta) = metric::read(self.region(), block) else { return };
                 let found = Found { block, birth: meta.birth };
-                newest(&mut shown, found);
+                if newest(&mut shown, found) {
+                    let is_of_type = meta.shape.borrowed().is_of_type(&spec.shape);
+                    first_unix_ms = is_of_type.then_some(meta.first_unix_ms);
+                }
                 if meta.is_defined_by(spec, label_names) && !self.is_replaced(block) {
                     newest(&mut same, found);
                 }
@@ -92,6 +96,10 @@ impl Writer {
                 }
             };
             made = Some(block);
+            if let Some(first_unix_ms) = first_unix_ms {
+                // The page has had the name with this type since then.
+                crate::entry::set_created(self.region(), block, first_unix_ms);
+            }
             // After the search: whoever comes in between changes the chain, and with that our turn is over. So births are
             // in the order of the chain.
             let birth = self.region().word(WORD_BIRTHS).fetch_add(1, Ordering::AcqRel) + 1;
@@ -151,7 +159,10 @@ impl Writer {
     fn use_family(&self, block: u64, lineage: u32) -> Option<MetricId> {
         let id = self.metric_id(block);
         self.note_user(block, lineage);
-        self.shape(id).ok().map(|_| id)
+        self.shape(id).ok()?;
+        // Who registered it may have been killed before it had one.
+        let _ = self.overflow_series(id);
+        Some(id)
     }
 
     /// Without memory for the lane the family may be thought unused; its series then say that it was replaced.
@@ -198,7 +209,7 @@ impl Writer {
     /// blocks. By the one who reclaims, inside an epoch; `true` when something is on its way.
     pub(crate) fn retire_families(&self, metrics: &[u64], now_unix_ms: u64) -> bool {
         let liveness = self.liveness();
-        let mut names: std::collections::HashMap<String, Vec<Found>> = Default::default();
+        let mut names: std::collections::BTreeMap<String, Vec<Found>> = Default::default();
         for &block in metrics {
             if let Some(meta) = metric::read(self.region(), block) {
                 names.entry(meta.name).or_default().push(Found { block, birth: meta.birth });
@@ -260,8 +271,11 @@ impl Writer {
     }
 }
 
-fn newest(slot: &mut Option<Found>, found: Found) {
-    if slot.is_none_or(|known| known.birth < found.birth) {
+/// Whether it is the newest so far.
+fn newest(slot: &mut Option<Found>, found: Found) -> bool {
+    let is_newest = slot.is_none_or(|known| known.birth < found.birth);
+    if is_newest {
         *slot = Some(found);
     }
+    is_newest
 }

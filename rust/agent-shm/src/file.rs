@@ -3,13 +3,18 @@
 //! Opening is a race that everybody survives: a new file is filled in under another name and *linked* to its own, which
 //! fails when somebody was faster, whose file is then opened. Attaching says at which stage it failed and why.
 //!
-//! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
-//! others, a hash of the layout that differs although the version does not.
+//! A folder that gives its group to what is made in it (setgid) and lets the group read is meant to be read by a collector
+//! of another user: files in it can be read by the group too, whatever the umask is. Nobody but the owner ever writes.
 //!
-//! Replaced: a file of an earlier boot, one that was never finished, and one whose size its header contradicts, which is
-//! kept beside as `NAME.damaged`. A file with a living writer is never replaced, whatever it looks like: the writers'
+//! Refused, with the reason: symbolic links, anything but a regular file, another owner, write permission for group or
+//! others, and what does not begin like a segment of this layout.
+//!
+//! Replaced: a file of an earlier boot, and one that was never finished. Kept beside as `NAME.damaged`: one whose size its
+//! header contradicts, and one that does not begin like a segment although its name, its limits and its size are those of
+//! one: the first words of it are damaged. A file with a living writer is never replaced, whatever it looks like: the writers'
 //! locks are asked, and taken all at once for the moment of the replacement, so that nobody can come meanwhile.
 
+use crate::beside::suffix;
 use crate::error::Error;
 use crate::header;
 use crate::identity::leads_to;
@@ -21,10 +26,9 @@ use crate::segment::Segment;
 use crate::sync::Pair;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
-use std::sync::Arc;
 
 /// Attempts to make or open a file that others make and replace at the same time.
 const ATTEMPTS: u32 = 100;
@@ -43,10 +47,11 @@ impl Segment {
         make_directory(path)?;
         for _ in 0..ATTEMPTS {
             match open(path, true) {
-                Ok(file) => match check(&file, path) {
+                Ok(file) => match check(&file, path, effective_user()) {
                     Ok(found) => return map(&file, path, found, true),
                     Err(Stale::Replace) => replace(&file, path, None)?,
                     Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
+                    Err(Stale::Spoiled(error)) => replace(&file, path, Some(error.to_string()))?,
                     Err(Stale::Refuse(error)) => return Err(error),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -61,11 +66,17 @@ impl Segment {
 
     /// Attaches an existing segment for reading.
     pub fn attach(path: &Path) -> Result<Segment, Error> {
+        Segment::attach_of(path, effective_user())
+    }
+
+    /// Attaches a segment of another user for reading: the file has to be `owner`'s. Whoever asks knows that only this
+    /// user can put files into the folder.
+    pub fn attach_of(path: &Path, owner: u32) -> Result<Segment, Error> {
         let file = open(path, false).map_err(|error| not_opened(path, error))?;
         let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
-        match check(&file, path) {
+        match check(&file, path, owner) {
             Ok(options) => map(&file, path, options, false),
-            Err(Stale::Refuse(error)) => Err(error),
+            Err(Stale::Refuse(error) | Stale::Spoiled(error)) => Err(error),
             Err(Stale::Damaged(reason)) => not_usable(reason),
             Err(Stale::Replace) => {
                 not_usable("it was made before the last boot, or never finished".into())
@@ -76,8 +87,12 @@ impl Segment {
 
 fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
     let places = Places::of(&options);
+    let fail = |source| Error::Io { stage: "look at", path: path.into(), source };
+    if writable && file.metadata().map_err(fail)?.len() < places.total {
+        file.set_len(places.total).map_err(fail)?;
+    }
     let region = Region::map(file, path, &places, writable)?;
-    Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
+    Ok(Segment::of(Inner { region, places, options }))
 }
 
 enum Stale {
@@ -85,6 +100,8 @@ enum Stale {
     Replace,
     /// It contradicts itself.
     Damaged(String),
+    /// Its first two words are not those of a segment that we read; its name, limits and length are.
+    Spoiled(Error),
     Refuse(Error),
 }
 
@@ -103,19 +120,22 @@ fn not_opened(path: &Path, source: io::Error) -> Error {
 }
 
 /// Reads the header through the file, not a mapping, so that a short file is an error and nothing else.
-fn check(file: &File, path: &Path) -> Result<Options, Stale> {
+fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
     let not_usable = |reason: String| Stale::Refuse(Error::NotUsable { path: path.into(), reason });
     let io = |source| {
         Stale::Refuse(Error::Io { stage: "read the header of", path: path.into(), source })
     };
     let metadata = file.metadata().map_err(io)?;
-    // SAFETY: a system call without arguments.
-    let uid = unsafe { libc::geteuid() };
     if !metadata.is_file() {
         return Err(not_usable("it is not a regular file".into()));
     }
-    if metadata.uid() != uid {
-        return Err(not_usable(format!("it belongs to user {}, we are {uid}", metadata.uid())));
+    if metadata.uid() != owner {
+        let found = metadata.uid();
+        let reason = match owner == effective_user() {
+            true => format!("it belongs to user {found}, we are {owner}"),
+            false => format!("it belongs to user {found}, its folder to {owner}"),
+        };
+        return Err(not_usable(reason));
     }
     if metadata.mode() & 0o022 != 0 {
         let mode = metadata.mode() & 0o777;
@@ -138,31 +158,53 @@ fn check(file: &File, path: &Path) -> Result<Options, Stale> {
     if filled < 8 && MAGIC.to_le_bytes().starts_with(&bytes[..filled]) {
         return Err(Stale::Damaged(format!("it is {filled} bytes long, shorter than a header")));
     }
-    if word(WORD_MAGIC) != MAGIC {
-        return Err(not_usable("it does not begin like a segment".into()));
-    }
-    let found = (word(WORD_LAYOUT) >> 32) as u32;
-    if found != LAYOUT_VERSION {
-        let (path, expected) = (path.into(), LAYOUT_VERSION);
-        return Err(Stale::Refuse(Error::OtherLayout { path, found, expected }));
-    }
-    if word(WORD_LAYOUT) as u32 != layout_hash() {
-        return Err(not_usable("its layout differs although the version is the same".into()));
+    let options = header::options(word);
+    let (length, places) = (metadata.len(), Places::of(&options.clamped()));
+    let has_limits = options.clamped() == options;
+    // Shorter by what nobody has used is as good: whoever writes makes it whole again.
+    let has_length = (places.used(word(WORD_COMMITTED))..=places.total).contains(&length);
+    if let Some(error) = other_kind(path, word) {
+        let is_ours = has_limits && has_length && is_named_as_segment(path);
+        return Err(if is_ours { Stale::Spoiled(error) } else { Stale::Refuse(error) });
     }
     // Where the kernel does not tell (0), only living writers say that the file is of this boot.
     if header::boot_id(word) != boot_id() && !lock::is_any_slot_locked(file) {
         return Err(Stale::Replace);
     }
-    let options = header::options(word);
-    if options.clamped() != options {
+    if !has_limits {
         return Err(Stale::Damaged("its limits are out of range".into()));
     }
-    let (length, total) = (metadata.len(), Places::of(&options).total);
-    if length != total {
-        let reason = format!("it is {length} bytes long, its header speaks of {total}");
+    if !has_length {
+        let reason = format!("it is {length} bytes long, its header speaks of {}", places.total);
         return Err(Stale::Damaged(reason));
     }
     Ok(options)
+}
+
+/// Why the first two words of a header are not those of a segment that this version reads.
+fn other_kind(path: &Path, word: impl Fn(u64) -> u64) -> Option<Error> {
+    let not_usable =
+        |reason: &str| Some(Error::NotUsable { path: path.into(), reason: reason.into() });
+    let found = (word(WORD_LAYOUT) >> 32) as u32;
+    if word(WORD_MAGIC) != MAGIC {
+        not_usable("it does not begin like a segment")
+    } else if found != LAYOUT_VERSION {
+        Some(Error::OtherLayout { path: path.into(), found, expected: LAYOUT_VERSION })
+    } else if word(WORD_LAYOUT) as u32 != layout_hash() {
+        not_usable("its layout differs although the version is the same")
+    } else {
+        None
+    }
+}
+
+/// Whether only a segment of this layout has such a name.
+fn is_named_as_segment(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&suffix()))
+}
+
+fn effective_user() -> u32 {
+    // SAFETY: a system call without arguments.
+    unsafe { libc::geteuid() }
 }
 
 fn make_directory(path: &Path) -> Result<(), Error> {
@@ -174,8 +216,7 @@ fn make_directory(path: &Path) -> Result<(), Error> {
         }
         _ => {
             let metadata = fs::metadata(directory).map_err(|e| fail("look at directory", e))?;
-            // SAFETY: a system call without arguments.
-            let uid = unsafe { libc::geteuid() };
+            let uid = effective_user();
             if metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
                 let mode = metadata.mode() & 0o7777;
                 let reason = format!(
@@ -243,13 +284,19 @@ fn sweep(path: &Path) {
 }
 
 fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)
+        .open(path)?;
+    let folder = fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    let (mode, group) = (folder.mode(), file.metadata()?.gid());
+    if mode & libc::S_ISGID != 0 && mode & libc::S_IRGRP != 0 && group == folder.gid() {
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(file)
 }
 
 fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {

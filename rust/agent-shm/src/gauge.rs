@@ -6,9 +6,40 @@ use crate::handle::{Outcome, Series};
 use crate::lane::{fold, folds, lane_value, own_pair, to_lane};
 use crate::lane::{LANE_BYTES, LANE_GENERATION, LANE_TIME};
 use crate::layout::*;
-use crate::sync::Ordering;
+use crate::sync::{overflows, Ordering};
 use crate::writer::Writer;
 use agent_metric::GaugeMode;
+use std::cell::Cell;
+
+/// An addition that does not make an infinite number of two finite ones.
+struct Shift {
+    change: f64,
+    is_refused: Cell<bool>,
+}
+
+impl Shift {
+    fn new(change: f64) -> Shift {
+        Shift { change, is_refused: Cell::new(false) }
+    }
+
+    fn of(&self, old: Option<f64>) -> f64 {
+        let old = old.unwrap_or(0.0);
+        self.is_refused.set(overflows(old, self.change));
+        if self.is_refused.get() {
+            old
+        } else {
+            old + self.change
+        }
+    }
+
+    fn outcome(&self, outcome: Outcome) -> Outcome {
+        if self.is_refused.get() {
+            Outcome::Refused
+        } else {
+            outcome
+        }
+    }
+}
 
 impl Writer {
     /// Changes this process's value of a per-process gauge; `change` gets the value now, if there is one.
@@ -34,19 +65,46 @@ impl Writer {
         Outcome::Applied
     }
 
+    /// Adds `change` to what this process says.
+    pub(crate) fn shift_lane(&self, s: &Series, change: f64) -> Outcome {
+        let shift = Shift::new(change);
+        let outcome = self.change_lane(s, |old| shift.of(old));
+        shift.outcome(outcome)
+    }
+
     /// Adds `change` to what this process holds of a gauge that all share.
     pub fn hold(&self, s: &Series, change: f64) -> Outcome {
         self.guarded(s, || match s.kind {
-            Cells::SlotGauge(_) => self.change_lane(s, |old| old.unwrap_or(0.0) + change),
+            Cells::SlotGauge(_) => self.shift_lane(s, change),
             Cells::SharedGauge => {
                 if s.own_of.get() != self.identity() && !self.take_lane(s, GaugeMode::MostRecent) {
                     self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
                     return Outcome::NoRoom;
                 }
-                self.change_own(s.own.get(), &|old| old.unwrap_or(0.0) + change);
-                Outcome::Applied
+                let shift = Shift::new(change);
+                self.change_own(s.own.get(), &|old| shift.of(old));
+                shift.outcome(Outcome::Applied)
             }
             _ => Outcome::Applied,
+        })
+    }
+
+    /// Gives back `amount` of what this process holds: of a gauge that all share never more than that, and nothing where
+    /// this process said nothing.
+    pub fn release(&self, s: &Series, amount: f64) -> Outcome {
+        self.guarded(s, || {
+            if matches!(s.kind, Cells::SlotGauge(_)) {
+                return self.change_lane(s, |old| old.map_or(0.0, |old| old - amount));
+            }
+            if s.kind != Cells::SharedGauge {
+                return Outcome::Applied;
+            }
+            if s.own_of.get() != self.identity() && !self.take_lane(s, GaugeMode::MostRecent) {
+                self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+                return Outcome::NoRoom;
+            }
+            self.change_own(s.own.get(), &|old| old.map_or(0.0, |old| (old - amount).max(0.0)));
+            Outcome::Applied
         })
     }
 

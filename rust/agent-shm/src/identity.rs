@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use std::fs::{File, OpenOptions};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn replaced(path: &Path) -> Error {
 }
 
 /// Whether `path` leads to the file with this device and inode; nothing when it cannot be told (no permission).
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn leads_to(path: &Path, id: FileId) -> Option<bool> {
     match std::fs::symlink_metadata(path) {
         Ok(now) => Some((now.dev(), now.ino()) == id),

@@ -19,10 +19,10 @@
 pub const LAYOUT_VERSION: u32 = 2;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"agentseg");
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const HEADER_BYTES: u64 = 4096;
-#[cfg(loom)]
-pub const HEADER_BYTES: u64 = 1024;
+#[cfg(model)]
+pub const HEADER_BYTES: u64 = 576;
 pub const WORD_MAGIC: u64 = 0;
 /// Layout version, and a hash of the constants in this file.
 pub const WORD_LAYOUT: u64 = 8;
@@ -43,18 +43,19 @@ pub const WORD_REMOVED: u64 = 280; // series removed or expired so far
 pub const WORD_REFUSED: u64 = 288; // operations refused because memory could not be had
 pub const WORD_SLOTS_USED: u64 = 296; // slots below this one were used at least once
 pub const WORD_PENDING: u64 = 304; // removed series whose memory is not free yet (a hint)
-pub const WORD_TENDING: u64 = 312; // private segments only: 1 while somebody tends
+pub const WORD_RECLAIMING: u64 = 312; // private segments only: slot + 1 of who reclaims
 pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
 pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
 pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
+pub const WORD_RECENT: u64 = 344; // chunks of newest values beyond the first of each summary; see recent.rs
 pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;
 /// One word per size class: no page below this one is known to have a free block (a hint).
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const WORD_ROOM: u64 = 1024;
-#[cfg(loom)]
-pub const WORD_ROOM: u64 = 656;
+#[cfg(model)]
+pub const WORD_ROOM: u64 = 536;
 
 pub const SLOT_BYTES: u64 = 128;
 pub const SLOT_GENERATION: u64 = 0; // grows with every owner; never 0 once used
@@ -69,23 +70,23 @@ pub const SLOT_RING_WRITTEN: u64 = 72; // cells written since the slot exists
 
 pub const RING_CELL_BYTES: u64 = 32;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const PAGE_BYTES: u64 = 16 * 1024;
 /// Small enough for a model checker.
-#[cfg(loom)]
-pub const PAGE_BYTES: u64 = 512;
+#[cfg(model)]
+pub const PAGE_BYTES: u64 = 256;
 /// Pages whose memory is committed at once.
 pub const CHUNK_PAGES: u64 = 16;
 
 /// Rings and blocks start on pages of the machine.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const RINGS_ALIGN: u64 = 4096;
-#[cfg(loom)]
+#[cfg(model)]
 const RINGS_ALIGN: u64 = 64;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const RING_RECORDS_MIN: u32 = 8;
-#[cfg(loom)]
+#[cfg(model)]
 const RING_RECORDS_MIN: u32 = 2;
 
 /// Every block starts with its state word; see block.rs.
@@ -95,24 +96,38 @@ pub const BLOCK_STATE: u64 = 0;
 pub const ENTRY_NEXT: u64 = 8; // hash tag (high half), next entry's unit << 1 | mark (low half)
 pub const ENTRY_META: u64 = 16; // metric's unit (high half), kind, key length
 pub const ENTRY_EXTRA: u64 = 24; // stripes' or lanes' unit (low half), epoch of the last use (high half)
-pub const ENTRY_CREATED: u64 = 32; // unix milliseconds
+pub const ENTRY_CREATED: u64 = 32; // unix milliseconds (lower 48 bits), check of the key and of ENTRY_META
+/// Bits of the time; those above are the check.
+pub const CREATED_BITS: u32 = 48;
 /// In the place of the time of creation, of an entry that is dead or began anew: the epoch in which that was seen.
 pub const ENTRY_STAMP: u64 = ENTRY_CREATED;
 pub const ENTRY_KEY: u64 = 40; // key bytes, then the cells at the next multiple of 16
 
 /// The payload of a metric's entry, behind its name:
-pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds
+pub const METRIC_SHAPE: u64 = 0; // shape, mode or schema, number of bounds; above `SHAPE_BITS` a check of the definition
+pub const SHAPE_BITS: u32 = 32;
 pub const METRIC_SERIES: u64 = 8; // series now
 pub const METRIC_TEXT: u64 = 16; // lengths of help (16 bits), unit (16) and label names (32)
 pub const METRIC_OVERFLOWS: u64 = 24; // label sets that went to the overflow series
-pub const METRIC_BIRTH: u64 = 32; // the how manieth definition of the segment it is; of one name the last counts
+pub const METRIC_BIRTH: u64 = 32; // its number among all definitions ever; of one name the last counts
 pub const METRIC_REPLACED: u64 = 40; // whether it began anew, or since when nobody uses it; see family.rs
 pub const METRIC_BOUNDS: u64 = 48; // f64 bits; then help, unit and label names
 
 /// A part: a block that hangs below an entry, in the pointer word that `PART_LINK` names. Its body starts with as many
 /// pointer words (units of parts below it) as `PART_LINK` says; the rest are cells.
-pub const PART_LINK: u64 = 8; // offset of the pointer word / 8 (high half), pointers in the body (low half)
+/// Offset of the pointer word / 8 (high half), whether it counts in `WORD_RECENT` (bit 16), pointers in the body (16 bits).
+pub const PART_LINK: u64 = 8;
+pub const PART_IS_RECENT: u64 = 1 << 16;
 pub const PART_BODY: u64 = 16;
+
+/// The cells of a summary: a pointer to the table of its newest values, a word that is free, and the pair {count, sum}.
+/// Of a shared gauge in private memory: 1 once it was set, behind its value. What was only added up stays 0.
+pub const GAUGE_SET: u64 = 8;
+pub const SUMMARY_PAIR: u64 = 16;
+pub const SUMMARY_BYTES: u64 = 32;
+/// Newest values that one copy of a summary's cells keeps at most, and how many of them are in a chunk.
+pub const RECENT_MAX: u64 = 2048;
+pub const RECENT_IN_CHUNK: u64 = 64;
 
 /// Writers that share a stripe differ by a multiple of this.
 pub const STRIPES: u64 = 8;
@@ -120,11 +135,14 @@ pub const STRIPES: u64 = 8;
 pub const STRIPE_BYTES: u64 = 64;
 
 /// Block sizes. 16-byte steps where most series are, then about 12 % apart; the largest is a page.
+#[cfg(not(model))]
 pub const CLASSES: [u64; 39] = [
     16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
     416, 448, 480, 512, 576, 640, 768, 896, 1024, 1280, 1536, 1808, 2336, 2720, 3264, 4096, 5456,
     8192, 16384,
 ];
+#[cfg(model)]
+pub const CLASSES: [u64; 5] = [64, 80, 96, 144, 256];
 
 pub fn class_for(bytes: u64) -> Option<u8> {
     CLASSES.iter().position(|&size| size >= bytes && size <= PAGE_BYTES).map(|i| i as u8)
@@ -149,7 +167,7 @@ pub struct Options {
     pub metrics_max: u32,
     /// Writers alive at the same time.
     pub slots_max: u16,
-    /// Records in a writer's ring; a power of two.
+    /// Records in a writer's ring, a power of two; and newest values of a summary, where `RECENT_MAX` is not less.
     pub ring_records: u32,
     /// Bytes of blocks.
     pub bytes_max: u64,
@@ -184,6 +202,11 @@ impl Options {
             ring_records: 65_536,
             bytes_max: 2 << 30,
         }
+    }
+
+    /// Newest values that one copy of a summary's cells keeps.
+    pub fn recent_max(&self) -> u32 {
+        self.ring_records.min(RECENT_MAX as u32)
     }
 
     /// Brings every limit into the range that the layout can hold.
@@ -248,6 +271,12 @@ impl Places {
         }
     }
 
+    /// Where what may be touched ends, when so many pages are committed.
+    #[cfg(not(model))]
+    pub fn used(&self, pages_committed: u64) -> u64 {
+        self.blocks + pages_committed.min(self.pages_max) * PAGE_BYTES
+    }
+
     pub fn slot(&self, index: u16) -> u64 {
         self.slots + u64::from(index) * SLOT_BYTES
     }
@@ -272,6 +301,8 @@ pub fn layout_hash() -> u32 {
         SLOT_ACTIVE,
         SLOT_RING_WRITTEN,
         ENTRY_EXTRA,
+        u64::from(CREATED_BITS),
+        u64::from(SHAPE_BITS),
         METRIC_BIRTH,
         WORD_ROOM,
         PAGE_BYTES,
@@ -279,6 +310,9 @@ pub fn layout_hash() -> u32 {
         METRIC_BOUNDS,
         PART_BODY,
         STRIPES,
+        SUMMARY_PAIR,
+        RECENT_MAX,
+        RECENT_IN_CHUNK,
         STRIPE_BYTES,
         RING_CELL_BYTES,
         WORD_EPOCH,

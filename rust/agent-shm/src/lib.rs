@@ -39,32 +39,47 @@
 //! ```
 
 mod absorb;
+#[cfg(not(model))]
+mod audit;
 mod batch;
+#[cfg(not(model))]
+mod beside;
 mod block;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod bus;
 mod cells;
 mod clock;
+#[cfg(all(test, not(model)))]
+mod damage_test;
 mod entry;
 mod epoch;
 mod error;
 mod expire;
 mod family;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod file;
+#[cfg(not(model))]
+mod foreign;
 mod gauge;
 mod handle;
 mod header;
 mod identity;
 mod inner;
+mod join;
 mod lane;
 mod layout;
 mod lock;
 mod map;
 mod metric;
+#[cfg(model)]
+mod model;
+#[cfg(model)]
+mod model_segment;
 mod pace;
+mod page;
 mod parts;
 mod read;
+mod recent;
 mod reclaim;
 mod recount;
 mod region;
@@ -79,23 +94,34 @@ mod value;
 mod view;
 mod writer;
 
+pub use absorb::{Beside, Parcel};
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
-#[cfg(not(loom))]
-pub use bus::SEGMENTS_MAX;
+#[cfg(not(model))]
+pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
+#[cfg(not(model))]
+pub use beside::{base, path_beside, suffix, BESIDE_MAX};
+#[cfg(not(model))]
+pub use bus::{come_first_again, SEGMENTS_MAX};
+pub use cells::COUNTER_END;
+pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
 pub use expire::Expirer;
 pub use family::Joined;
+#[cfg(not(model))]
+pub use foreign::Extent;
 pub use handle::{Outcome, Series, SeriesId};
 pub use header::Header;
 pub use layout::{Options, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };
+#[cfg(model)]
+pub use model::live_for;
+pub use recent::RecentReader;
 pub use reclaim::Reclaimed;
 pub use ring::{Drained, Entry, RecordKind, EVENT_BYTES_MAX};
-pub use segment::{RingReader, Segment, Usage};
-pub use series::COUNTER_END;
+pub use segment::{RingReader, Segment, Usage, RENEW_MS};
 pub use slot::SlotInfo;
 pub use value::{ProcessValue, Value};
 pub use view::{FamilyView, SeriesView, View};

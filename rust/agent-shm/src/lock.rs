@@ -7,7 +7,7 @@
 //!
 //! All bytes lie far behind the end of any segment: locks and data never meet.
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,15 +17,15 @@ const SLOTS: i64 = 1 << 60;
 /// First of the bytes of incarnations: one for each owner that a slot ever has. See slot.rs.
 const INCARNATIONS: i64 = 1 << 61;
 const INCARNATION_STEP: i64 = 1 << 12;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const END: i64 = 1 << 62;
 /// Held while a stale file is replaced; see file.rs.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const REPLACE: i64 = SLOTS - 1;
 /// Held by the process that reclaims; see reclaim.rs.
 pub const RECLAIM: i64 = SLOTS - 2;
 /// Held by the maker of a new file until it has its name; see file.rs.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub const MAKER: i64 = SLOTS - 3;
 
 pub fn slot_byte(index: u16) -> i64 {
@@ -45,7 +45,7 @@ pub fn try_lock(file: &impl AsRawFd, byte: i64) -> io::Result<bool> {
 }
 
 /// Takes every byte of living writers at once: nobody lives, and nobody can come while it is held.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn try_lock_all_slots(file: &File) -> io::Result<bool> {
     try_lock_range(file, SLOTS, END - SLOTS)
 }
@@ -76,7 +76,7 @@ pub fn is_locked(file: &impl AsRawFd, byte: i64) -> bool {
 }
 
 /// Whether any writer of this file lives.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub fn is_any_slot_locked(file: &File) -> bool {
     is_any_locked(file, SLOTS, END - SLOTS)
 }

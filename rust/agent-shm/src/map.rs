@@ -61,6 +61,13 @@ impl Map<'_> {
         Key { kind, metric, bytes, hash: hasher.finish() }
     }
 
+    /// Whether an entry still has the key under which it was hung into its chain: the link keeps half of the hash of it.
+    pub fn has_key(&self, entry: u64, key: &Key<'_>) -> bool {
+        let tag = || self.region.word(entry + ENTRY_NEXT).load(Ordering::Relaxed) & !LINK;
+        // A model checker has enough to do with the links themselves.
+        cfg!(model) || tag() == key.hash & !LINK
+    }
+
     fn head(&self, key: &Key<'_>) -> u64 {
         self.places.heads + (key.hash & (self.places.heads_len - 1)) * 8
     }

@@ -4,6 +4,7 @@ use crate::block;
 use crate::entry::{self, Kind};
 use crate::error::Error;
 use crate::layout::*;
+use crate::parts;
 use crate::region::Region;
 use crate::sync::Ordering;
 use agent_metric::octave::SCHEMA_MAX;
@@ -27,10 +28,31 @@ fn shape_word(shape: &Shape<'_>) -> u64 {
     code | u64::from(detail) << 8 | (shape.numbers().len() as u64) << 16
 }
 
+/// The check of a definition, above the shape in its word: 32 bits that differ when anything that was defined differs, but
+/// by chance.
+fn check_of(shape: &Shape<'_>, [help, unit, label_names]: [&str; 3]) -> u64 {
+    let numbers = shape.numbers().iter().map(|number| number.to_bits());
+    let sum = numbers.fold(entry::mix(0, shape_word(shape)), entry::mix);
+    let texts = [help, unit, label_names];
+    let sum = texts.iter().fold(sum, |sum, text| {
+        entry::mix_bytes(entry::mix(sum, text.len() as u64), text.as_bytes())
+    });
+    entry::mix(sum, 0) >> SHAPE_BITS << SHAPE_BITS
+}
+
+/// Whether what was read of a metric is what it was made with.
+pub fn is_intact(region: &Region, block: u64, meta: &MetricMeta) -> bool {
+    let shape = meta.shape.borrowed();
+    let word = shape_word(&shape) | check_of(&shape, [&meta.help, &meta.unit, &meta.label_names]);
+    payload(region, block)
+        .is_some_and(|payload| region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) == word)
+}
+
 /// Bytes of cells in the entry of a series of this shape.
 pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
     match shape {
-        Shape::Counter | Shape::Gauge(_) | Shape::Summary(_) => 16,
+        Shape::Counter | Shape::Gauge(_) => 16,
+        Shape::Summary(_) => SUMMARY_BYTES,
         Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
         Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
     }
@@ -65,8 +87,10 @@ pub struct MetricMeta {
     pub label_names: String,
     /// Label sets that went to the overflow series.
     pub overflows: u64,
-    /// The how manieth definition of the segment it is: of several with one name, the last is the one that counts.
+    /// Its number among all definitions that the segment ever had: of several with one name, the last one counts.
     pub birth: u64,
+    /// When the name first appeared with this type.
+    pub first_unix_ms: u64,
 }
 
 impl MetricMeta {
@@ -126,7 +150,7 @@ pub fn write(
     let put = |offset, value| region.word(payload + offset).store(value, Ordering::Relaxed);
     let (help, unit) = (cut(spec.help, HELP_BYTES_MAX), cut(spec.unit, UNIT_BYTES_MAX));
     let lengths = [help, unit, label_names].map(|text| text.len() as u64);
-    put(METRIC_SHAPE, shape_word(&spec.shape));
+    put(METRIC_SHAPE, shape_word(&spec.shape) | check_of(&spec.shape, [help, unit, label_names]));
     put(METRIC_TEXT, lengths[0] << 48 | lengths[1] << 32 | lengths[2]);
     put(METRIC_BIRTH, birth);
     for (index, number) in spec.shape.numbers().iter().enumerate() {
@@ -139,11 +163,25 @@ pub fn write(
     }
 }
 
+/// How many pointers to parts the cells of a series begin with; `shape` is the word of its metric's shape.
+pub fn cell_pointers(shape: u64) -> u64 {
+    match shape & 0xff {
+        3 => parts::EXPONENTIAL_POINTERS,
+        5 => 1,
+        _ => 0,
+    }
+}
+
 /// Where the payload of a metric starts, or nothing when there is no metric at `block`.
 pub fn payload(region: &Region, block: u64) -> Option<u64> {
     let meta = entry::meta(region, block);
     let fits = usize::from(meta.key_len) <= NAME_BYTES_MAX;
     (meta.is(Kind::Metric) && fits).then(|| entry::cells(block, meta.key_len.into()))
+}
+
+/// Whether the metric with this payload is a summary.
+pub fn is_summary(region: &Region, payload: u64) -> bool {
+    region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) as u8 == 5
 }
 
 /// Reads a metric back, checking everything: the segment may be somebody else's.
@@ -192,6 +230,7 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
         shape,
         overflows: get(METRIC_OVERFLOWS),
         birth: get(METRIC_BIRTH),
+        first_unix_ms: entry::created_unix_ms(region, block),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// A pass is made in every so manieth call of `reclaim` even when nothing is known to wait.
+/// One of so many calls of `reclaim` makes a pass even when nothing is known to wait.
 const FORCED_EVERY: u32 = 64;
 /// A writer makes a pass when so much more waits than after the last one, and a quarter of what lives.
 const DUE_MIN: u64 = 256;
@@ -11,7 +11,8 @@ const DUE_MIN: u64 = 256;
 const MISSED_MIN: u64 = 64;
 const HELD_UP_MS: u64 = 1000;
 const HELD_UP_SHARE: u64 = 20;
-/// No pause is longer: a clock that was set back must not stop a writer.
+/// No pause is longer: a clock that was set back must not stop a writer. Between two passes for the sake of a count it is
+/// so long, since every process that is at its limit makes them.
 const PAUSE_MS_MAX: u64 = 60_000;
 
 #[derive(Default)]
@@ -23,6 +24,10 @@ pub struct Pace {
     missed: Cell<u64>,
     /// When a pass for their sake is worth its time again: after one that found the epoch held up.
     not_before_ms: Cell<u64>,
+    /// A count said that there is room for no more, and a pass counts anew.
+    is_refused: Cell<bool>,
+    /// When a pass for its sake is worth its time again.
+    no_count_before_ms: Cell<u64>,
     /// Others do it by the clock.
     by_others: Cell<bool>,
 }
@@ -37,6 +42,11 @@ impl Pace {
         self.missed.set(self.missed.get() + 1);
     }
 
+    /// A count of series or metrics is at its limit. It may be damaged; then nothing else would ever ask for a pass.
+    pub fn refuse(&self) {
+        self.is_refused.set(true);
+    }
+
     /// Whether this writer makes a pass now: `waiting` blocks want one, `series` live, and somebody may have died inside
     /// an operation.
     pub fn is_due(
@@ -47,13 +57,11 @@ impl Pace {
         now_ms: impl Fn() -> u64,
     ) -> bool {
         let is_much = waiting > self.left.get() + DUE_MIN.max(series / 4);
-        let is_missed = || waiting > 0 && self.missed.get() > MISSED_MIN && self.is_time(now_ms());
-        !self.by_others.get() && (is_much || is_missed() || is_left_inside)
-    }
-
-    fn is_time(&self, now_ms: u64) -> bool {
-        let wait = self.not_before_ms.get().saturating_sub(now_ms);
-        wait == 0 || wait > PAUSE_MS_MAX
+        let is_missed = || {
+            waiting > 0 && self.missed.get() > MISSED_MIN && is_time(&self.not_before_ms, now_ms())
+        };
+        let is_refused = || self.is_refused.get() && is_time(&self.no_count_before_ms, now_ms());
+        !self.by_others.get() && (is_much || is_missed() || is_left_inside || is_refused())
     }
 
     /// Counts a call by the clock; gives whether it makes a pass although nothing waits.
@@ -64,8 +72,12 @@ impl Pace {
     }
 
     /// Whether this writer makes the pass or somebody else is at it: not again for what waits now.
-    pub fn begin(&self, waiting: u64) {
+    pub fn begin(&self, waiting: u64, now_ms: u64) {
         self.left.set(waiting);
+        // Whoever makes the pass counts.
+        if self.is_refused.take() {
+            self.no_count_before_ms.set(now_ms + PAUSE_MS_MAX);
+        }
     }
 
     /// A pass is over that took so long and left so much.
@@ -75,4 +87,9 @@ impl Pace {
         let pause = HELD_UP_MS.max(took_ms * HELD_UP_SHARE).min(PAUSE_MS_MAX);
         self.not_before_ms.set(if is_held_up { now_ms + pause } else { 0 });
     }
+}
+
+fn is_time(not_before_ms: &Cell<u64>, now_ms: u64) -> bool {
+    let wait = not_before_ms.get().saturating_sub(now_ms);
+    wait == 0 || wait > PAUSE_MS_MAX
 }

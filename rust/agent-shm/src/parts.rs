@@ -1,5 +1,5 @@
 //! Parts: blocks that hang below an entry in a pointer word. Stripes of a hot series, lanes by slot, octaves of an
-//! exponential histogram.
+//! exponential histogram, newest values of a summary.
 //!
 //! ```text
 //! exponential cells   16 pointers (8 octaves each) | pointer to the negative side | - | {zero} | {over} | {under}
@@ -8,12 +8,13 @@
 //! negative side       16 pointers, to groups as above
 //! stripes             8 pointers, to copies of the cells
 //! lanes               16 pointers, to 16 pointers each, to the lanes of 16 slots each
+//! newest values       32 pointers, to chunks of 64 pairs each
 //! ```
 //!
 //! Hanging a part in is one compare-and-swap of the pointer word from 0; who loses takes the winner's. A part stays as
 //! long as its entry.
 
-use crate::block::{self, Claimer, Purpose};
+use crate::block::{self, Claimer, Purpose, State};
 use crate::entry;
 use crate::error::Error;
 use crate::layout::*;
@@ -30,7 +31,10 @@ pub const EXPONENTIAL_BYTES: u64 = EXPONENTIAL_UNDER + 16;
 pub const GROUPS: u64 = 16;
 pub const OCTAVES_IN_GROUP: u64 = 8;
 /// Pointers on each of the two levels above the lanes, and lanes in a group.
+#[cfg(not(model))]
 pub const LANE_FAN: u64 = 16;
+#[cfg(model)]
+pub const LANE_FAN: u64 = 2;
 
 const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 
@@ -39,15 +43,17 @@ const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 pub struct Form {
     pub pointers: u64,
     pub bytes: u64,
+    /// `PART_IS_RECENT` or 0.
+    pub flag: u64,
 }
 
 impl Form {
     pub const fn pointers(pointers: u64) -> Form {
-        Form { pointers, bytes: pointers * 8 }
+        Form { pointers, bytes: pointers * 8, flag: 0 }
     }
 
     pub const fn cells(bytes: u64) -> Form {
-        Form { pointers: 0, bytes }
+        Form { pointers: 0, bytes, flag: 0 }
     }
 }
 
@@ -68,19 +74,21 @@ impl Claimer<'_> {
             return Ok(body);
         }
         let block = self.claim(PART_BODY + form.bytes, PART)?;
-        let header = (link / 8) << 32 | form.pointers;
+        let header = (link / 8) << 32 | form.flag | form.pointers;
         self.region.word(block + PART_LINK).store(header, Ordering::Relaxed);
         let word = self.region.word(link);
         loop {
             let old = word.load(Ordering::Acquire);
             if old as u32 != 0 {
-                let state = block::state(self.region, block);
-                block::free(self.region, self.places, block, state);
+                free(self.region, self.places, block, block::state(self.region, block));
                 return Ok(part(self.region, link));
             }
             // The upper half of a pointer word may carry something else (the epoch of the last use): keep it.
             let new = (old & !0xffff_ffff) | u64::from(entry::unit(block));
             if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                if form.flag == PART_IS_RECENT {
+                    self.region.word(WORD_RECENT).fetch_add(1, Ordering::Relaxed);
+                }
                 block::publish(self.region, block);
                 return Ok(block + PART_BODY);
             }
@@ -168,7 +176,15 @@ pub fn hangs_in(region: &Region, body: u64, link: u64) -> bool {
     header >> 32 == link / 8
 }
 
-/// Frees everything that hangs in `count` pointer words from `start`. The caller is the only one who reclaims.
+/// Frees a part. Its link goes first: whoever claims this memory and is stopped before he has overwritten it must not be
+/// taken for what hung there.
+pub fn free(region: &Region, places: &Places, block: u64, state: State) -> bool {
+    region.word(block + PART_LINK).store(0, Ordering::Release);
+    block::free(region, places, block, state)
+}
+
+/// Frees everything that hangs in `count` pointer words from `start`. The caller is the only one who reclaims, and may be
+/// killed anywhere: what is left hangs there still, and a part that lost only its link is known by its state.
 pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, depth: u32) {
     if depth > 4 || count > 1024 {
         return;
@@ -181,13 +197,97 @@ pub fn free_below(region: &Region, places: &Places, start: u64, count: u64, dept
             continue;
         }
         let state = block::state(region, block);
-        let hangs_here = hangs_in(region, block + PART_BODY, link);
-        if hangs_here && matches!(state.state, block::PART | block::CLAIMED_PART) {
-            let header = region.word(block + PART_LINK).load(Ordering::Acquire);
-            free_below(region, places, block + PART_BODY, header & 0xffff_ffff, depth + 1);
-            block::free(region, places, block, state);
-            // Who claims this memory and dies must not be taken for what hung here.
+        let header = region.word(block + PART_LINK).load(Ordering::Acquire);
+        let hangs_here = header >> 32 == link / 8;
+        let is_half_freed = header == 0 && state.state == block::PART;
+        if is_half_freed || hangs_here && matches!(state.state, block::PART | block::CLAIMED_PART) {
+            free_below(region, places, block + PART_BODY, header & 0xffff, depth + 1);
+            free_part(region, places, block, state, header);
             region.word(link).fetch_and(!0xffff_ffff, Ordering::AcqRel);
         }
+    }
+}
+
+/// Frees one part, below which nothing hangs any more.
+pub fn free_part(region: &Region, places: &Places, block: u64, state: State, header: u64) -> bool {
+    let is_freed = free(region, places, block, state);
+    if is_freed && header & PART_IS_RECENT != 0 {
+        let of_all = region.word(WORD_RECENT);
+        let _ = of_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+    is_freed
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+    use crate::metric::MetricSpec;
+    use crate::segment::Segment;
+    use crate::writer::Writer;
+    use agent_metric::Shape;
+
+    /// A removed series that is about to be freed: a link of it, and the part that hangs there.
+    fn limbo(writer: &Writer) -> (u64, u64) {
+        let shape = Shape::Gauge(agent_metric::GaugeMode::LiveSum);
+        let spec = MetricSpec { name: "g", help: "", unit: "", shape };
+        let metric = writer.metric(&spec).unwrap();
+        let series = writer.series(metric, "k=\"v\"").unwrap();
+        assert_eq!(writer.set(&series, 1.0), crate::handle::Outcome::Applied);
+        let link = series.entry + ENTRY_EXTRA;
+        let block = part(writer.region(), link) - PART_BODY;
+        assert!(writer.remove(metric, "k=\"v\""));
+        writer.reclaim_now();
+        assert_eq!(block::state(writer.region(), series.entry).state, block::LIMBO);
+        (link, block)
+    }
+
+    /// Claims the memory of `block` as a part, and is stopped before anything else.
+    fn claim_and_stop(writer: &Writer, block: u64) {
+        let free = block::state(writer.region(), block);
+        let claimed = free.with(block::CLAIMED_PART, writer.slot());
+        assert!(free.state == block::FREE && block::shift(writer.region(), block, free, claimed));
+    }
+
+    #[test]
+    fn a_claimer_keeps_memory_that_a_killed_reclaimer_had_freed() {
+        let segment = Segment::private("t", &Options::default());
+        let (writer, claimer) = (segment.writer().unwrap(), segment.writer().unwrap());
+        let (link, block) = limbo(&writer);
+        let (region, places) = (writer.region(), writer.places());
+        // Killed after the part is free, before its link is.
+        assert!(free(region, places, block, block::state(region, block)));
+        assert_eq!(region.word(link).load(Ordering::Acquire) as u32, entry::unit(block));
+        let inside = claimer.enter();
+        claim_and_stop(&claimer, block);
+        let before = block::state(region, block);
+        free_below(region, places, link, 1, 0);
+        assert_eq!(block::state(region, block), before, "the claimer's");
+        drop(inside);
+    }
+
+    #[test]
+    fn what_a_killed_claimer_left_is_freed_and_hangs_nowhere() {
+        let segment = Segment::private("t", &Options::default());
+        let writer = segment.writer().unwrap();
+        let (_, block) = limbo(&writer);
+        let (region, places) = (writer.region(), writer.places());
+        assert!(free(region, places, block, block::state(region, block)));
+        let claimer = segment.writer().unwrap();
+        claim_and_stop(&claimer, block);
+        drop(claimer);
+        writer.reclaim_now();
+        assert_eq!(block::state(region, block).state, block::FREE);
+    }
+
+    #[test]
+    fn a_part_that_lost_only_its_link_is_freed_by_the_next_pass() {
+        let segment = Segment::private("t", &Options::default());
+        let writer = segment.writer().unwrap();
+        let (link, block) = limbo(&writer);
+        // Killed in `free`, between its two steps.
+        writer.region().word(block + PART_LINK).store(0, Ordering::Release);
+        free_below(writer.region(), writer.places(), link, 1, 0);
+        assert_eq!(block::state(writer.region(), block).state, block::FREE);
+        assert_eq!(writer.region().word(link).load(Ordering::Acquire) as u32, 0);
     }
 }

@@ -1,5 +1,7 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
+use crate::block;
+use crate::cells::COUNTER_END;
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -26,6 +28,15 @@ pub struct Reader<'a> {
     pub extra: u64,
 }
 
+/// Whether `bytes` from the start of a block on are its own, by the size class of its page.
+pub fn is_within(region: &Region, places: &Places, block: u64, bytes: u64) -> bool {
+    let Some(inside) = block.checked_sub(places.blocks) else { return false };
+    // A model checker has enough to do with the links.
+    cfg!(model)
+        || block::page(region, places, inside / PAGE_BYTES)
+            .is_some_and(|page| bytes <= CLASSES[usize::from(page.class)])
+}
+
 impl Reader<'_> {
     fn region(&self) -> &Region {
         &self.inner.region
@@ -43,7 +54,7 @@ impl Reader<'_> {
             OwnedShape::Gauge(mode) => return self.gauge(*mode, per_process),
             OwnedShape::Summary(_) => {
                 let mut total = (0, 0.0);
-                self.each_copy(|cells| add(&mut total, self.pair(cells)));
+                self.each_copy(|_, cells| add(&mut total, self.pair(cells + SUMMARY_PAIR)));
                 Value::Summary { count: total.0, sum: total.1 }
             }
             OwnedShape::Explicit(bounds) => {
@@ -51,10 +62,10 @@ impl Reader<'_> {
                 buckets.clear();
                 buckets.extend(bounds.map(|bound| (bound, 0)));
                 let mut total = (0, 0.0);
-                self.each_copy(|cells| {
+                self.each_copy(|_, cells| {
                     for (index, bucket) in buckets.iter_mut().enumerate() {
                         let pair = self.pair(cells + index as u64 * 16);
-                        bucket.1 = bucket.1.wrapping_add(pair.0);
+                        bucket.1 = bucket.1.saturating_add(pair.0);
                         add(&mut total, pair);
                     }
                 });
@@ -69,7 +80,7 @@ impl Reader<'_> {
         (count, f64::from_bits(sum))
     }
 
-    fn pair_bits(&self, offset: u64) -> (u64, u64) {
+    pub(crate) fn pair_bits(&self, offset: u64) -> (u64, u64) {
         let pair = self.region().pair(offset);
         if self.region().is_writable() {
             pair.load()
@@ -78,9 +89,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Visits the cells above and every stripe. A damaged segment may have one twice: it says where it hangs.
-    fn each_copy(&self, mut each: impl FnMut(u64)) {
-        each(self.cells);
+    /// Visits the cells above and every stripe, with its place among them. A damaged segment may have one twice: it says where it hangs.
+    pub(crate) fn each_copy(&self, mut each: impl FnMut(usize, u64)) {
+        each(0, self.cells);
         let stripes = self.part(self.extra);
         if stripes == 0 {
             return;
@@ -88,12 +99,12 @@ impl Reader<'_> {
         for stripe in 0..STRIPES {
             let copy = self.part(stripes + stripe * 8);
             if copy != 0 {
-                each(copy);
+                each(1 + stripe as usize, copy);
             }
         }
     }
 
-    fn part(&self, link: u64) -> u64 {
+    pub(crate) fn part(&self, link: u64) -> u64 {
         let body = parts::part(self.region(), link);
         if body != 0 && parts::hangs_in(self.region(), body, link) {
             body
@@ -102,24 +113,33 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether a part is as long as it has to be: of one that is not, the rest would be that of others.
+    fn holds(&self, body: u64, bytes: u64) -> bool {
+        let block = body - PART_BODY;
+        is_within(self.region(), &self.inner.places, block, PART_BODY + bytes)
+    }
+
     fn counter(&self) -> Value<'static> {
         let mut total = (0_u64, 0.0);
-        self.each_copy(|cells| {
+        self.each_copy(|_, cells| {
             let (whole, fraction) = self.counter_cell(cells);
             total.0 = total.0.saturating_add(whole);
             total.1 += fraction;
         });
         let carry = total.1 as u64;
-        Value::Counter { whole: total.0.saturating_add(carry), fraction: total.1 - carry as f64 }
+        // A death between adding and taking back what the end of the range refused leaves a cell past it.
+        let whole = total.0.saturating_add(carry).min(COUNTER_END - 1);
+        Value::Counter { whole, fraction: total.1 - carry as f64 }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
-        self.pair(cells)
+        let (whole, bits) = self.pair_bits(cells);
+        (whole, crate::cells::fraction(bits))
     }
 
-    /// Under loom words and pairs are different objects, and counters are words.
-    #[cfg(loom)]
+    /// In a model words and pairs are different objects, and counters are words.
+    #[cfg(model)]
     fn counter_cell(&self, cells: u64) -> (u64, f64) {
         let word = |offset| self.region().word(offset).load(Ordering::Acquire);
         (word(cells), f64::from_bits(word(cells + 8)))
@@ -131,7 +151,7 @@ impl Reader<'_> {
         let mut octaves: Vec<Option<Vec<u64>>> = vec![None; 256];
         let (mut zero, mut over, mut under) = ((0, 0.0), (0, 0.0), (0, 0.0));
         let mut total = (0, 0.0);
-        self.each_copy(|cells| {
+        self.each_copy(|_, cells| {
             add(&mut zero, self.pair(cells + parts::EXPONENTIAL_ZERO));
             add(&mut over, self.pair(cells + parts::EXPONENTIAL_OVER));
             add(&mut under, self.pair(cells + parts::EXPONENTIAL_UNDER));
@@ -146,14 +166,14 @@ impl Reader<'_> {
                 }
                 for octave in group as usize * 8..group as usize * 8 + 8 {
                     let body = self.part(octaves_of + octave as u64 % parts::OCTAVES_IN_GROUP * 8);
-                    if body == 0 {
+                    if body == 0 || !self.holds(body, 16 << schema) {
                         continue;
                     }
                     let place = if negative { 127 - octave } else { 128 + octave };
                     let counts = octaves[place].get_or_insert_with(|| vec![0; size]);
                     for (index, count) in counts.iter_mut().enumerate() {
                         let pair = self.pair(body + index as u64 * 16);
-                        *count = u64::wrapping_add(*count, pair.0);
+                        *count = u64::saturating_add(*count, pair.0);
                         add(&mut total, pair);
                     }
                 }
@@ -169,6 +189,15 @@ impl Reader<'_> {
         fill_buckets(&octaves, schema, zero.0, buckets);
         buckets.push((f64::INFINITY, over.0));
         Value::Histogram { count: total.0, sum: total.1, buckets }
+    }
+
+    /// What living processes hold of a gauge that all share.
+    pub(crate) fn held(&self, shape: &OwnedShape) -> f64 {
+        let mut sum = 0.0;
+        if *shape == OwnedShape::Gauge(GaugeMode::MostRecent) {
+            self.each_living(GaugeMode::MostRecent, |_, held, _| sum += held);
+        }
+        sum
     }
 
     fn gauge<'v>(
@@ -204,6 +233,22 @@ impl Reader<'_> {
                 Some(Value::GaugePerProcess(per_process))
             }
         }
+    }
+
+    /// Whether a gauge has no value yet, and shows 0 for that.
+    pub fn is_unset(&self, shape: &OwnedShape) -> bool {
+        match shape {
+            OwnedShape::Gauge(mode @ (GaugeMode::Min | GaugeMode::Max)) => {
+                self.folded(*mode).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a gauge that all processes share was set, and not only changed.
+    pub fn was_set(&self, shape: &OwnedShape) -> bool {
+        *shape == OwnedShape::Gauge(GaugeMode::MostRecent)
+            && self.region().word(self.cells + GAUGE_SET).load(Ordering::Relaxed) != 0
     }
 
     /// Sum, minimum or maximum over all processes that ever were.
@@ -281,7 +326,7 @@ impl Reader<'_> {
 }
 
 fn add(total: &mut (u64, f64), more: (u64, f64)) {
-    total.0 = total.0.wrapping_add(more.0);
+    total.0 = total.0.saturating_add(more.0);
     total.1 += more.1;
     // Sums past the largest float are infinite from then on; those of both signs together are +Inf.
     if total.1.is_nan() {

@@ -5,7 +5,7 @@
 //! count that nobody changed meanwhile. A series that comes and goes during the pass may leave a count off by one until
 //! the next: limits are sharp to within the writers at work, never adrift.
 
-use crate::block::State;
+use crate::block::{State, PART};
 use crate::entry::{self, Kind, OVERFLOW_LABELS};
 use crate::layout::*;
 use crate::metric;
@@ -24,6 +24,7 @@ pub struct Recount<'a> {
     region: &'a Region,
     series: Count,
     metrics: Count,
+    recent: Count,
     /// By the place of the count in the payload of a metric.
     of_metrics: HashMap<u64, Count>,
 }
@@ -32,11 +33,16 @@ impl<'a> Recount<'a> {
     pub fn new(region: &'a Region) -> Recount<'a> {
         let count = |word| Count { before: region.word(word).load(Ordering::Acquire), found: 0 };
         let (series, metrics) = (count(WORD_SERIES), count(WORD_METRICS));
-        Recount { region, series, metrics, of_metrics: HashMap::new() }
+        let recent = count(WORD_RECENT);
+        Recount { region, series, metrics, recent, of_metrics: HashMap::new() }
     }
 
     /// Takes in one block that is in use.
     pub fn visit(&mut self, block: u64, state: State) {
+        if state.state == PART {
+            let header = self.region.word(block + PART_LINK).load(Ordering::Acquire);
+            self.recent.found += u64::from(header & PART_IS_RECENT != 0);
+        }
         if !state.is_live() {
             return;
         }
@@ -65,8 +71,12 @@ impl<'a> Recount<'a> {
 
     /// Puts the counts right.
     pub fn settle(self) {
-        let of_all = [(WORD_SERIES, self.series), (WORD_METRICS, self.metrics)];
-        for (word, Count { before, found }) in of_all.into_iter().chain(self.of_metrics) {
+        let of_all =
+            [(WORD_SERIES, self.series), (WORD_METRICS, self.metrics), (WORD_RECENT, self.recent)];
+        // In an order of their own, so that the same pass is the same steps.
+        let mut of_metrics: Vec<_> = self.of_metrics.into_iter().collect();
+        of_metrics.sort_by_key(|&(word, _)| word);
+        for (word, Count { before, found }) in of_all.into_iter().chain(of_metrics) {
             if before != found {
                 let word = self.region.word(word);
                 let _ = word.compare_exchange(before, found, Ordering::AcqRel, Ordering::Relaxed);

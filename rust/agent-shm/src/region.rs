@@ -1,4 +1,4 @@
-//! The bytes of a segment: a mapped file, anonymous memory, or (under loom) an array of model atomics.
+//! The bytes of a segment: a mapped file, anonymous memory, or (in a model) an array of stand-ins.
 //!
 //! - One mapping for the whole life. The file is sparse and has its full size from the start; memory is committed in
 //!   chunks *before* it is touched, through the mapping itself (`MADV_POPULATE_WRITE`), so a full disk or a full
@@ -6,17 +6,18 @@
 //!   number that has become somebody else's file.
 //! - Offsets, never addresses. Every access is checked against what is committed; one that lies outside gets a word that
 //!   belongs to nobody and raises `damaged`, so that a corrupt file costs wrong numbers of its own and nothing else.
+//! - Of a file of another user only what exists is read: a hole that is read would become memory (foreign.rs).
 //! - A file that is truncated or damaged under us is survived: see bus.rs. `was_hit` tells.
 //!
 //! Kernels before 5.14 have no `MADV_POPULATE_WRITE`: there the file is opened again, compared with the mapped one by
 //! device and inode, and asked for memory with `fallocate`.
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use mapped::Region;
-#[cfg(loom)]
+#[cfg(model)]
 pub use model::Region;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod mapped {
     use crate::bus::Guard;
     use crate::error::Error;
@@ -34,10 +35,12 @@ mod mapped {
         base: NonNull<u8>,
         /// Bytes of address space; nothing outside is ever touched.
         reserved: u64,
-        /// Where blocks start, and so what is behind it is counted in pages.
-        blocks: u64,
-        /// Bytes that may be touched, as far as this process knows: follows `WORD_COMMITTED`, and never shrinks.
+        places: Places,
+        /// Bytes that may be touched, as far as this process knows: follows `WORD_COMMITTED`, and never shrinks. 0 where
+        /// `reach` says it.
         limit: Word,
+        /// Of a foreign file, where what was found to exist ends; else `u64::MAX`. See foreign.rs.
+        reach: Word,
         /// Device and inode of the file; nothing for private memory.
         file_id: Option<FileId>,
         path: PathBuf,
@@ -94,13 +97,14 @@ mod mapped {
         ) -> Region {
             let nobody = Box::new([Word::new(0), Word::new(0), Word::new(0), Word::new(0)]);
             let (limit, damaged) = (Word::new(places.blocks), Word::new(0));
-            let (reserved, blocks, path) = (places.total, places.blocks, path.into());
-            let guard = None;
+            let (reserved, path) = (places.total, path.into());
+            let (places, reach, guard) = (*places, Word::new(u64::MAX), None);
             Region {
                 base,
                 reserved,
-                blocks,
+                places,
                 limit,
+                reach,
                 file_id,
                 path,
                 writable,
@@ -153,7 +157,7 @@ mod mapped {
         #[inline]
         pub fn pointer(&self, offset: u64) -> *const Word {
             if offset % 8 != 0 || !self.holds(offset, 8) {
-                return &self.outside()[0];
+                return &self.outside(offset)[0];
             }
             // SAFETY: in the mapping and aligned (checked above); a `Word` is valid for any bytes, and every access to
             // the mapping is atomic.
@@ -164,7 +168,7 @@ mod mapped {
         #[inline]
         pub fn quad(&self, offset: u64) -> &[Word; 4] {
             if offset % 8 != 0 || !self.holds(offset, 32) {
-                return self.outside();
+                return self.outside(offset);
             }
             // SAFETY: as in `pointer`.
             unsafe { self.base.add(offset as usize).cast().as_ref() }
@@ -174,7 +178,7 @@ mod mapped {
         #[inline]
         pub fn pair(&self, offset: u64) -> &Pair {
             if offset % 16 != 0 || !self.holds(offset, 16) {
-                let words = self.outside();
+                let words = self.outside(offset);
                 let start = words.as_ptr().cast::<u8>();
                 // SAFETY: 32 bytes aligned to 8 hold one aligned 16-byte value; it belongs to nobody.
                 unsafe { return &*start.add(start.align_offset(16)).cast() }
@@ -186,24 +190,44 @@ mod mapped {
         #[inline]
         fn holds(&self, offset: u64, bytes: u64) -> bool {
             let Some(end) = offset.checked_add(bytes) else { return false };
-            end <= self.limit.load(Ordering::Relaxed) || self.holds_by_now(end)
+            end <= self.limit.load(Ordering::Relaxed) || self.holds_by_now(offset, end)
+        }
+
+        /// From now on this mapping reads what makers of segments give memory to, and blocks below `reach`, only.
+        pub fn set_reach(&self, reach: u64) {
+            self.reach.store(reach, Ordering::Relaxed);
+            self.limit.store(0, Ordering::Relaxed);
+        }
+
+        /// Where the blocks that may be read end.
+        pub fn reach(&self) -> u64 {
+            self.reach.load(Ordering::Relaxed)
         }
 
         /// Others may have committed more since.
         #[cold]
-        fn holds_by_now(&self, end: u64) -> bool {
+        fn holds_by_now(&self, offset: u64, end: u64) -> bool {
+            let (reach, places) = (self.reach(), &self.places);
+            if reach != u64::MAX {
+                return end <= places.heads
+                    || offset >= places.pages && end <= places.rings
+                    || offset >= places.blocks && end <= reach.min(self.reserved);
+            }
             // SAFETY: the header is always mapped; no `word` here, which would come back to this function.
             let committed: &Word =
                 unsafe { self.base.add(WORD_COMMITTED as usize).cast().as_ref() };
             let bytes = committed.load(Ordering::Acquire).saturating_mul(PAGE_BYTES);
-            let limit = self.blocks.saturating_add(bytes).min(self.reserved);
+            let limit = self.places.blocks.saturating_add(bytes).min(self.reserved);
             self.limit.fetch_max(limit, Ordering::Relaxed);
             end <= limit
         }
 
         #[cold]
-        fn outside(&self) -> &[Word; 4] {
-            self.damaged.fetch_add(1, Ordering::Relaxed);
+        fn outside(&self, offset: u64) -> &[Word; 4] {
+            // What lies behind the reach may be newer than the look that set it.
+            if offset < self.reach() {
+                self.damaged.fetch_add(1, Ordering::Relaxed);
+            }
             &self.nobody
         }
 
@@ -287,25 +311,27 @@ mod mapped {
     }
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 mod model {
     use crate::error::Error;
     use crate::sync::{Pair, Word};
     use std::io;
     use std::path::Path;
 
-    /// As many model atomics as the region has words. A pair shares its place with two words that nobody uses.
+    /// As many stand-ins as the region has words. A pair shares its place with two words that nobody uses; pairs stand
+    /// in blocks only.
     pub struct Region {
         words: Vec<Word>,
         pairs: Vec<Pair>,
+        blocks: u64,
     }
 
     impl Region {
         pub fn anonymous(places: &crate::layout::Places) -> Result<Region, Error> {
             let reserved = places.total;
             let words = (0..reserved / 8).map(|_| Word::new(0)).collect();
-            let pairs = (0..reserved / 16).map(|_| Pair::new()).collect();
-            Ok(Region { words, pairs })
+            let pairs = (places.blocks / 16..reserved / 16).map(|_| Pair::new()).collect();
+            Ok(Region { words, pairs, blocks: places.blocks })
         }
 
         pub fn path(&self) -> &Path {
@@ -336,6 +362,10 @@ mod model {
             true
         }
 
+        pub fn reach(&self) -> u64 {
+            u64::MAX
+        }
+
         pub fn pointer(&self, offset: u64) -> *const Word {
             self.word(offset)
         }
@@ -350,7 +380,7 @@ mod model {
         }
 
         pub fn pair(&self, offset: u64) -> &Pair {
-            &self.pairs[offset as usize / 16]
+            &self.pairs[(offset - self.blocks) as usize / 16]
         }
 
         pub fn commit(&self, _offset: u64, _bytes: u64) -> io::Result<()> {

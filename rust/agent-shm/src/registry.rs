@@ -10,7 +10,7 @@ use crate::entry::{self, Kind, Meta, OVERFLOW_LABELS};
 use crate::error::Error;
 use crate::handle::Series;
 use crate::layout::*;
-use crate::map::Lookup;
+use crate::map::{Key, Lookup};
 use crate::metric::{self, MetricId, MetricMeta, MetricSpec};
 use crate::sync::Ordering;
 use crate::writer::Writer;
@@ -27,17 +27,10 @@ impl Writer {
         let key = self.map().key(Kind::Metric, 0, spec.name.as_bytes());
         let mut made = None;
         loop {
-            let mut newest = None;
-            let head = self.map().each(&key, |block| {
-                let birth = metric::read(self.region(), block).map_or(0, |meta| meta.birth);
-                if newest.is_none_or(|(known, _)| known < birth) {
-                    newest = Some((birth, block));
-                }
-            });
-            let Some(head) = head else { return Err(Error::Corrupt) };
-            if let Some((_, block)) = newest {
+            let (head, newest) = self.newest(&key)?;
+            if let Some((block, meta)) = newest {
                 self.discard(made);
-                return self.known_metric(block, spec);
+                return self.known_metric(block, &meta, spec);
             }
             let block = match made {
                 Some(block) => block,
@@ -53,15 +46,21 @@ impl Writer {
     /// The metric of that name that counts, if there is one.
     pub fn find_metric(&self, name: &str) -> Option<(MetricId, MetricMeta)> {
         let _guard = self.enter();
-        let mut newest: Option<(MetricId, MetricMeta)> = None;
         let key = self.map().key(Kind::Metric, 0, name.as_bytes());
-        self.map().each(&key, |block| {
+        let (block, meta) = self.newest(&key).ok()?.1?;
+        Some((self.metric_id(block), meta))
+    }
+
+    /// The value of the chain's head when the search began, and of the metrics of this key the one that counts.
+    fn newest(&self, key: &Key<'_>) -> Result<(u64, Option<(u64, MetricMeta)>), Error> {
+        let mut newest: Option<(u64, MetricMeta)> = None;
+        let head = self.map().each(key, |block| {
             let Some(meta) = metric::read(self.region(), block) else { return };
             if newest.as_ref().is_none_or(|(_, known)| known.birth < meta.birth) {
-                newest = Some((self.metric_id(block), meta));
+                newest = Some((block, meta));
             }
         });
-        newest
+        Ok((head.ok_or(Error::Corrupt)?, newest))
     }
 
     pub(crate) fn metric_id(&self, block: u64) -> MetricId {
@@ -77,6 +76,7 @@ impl Writer {
     ) -> Result<u64, Error> {
         let metrics_max = u64::from(self.segment().inner.options.metrics_max);
         if self.region().word(WORD_METRICS).load(Ordering::Relaxed) >= metrics_max {
+            self.pace.refuse();
             return Err(Error::Full { what: "metrics_max" });
         }
         let bytes = metric::block_bytes(spec, label_names)?;
@@ -96,8 +96,12 @@ impl Writer {
         id
     }
 
-    fn known_metric(&self, block: u64, spec: &MetricSpec<'_>) -> Result<MetricId, Error> {
-        let meta = metric::read(self.region(), block).ok_or(Error::Corrupt)?;
+    fn known_metric(
+        &self,
+        block: u64,
+        meta: &MetricMeta,
+        spec: &MetricSpec<'_>,
+    ) -> Result<MetricId, Error> {
         if meta.shape.borrowed() == spec.shape {
             let id = self.metric_id(block);
             // Who registered it may have been killed before it had one.
@@ -204,7 +208,8 @@ impl Writer {
             let block = match made {
                 Some(block) => block,
                 None if limited && self.is_at_limit(shape.1) => {
-                    return self.overflow(metric, shape.1)
+                    self.pace.refuse();
+                    return self.overflow(metric, shape.1);
                 }
                 None => match self.new_series(metric, labels, &shape.0) {
                     Ok(block) => block,

@@ -55,7 +55,7 @@ impl Writer {
         let (region, places) = (self.region(), self.places());
         let mut removed = 0;
         for index in 0..block::pages_committed(region, places) {
-            let Some(page) = block::page_with_blocks(region, places, index) else { continue };
+            let Some(page) = block::page(region, places, index) else { continue };
             for block in block::blocks(places, index, page.class) {
                 if !block::state(region, block).is_live() {
                     continue;

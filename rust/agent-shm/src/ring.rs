@@ -97,20 +97,6 @@ impl Ring<'_> {
         written.store(number + 1, Ordering::Release);
     }
 
-    /// As many records of one moment. Of more than the ring holds, only the last are written; readers count the rest as
-    /// overwritten, which they would have been.
-    pub fn push_many(&self, series: SeriesId, kind: RecordKind, unix_ms: u64, values: &[f64]) {
-        let written = self.region.word(self.slot + SLOT_RING_WRITTEN);
-        let skipped = values.len().saturating_sub(self.cells as usize);
-        let mut number = written.load(Ordering::Relaxed) + skipped as u64;
-        let a = u64::from(series.offset) << 32 | u64::from(series.generation);
-        for value in &values[skipped..] {
-            self.put(number, false, [a, unix_ms << 16 | (kind as u64) << 8, value.to_bits()]);
-            number += 1;
-        }
-        written.store(number, Ordering::Release);
-    }
-
     pub fn push_event(&self, unix_ms: u64, bytes: &[u8]) {
         let room = (self.cells as usize / 2).saturating_sub(1) * EVENT_CELL_BYTES;
         let bytes = &bytes[..bytes.len().min(EVENT_BYTES_MAX).min(room)];

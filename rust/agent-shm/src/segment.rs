@@ -15,13 +15,22 @@ use crate::ring::{self, Drained, Entry, Ring};
 use crate::slot::{self, Liveness, SlotInfo};
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
+#[cfg(not(model))]
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(not(model))]
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How old the time of a file may get that somebody writes to.
+pub const RENEW_MS: u64 = 60_000;
 
 /// A segment mapped into this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Segment {
     pub(crate) inner: Arc<Inner>,
+    /// Older segments of the same app, that a view shows as well; see join.rs.
+    pub(crate) beside: Arc<[Segment]>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +53,10 @@ pub struct Usage {
 }
 
 impl Segment {
+    pub(crate) fn of(inner: Inner) -> Segment {
+        Segment { inner: Arc::new(inner), beside: Arc::new([]) }
+    }
+
     /// A segment in anonymous memory, for when there is no place for a file.
     ///
     /// # Errors
@@ -53,7 +66,7 @@ impl Segment {
         let places = Places::of(&options);
         let region = Region::anonymous(&places)?;
         header::format(&region, app, &options, 0, [1, 2]);
-        Ok(Segment { inner: Arc::new(Inner { region, places, options }) })
+        Ok(Segment::of(Inner { region, places, options }))
     }
 
     /// As [`Segment::anonymous`], for tests.
@@ -89,10 +102,46 @@ impl Segment {
     }
 
     /// Whether the path still leads to the mapped file; nothing when it cannot be told (no permission).
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     pub fn is_in_place(&self) -> Option<bool> {
         let region = &self.inner.region;
         region.file_id().map_or(Some(true), |id| crate::identity::leads_to(region.path(), id))
+    }
+
+    /// Makes a file that somebody has cut off behind all that is used as long as it was. False: what was cut off was used.
+    #[cfg(not(model))]
+    pub fn mend_length(&self) -> bool {
+        let Inner { region, places, .. } = &*self.inner;
+        let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return true };
+        let Ok(now) = std::fs::symlink_metadata(region.path()) else { return true };
+        if (now.dev(), now.ino()) != id || now.len() >= places.total {
+            return true;
+        }
+        if now.len() < places.used(region.word(WORD_COMMITTED).load(Ordering::Acquire)) {
+            return false;
+        }
+        // When it cannot be done now, the next look tries again; new memory is an error until then.
+        if let Ok(file) = crate::identity::open_again(region.path(), Some(id), true) {
+            let _ = file.set_len(places.total);
+        }
+        true
+    }
+
+    /// Sets the time of the file to now where it is older than [`RENEW_MS`]: updates of mapped memory leave none, and how
+    /// long an app is shown and kept is told by it. A failure costs nothing but that.
+    #[cfg(not(model))]
+    pub fn renew_time(&self, now_unix_ms: u64) {
+        let region = &self.inner.region;
+        let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return };
+        let Ok(file) = crate::identity::open_again(region.path(), Some(id), false) else { return };
+        let now = UNIX_EPOCH + Duration::from_millis(now_unix_ms);
+        let is_young = file.metadata().and_then(|found| found.modified()).is_ok_and(|then| {
+            let age = now.duration_since(then).unwrap_or_else(|ahead| ahead.duration());
+            age < Duration::from_millis(RENEW_MS)
+        });
+        if !is_young {
+            let _ = file.set_modified(now);
+        }
     }
 
     /// Definitions that ever appeared in it: grows when a program comes with one that is new.
@@ -121,7 +170,8 @@ impl Segment {
             refused: word(WORD_REFUSED),
             pending: word(WORD_PENDING),
             damage: region.damage(),
-            fallbacks: word(WORD_FALLBACKS),
+            fallbacks: word(WORD_FALLBACKS)
+                + self.beside.iter().map(|s| s.usage().fallbacks).sum::<u64>(),
         }
     }
 
@@ -129,12 +179,6 @@ impl Segment {
     pub fn slots(&self) -> Vec<SlotInfo> {
         let liveness = self.liveness();
         (0..self.slots_used()).map(|index| slot::info(&self.inner, &liveness, index)).collect()
-    }
-
-    /// Whether any writer lives, this process's own included.
-    pub fn is_in_use(&self) -> bool {
-        let liveness = self.liveness();
-        (0..self.slots_used()).any(|index| liveness.slot_is_alive(index))
     }
 
     pub(crate) fn liveness(&self) -> Liveness<'_> {

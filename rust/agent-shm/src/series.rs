@@ -16,13 +16,15 @@
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
 
 use crate::block::{State, LIVE};
-use crate::cells::{explicit_index, observe_sum, plain, Cells};
+use crate::cells::{explicit_index, observe_sum, plain, Cells, COUNTER_END};
 use crate::entry;
 use crate::handle::{Outcome, Series};
 use crate::layout::*;
 use crate::metric::MetricId;
 use crate::parts::{self, Form};
-use crate::sync::{add_f64, Ordering, Word};
+#[cfg(model)]
+use crate::sync::add_f64;
+use crate::sync::{add_finite, Ordering, Word};
 use crate::writer::Writer;
 use agent_metric::octave::{self, Place};
 use agent_metric::OwnedShape;
@@ -30,9 +32,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 /// Stripes are looked at when a total crosses a multiple of 2 to this.
-const HOT_SHIFT: u32 = 12;
-/// No counter reaches it.
-pub const COUNTER_END: u64 = 1 << 63;
+const STRIPE_SHIFT: u32 = 12;
 /// Smaller amounts are added first and taken back when they were too much: 2^31 of them at once do not wrap.
 const LARGE: u64 = 1 << 32;
 
@@ -84,7 +84,7 @@ impl Writer {
             let cell = self.region().word(s.own.get());
             let old = cell.fetch_add(n, Ordering::Relaxed);
             let new = old.wrapping_add(n);
-            if (old ^ new) >> HOT_SHIFT | new >> 63 != 0 {
+            if (old ^ new) >> STRIPE_SHIFT | new >> 63 != 0 {
                 return self.crossed(s, cell, n, new);
             }
             Outcome::Applied
@@ -111,7 +111,7 @@ impl Writer {
             cell.fetch_sub(n, Ordering::Relaxed);
             return Outcome::Refused;
         }
-        self.heat(s);
+        self.take_stripe(s);
         Outcome::Applied
     }
 
@@ -131,11 +131,11 @@ impl Writer {
     }
 
     /// Both parts in one step; what the fractions make together goes over to the whole.
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     fn add_fraction(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {
         let mut is_full = false;
         let (before, _) = self.region().pair(s.own.get()).update(|count, bits| {
-            let sum = f64::from_bits(bits) + fraction;
+            let sum = crate::cells::fraction(bits) + fraction;
             let carry = u64::from(sum >= 1.0);
             let count_after = count.saturating_add(whole).saturating_add(carry);
             is_full = count_after >= COUNTER_END;
@@ -147,14 +147,14 @@ impl Writer {
         if is_full {
             return Outcome::Refused;
         }
-        if (before ^ (before + whole + 1)) >> HOT_SHIFT != 0 {
-            self.heat(s);
+        if (before ^ (before + whole + 1)) >> STRIPE_SHIFT != 0 {
+            self.take_stripe(s);
         }
         Outcome::Applied
     }
 
-    /// Under loom words and pairs are different objects.
-    #[cfg(loom)]
+    /// In a model words and pairs are different objects.
+    #[cfg(model)]
     fn add_fraction(&self, s: &Series, _whole: u64, fraction: f64) -> Outcome {
         add_f64(self.region().word(s.own.get() + 8), fraction);
         Outcome::Applied
@@ -167,6 +167,10 @@ impl Writer {
             Cells::SlotGauge(_) => self.change_lane(s, |_| value),
             _ => {
                 self.region().word(s.cells).store(plain(value).to_bits(), Ordering::Release);
+                if !self.region().is_shared() {
+                    // For who moves it to a segment later.
+                    self.region().word(s.cells + GAUGE_SET).store(1, Ordering::Relaxed);
+                }
                 Outcome::Applied
             }
         })
@@ -185,22 +189,22 @@ impl Writer {
         value.filter(|_| outcome == Outcome::Applied)
     }
 
-    /// Adds `change`, of any sign, to a gauge.
+    /// Adds `change`, of any sign, to a gauge. Refused when two finite numbers would make an infinite one.
     #[inline]
     pub fn shift(&self, s: &Series, change: f64) -> Outcome {
         self.guarded(s, || match s.kind {
-            Cells::SlotGauge(_) => self.change_lane(s, |old| old.unwrap_or(0.0) + change),
-            _ => {
-                add_f64(self.region().word(s.cells), change);
-                Outcome::Applied
-            }
+            Cells::SlotGauge(_) => self.shift_lane(s, change),
+            _ => match add_finite(self.region().word(s.cells), change) {
+                true => Outcome::Applied,
+                false => Outcome::Refused,
+            },
         })
     }
 
     /// Counts the value `n` times in a histogram or summary: its bucket's count and sum change in one step.
     #[inline]
     pub fn observe(&self, s: &Series, value: f64, n: u64) -> Outcome {
-        debug_assert!(!value.is_nan());
+        debug_assert!(agent_metric::bounds::is_observable(value));
         self.guarded(s, || {
             self.observe_inside(s, value, n);
             Outcome::Applied
@@ -209,9 +213,18 @@ impl Writer {
 
     #[inline]
     pub(crate) fn observe_inside(&self, s: &Series, value: f64, n: u64) {
+        if let Cells::Summary { keeps } = s.kind {
+            return self.observe_summary(s, keeps, value, n);
+        }
+        let Some(pair) = self.pair_of(s, value) else { return };
+        self.observe_pair(s, pair, n, if n == 1 { value } else { value * n as f64 });
+    }
+
+    /// The pair of the bucket in which a value is counted; nothing for what has no buckets.
+    #[inline]
+    pub(crate) fn pair_of(&self, s: &Series, value: f64) -> Option<u64> {
         let own = s.own.get();
-        let pair = match s.kind {
-            Cells::Summary => own,
+        Some(match s.kind {
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
@@ -221,17 +234,23 @@ impl Writer {
                 Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
                 Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
             },
-            Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) => return,
-        };
-        let total = if n == 1 { value } else { value * n as f64 };
-        self.hot(s, observe_sum(self.region().pair(pair), n, total));
+            Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) | Cells::Summary { .. } => {
+                return None;
+            }
+        })
     }
 
-    /// Gives the series stripes when its bucket's count went over a multiple of 4096.
+    /// Adds `n` values of that sum to a pair of the series.
     #[inline]
-    pub(crate) fn hot(&self, s: &Series, (old, new): (u64, u64)) {
-        if (old ^ new) >> HOT_SHIFT != 0 {
-            self.heat(s);
+    pub(crate) fn observe_pair(&self, s: &Series, pair: u64, n: u64, total: f64) {
+        self.stripe_if_hot(s, observe_sum(self.region().pair(pair), n, total));
+    }
+
+    /// Gives the series stripes when a count went over a multiple of 4096.
+    #[inline]
+    pub(crate) fn stripe_if_hot(&self, s: &Series, (old, new): (u64, u64)) {
+        if (old ^ new) >> STRIPE_SHIFT != 0 {
+            self.take_stripe(s);
         }
     }
 
@@ -275,17 +294,19 @@ impl Writer {
 
     /// Gives a hot series stripes, and this writer its own.
     #[cold]
-    fn heat(&self, s: &Series) {
+    fn take_stripe(&self, s: &Series) {
         let shared = self.region().word(WORD_SLOTS_USED).load(Ordering::Relaxed) > 1;
         if s.own_of.get() == self.identity() || !shared {
             return;
         }
         let form = match s.kind {
             // With the part's header a line of its own.
-            Cells::Counter | Cells::Summary => Form::cells(STRIPE_BYTES - PART_BODY),
-            Cells::Exponential { .. } => {
-                Form { pointers: parts::EXPONENTIAL_POINTERS, bytes: parts::EXPONENTIAL_BYTES }
-            }
+            Cells::Counter => Form::cells(STRIPE_BYTES - PART_BODY),
+            Cells::Summary { .. } => Form { pointers: 1, ..Form::cells(STRIPE_BYTES - PART_BODY) },
+            Cells::Exponential { .. } => Form {
+                pointers: parts::EXPONENTIAL_POINTERS,
+                ..Form::cells(parts::EXPONENTIAL_BYTES)
+            },
             Cells::Explicit => Form::cells((s.bounds.len() as u64 + 1) * 16),
             Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };

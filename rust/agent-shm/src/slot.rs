@@ -192,12 +192,12 @@ impl Drop for Lock {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 fn is_replaced(region: &Region) -> bool {
     region.file_id().is_some_and(|id| identity::leads_to(region.path(), id) == Some(false))
 }
 
-#[cfg(loom)]
+#[cfg(model)]
 fn is_replaced(_region: &Region) -> bool {
     false
 }

@@ -1,21 +1,21 @@
 //! The one door to atomics. Everything shared between processes is made of two things: a 64-bit [`Word`] and a 16-byte
-//! [`Pair`] of two words that changes in one step. Under `--cfg loom` both are model-checked stand-ins, which is why no
+//! [`Pair`] of two words that changes in one step. Under `--cfg model` both are the stand-ins of model.rs, which is why no
 //! other file of the crate names `core::sync::atomic`.
 
-#[cfg(loom)]
-pub use loom::sync::atomic::{fence, AtomicU64 as Word, Ordering};
+#[cfg(model)]
+pub use crate::model::{fence, Ordering, Pair, Word};
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use core::sync::atomic::{fence, AtomicU64 as Word, Ordering};
 
 /// Two words that are always read and written together: `{count, f64 sum}` of a histogram bucket, `{retired, value}` of a
 /// per-process gauge. A 128-bit compare-and-swap (`cmpxchg16b`, `ldxp/stxp`): a process killed at any instruction has
 /// changed both halves or neither.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 #[repr(transparent)]
 pub struct Pair(portable_atomic::AtomicU128);
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 impl Pair {
     /// Whether this machine has the 128-bit compare-and-swap; without it there is no shared segment.
     pub fn is_lock_free() -> bool {
@@ -79,46 +79,37 @@ impl Pair {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 #[inline]
 fn split(both: u128) -> (u64, u64) {
     (both as u64, (both >> 64) as u64)
 }
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 #[inline]
 fn join(first: u64, second: u64) -> u128 {
     u128::from(first) | (u128::from(second) << 64)
 }
 
-/// Loom has no 128-bit atomics; a mutex models "one step".
-#[cfg(loom)]
-pub struct Pair(loom::sync::Mutex<(u64, u64)>);
+/// Whether a sum is one that two finite numbers may not have.
+#[inline]
+pub fn overflows(old: f64, amount: f64) -> bool {
+    (old + amount).is_infinite() && old.is_finite() && amount.is_finite()
+}
 
-#[cfg(loom)]
-impl Pair {
-    pub fn new() -> Pair {
-        Pair(loom::sync::Mutex::new((0, 0)))
-    }
-
-    pub fn load(&self) -> (u64, u64) {
-        *self.0.lock().unwrap()
-    }
-
-    pub fn load_counted(&self) -> (u64, u64) {
-        self.load()
-    }
-
-    pub fn update(&self, mut change: impl FnMut(u64, u64) -> (u64, u64)) -> (u64, u64) {
-        let mut halves = self.0.lock().unwrap();
-        let old = *halves;
-        *halves = change(old.0, old.1);
-        old
-    }
+/// Adds `amount` to the f64 whose bits `word` holds, unless that makes an infinite number of two finite ones.
+#[inline]
+pub fn add_finite(word: &Word, amount: f64) -> bool {
+    // Acquire and release, as `add_f64`: the value is the whole message.
+    let add = |old| {
+        let old = f64::from_bits(old);
+        (!overflows(old, amount)).then(|| (old + amount).to_bits())
+    };
+    word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).is_ok()
 }
 
 /// Adds `amount` to the f64 whose bits `word` holds; gives the bits before.
-#[inline]
+#[cfg(model)]
 pub fn add_f64(word: &Word, amount: f64) -> u64 {
     let mut old = word.load(Ordering::Relaxed);
     loop {

@@ -39,6 +39,8 @@ pub struct Writer {
     /// What is known of metrics: shape, and where the payload is.
     pub(crate) shapes: RefCell<HashMap<MetricId, Rc<(OwnedShape, u64)>>>,
     pub(crate) pace: Pace,
+    /// The second in which there was no memory for newest values.
+    pub(crate) recent_refused_s: Cell<u64>,
     process: u32,
 }
 
@@ -72,6 +74,7 @@ impl Segment {
             cursor: Cursor::default(),
             shapes: RefCell::default(),
             pace: Pace::default(),
+            recent_refused_s: Cell::new(0),
             process: std::process::id(),
         })
     }
@@ -81,6 +84,8 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // In a forked child the slot is the parent's.
         if self.process == std::process::id() {
+            #[cfg(not(model))]
+            self.segment.renew_time(now_unix_ms());
             self.lease.release(self.region(), self.places());
         }
     }
@@ -187,36 +192,29 @@ impl Writer {
     /// Puts a sample or a member of a set into this writer's ring.
     #[inline]
     pub fn record(&self, s: &Series, kind: RecordKind, bits: u64) {
-        if let Some(ring) = self.own_ring(1) {
+        if let Some(ring) = self.own_ring() {
             ring.push(s.id(), kind, now_unix_ms(), bits);
-        }
-    }
-
-    /// Puts samples of one moment into this writer's ring.
-    pub fn record_many(&self, s: &Series, values: &[f64]) {
-        if let Some(ring) = self.own_ring(values.len() as u64) {
-            ring.push_many(s.id(), RecordKind::Sample, now_unix_ms(), values);
         }
     }
 
     /// Puts a text into this writer's ring, cut to 4 KiB.
     pub fn event(&self, bytes: &[u8]) {
-        if let Some(ring) = self.own_ring(1) {
+        if let Some(ring) = self.own_ring() {
             ring.push_event(now_unix_ms(), bytes);
         }
     }
 
     #[inline]
-    fn own_ring(&self, records: u64) -> Option<Ring<'_>> {
+    fn own_ring(&self) -> Option<Ring<'_>> {
         match self.segment.ring(self.lease.index) {
             Some(ring) => Some(ring),
-            None => self.commit_ring(records),
+            None => self.commit_ring(),
         }
     }
 
     /// The first record of a slot: its ring gets memory, or the record is counted as refused.
     #[cold]
-    fn commit_ring(&self, records: u64) -> Option<Ring<'_>> {
+    fn commit_ring(&self) -> Option<Ring<'_>> {
         let places = self.places();
         let slot = places.slot(self.lease.index);
         let start = places.rings + u64::from(self.lease.index) * places.ring_bytes;
@@ -226,7 +224,7 @@ impl Writer {
                 self.segment.ring(self.lease.index)
             }
             Err(_) => {
-                self.region().word(slot + SLOT_RING_REFUSED).fetch_add(records, Ordering::Relaxed);
+                self.region().word(slot + SLOT_RING_REFUSED).fetch_add(1, Ordering::Relaxed);
                 None
             }
         }

@@ -199,6 +199,32 @@ fn gauges_merge_by_mode() {
     }
 }
 
+/// Of the number that all share; of what each says for itself, nothing where this process said nothing.
+#[test]
+fn no_more_is_given_back_than_is_held() {
+    let segment = Segment::private("t", &small());
+    let (writer, other) = (segment.writer().unwrap(), segment.writer().unwrap());
+    for (name, mode) in [("shared", GaugeMode::MostRecent), ("own", GaugeMode::LiveSum)] {
+        let metric = writer.metric(&spec(name, Shape::Gauge(mode))).unwrap();
+        let (mine, others) =
+            (writer.series(metric, "").unwrap(), other.series(metric, "").unwrap());
+        let shown = || values(&segment, name).first().map(|(_, value)| *value);
+        assert_eq!(other.release(&others, 1.0), Outcome::Applied);
+        assert_eq!(shown(), Some(0.0));
+        assert_eq!(writer.set(&mine, 5.0), Outcome::Applied);
+        assert_eq!(writer.hold(&mine, 1.0), Outcome::Applied);
+        assert_eq!(shown(), Some(6.0));
+        assert_eq!(writer.release(&mine, 1.0), Outcome::Applied);
+        assert_eq!(shown(), Some(5.0));
+        if mode == GaugeMode::MostRecent {
+            assert_eq!(writer.release(&mine, 1.0), Outcome::Applied);
+            assert_eq!(shown(), Some(5.0));
+        }
+        assert!(writer.remove(metric, ""));
+        assert_eq!(writer.release(&mine, 1.0), Outcome::Stale);
+    }
+}
+
 #[test]
 fn a_gauge_can_be_zero_in_one_process() {
     let segment = Segment::private("t", &small());

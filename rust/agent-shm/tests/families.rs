@@ -241,3 +241,35 @@ fn an_old_process_at_work_never_takes_the_name_from_a_program_that_starts() {
         old.join();
     }
 }
+
+/// Waits until the clock that entries are dated by has moved.
+fn tick() {
+    let now = || {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel fills in a valid struct.
+        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut time) };
+        (time.tv_sec, time.tv_nsec / 1_000_000)
+    };
+    let before = now();
+    while now() == before {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_name_keeps_the_time_of_its_first_appearance_while_its_type_stays() {
+    let segment = Segment::private("t", &options());
+    let writer = segment.writer().unwrap();
+    let first = |shape, labels| {
+        tick();
+        writer.family(&spec("took", shape), labels, 0).unwrap();
+        segment.metrics()[0].first_unix_ms
+    };
+    let began = first(Shape::Explicit(BOUNDS), "");
+    assert!(began >= segment.header().created_unix_ms);
+    assert_eq!(first(Shape::Explicit(OTHER), ""), began, "other bounds");
+    assert_eq!(first(Shape::Exponential { schema: 3 }, "path"), began, "native, with a label");
+    let gauge = first(Shape::Gauge(GaugeMode::Max), "");
+    assert!(gauge > began, "another type is another family to a reader");
+    assert_eq!(first(Shape::Gauge(GaugeMode::Min), ""), gauge);
+}

@@ -48,6 +48,9 @@ fn populate(path: &Path) -> Segment {
     }
     applied(writer.set(&get(&writer, "jobs", Shape::Gauge(GaugeMode::MostRecent), ""), 1.0));
     (0..9).for_each(|n| writer.record(&quantiles, RecordKind::Sample, n));
+    (0..9).for_each(|n| {
+        assert_eq!(writer.observe(&quantiles, f64::from(n as u32), 1), Outcome::Applied)
+    });
     writer.event(b"deployed version two of the shop");
     let gone = writer.metric(&spec("requests", Shape::Counter)).unwrap();
     assert!(writer.remove(gone, "path=\"/0\""));
@@ -90,9 +93,21 @@ fn replace(path: &Path, make: impl FnOnce(&Path)) {
 type Spoiled = (&'static str, fn(&Path), &'static str);
 
 const SPOILED: &[Spoiled] = &[
-    ("another magic", |path| patch(path, 0, b"elf"), "it does not begin like a segment"),
-    ("another version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
-    ("another layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
+    (
+        "no segment",
+        |path| replace(path, |_| fs::write(path, b"not a segment".repeat(1000)).unwrap()),
+        "it does not begin like a segment",
+    ),
+    (
+        "another magic and limits",
+        |path| (patch(path, 0, b"elf"), patch(path, 86, &[0xff])).1,
+        "it does not begin like a segment",
+    ),
+    (
+        "another version and length",
+        |path| (patch(path, 12, &[9]), cut(path, 4096)).1,
+        "has layout 9, this version of Agent reads",
+    ),
     ("mode 0666", |path| mode(path, 0o666), "others may write to it (mode 666)"),
     ("mode 0620", |path| mode(path, 0o620), "others may write to it (mode 620)"),
     (
@@ -130,16 +145,41 @@ fn what_is_not_a_good_segment_is_refused_and_told_why() {
 
 /// What a file that contradicts itself says of it.
 const DAMAGED: &[Spoiled] = &[
+    ("magic", |path| patch(path, 0, b"e"), "it does not begin like a segment"),
+    ("version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
+    ("layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
+    ("magic and version", |path| patch(path, 0, &[0; 16]), "it does not begin like a segment"),
     ("empty", |path| cut(path, 0), "it is 0 bytes long, shorter than a header"),
     ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
     ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
     ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
-    (
-        "truncated",
-        |path| cut(path, fs::metadata(path).unwrap().len() - 4096),
-        "bytes long, its header speaks of",
-    ),
+    ("too long", |path| cut(path, fs::metadata(path).unwrap().len() + 1), "its header speaks of"),
 ];
+
+#[test]
+fn a_file_that_was_cut_off_behind_all_that_is_used_is_read_and_made_whole() {
+    let _turn = alone();
+    let folder = Folder::new("cut");
+    let path = folder.file("shop.v2.seg");
+    // More than one chunk of memory, so that some of it is not used.
+    drop(Segment::open_or_create(&path, "shop", &Options { bytes_max: 1 << 20, ..options() }));
+    let old = populate(&path);
+    let (whole, count) = (fs::metadata(&path).unwrap().len(), told_count(&old));
+    let used = whole - old.usage().bytes_max + old.usage().bytes_committed;
+    for length in [used, used + 1, whole - 4096] {
+        cut(&path, length);
+        assert_eq!(told_count(&Segment::attach(&path).unwrap()), count, "{length}");
+        let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
+        assert_eq!((new.file_id(), told_count(&new)), (old.file_id(), count), "{length}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), whole, "{length}");
+        cut(&path, length);
+        assert!(old.mend_length(), "{length}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), whole, "{length}");
+    }
+    cut(&path, used - 1);
+    assert!(!old.mend_length());
+    assert!(Segment::attach(&path).is_err());
+}
 
 #[test]
 fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
@@ -156,6 +196,19 @@ fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
         assert_eq!(told_count(&new), 0, "{name}");
         let kept = fs::metadata(folder.file("shop.v2.seg.damaged")).unwrap();
         assert_eq!(Some((kept.dev(), kept.ino())), old, "{name}");
+    }
+}
+
+#[test]
+fn a_file_with_the_name_of_none_of_ours_is_refused_whatever_is_in_it() {
+    let folder = Folder::new("foreign");
+    for name in ["shop.v1.seg", "shop.seg", "notes"] {
+        let path = folder.file(name);
+        drop(populate(&path));
+        patch(&path, 0, b"elf");
+        let error = Segment::open_or_create(&path, "shop", &options()).err().expect("refused");
+        assert!(matches!(error, agent_shm::Error::NotUsable { .. }), "{name}: {error}");
+        assert!(!folder.file(&format!("{name}.damaged")).exists(), "{name}");
     }
 }
 
@@ -215,7 +268,9 @@ fn a_truncated_file_does_not_kill_its_writers_and_readers() {
                 }
             }
             assert!(segment.was_hit(), "and it knows");
-            reader.view().families().iter().for_each(|family| family.for_each(&mut |_| ()));
+            for family in reader.view().families() {
+                family.for_each(&mut |_| ());
+            }
             0
         });
         child.join();
@@ -278,6 +333,9 @@ fn look(segment: &Segment) -> usize {
                 _ => 1,
             };
         });
+        for id in family.ids() {
+            let _ = segment.recent(id, &mut RecentReader::from_birth(), |_, _| seen += 1);
+        }
     }
     for slot in segment.slots() {
         let Some(mut reader) = segment.ring_reader(slot.index) else { continue };
@@ -346,6 +404,120 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
     println!("{attached} attached, {refused} refused, {} ms the slowest", board.get(SLOWEST_MS));
     assert!(attached > 1000 && refused > 10);
     assert!(board.get(SLOWEST_MS) < 100);
+}
+
+/// Where `text` stands in the file, which has it once.
+fn place_of(bytes: &[u8], text: &[u8]) -> u64 {
+    let places: Vec<usize> =
+        (0..bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect();
+    assert_eq!(places.len(), 1, "{}", String::from_utf8_lossy(text));
+    places[0] as u64
+}
+
+#[test]
+fn a_changed_bit_of_a_name_or_label_costs_that_series_and_is_counted() {
+    let folder = Folder::new("flips");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    for labels in ["path=\"/a\"", "path=\"/b\""] {
+        let series = get(&writer, "requests", Shape::Counter, labels);
+        assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    }
+    let seen = || {
+        let (view, mut texts, mut damaged) = (segment.view(), Vec::new(), 0);
+        for family in view.families() {
+            let name = family.meta().name.clone();
+            damaged += family.for_each(&mut |series| {
+                texts.push(format!("{name}{{{}}}", String::from_utf8_lossy(series.labels)));
+            });
+        }
+        texts.sort();
+        (texts, damaged, view.damaged())
+    };
+    let both = ["requests{path=\"/a\"}", "requests{path=\"/b\"}"];
+    assert_eq!(seen(), (both.map(str::to_owned).to_vec(), 0, 0));
+    let whole = fs::read(&path).unwrap();
+    let (label, name) = (place_of(&whole, b"path=\"/a\""), place_of(&whole, b"requests"));
+    // `a` becomes `b` among others: a second series of the same labels.
+    for (place, bits, shown, in_family, in_view) in
+        [(label, 9 * 8, &both[1..], 1, 0), (name, 8 * 8, &both[..0], 0, 1)]
+    {
+        for bit in 0..bits {
+            let at = place + bit / 8;
+            let byte = whole[at as usize];
+            patch(&path, at, &[byte ^ 1 << (bit % 8)]);
+            assert_eq!(seen(), (shown.iter().map(|&s| s.to_owned()).collect(), in_family, in_view));
+            patch(&path, at, &[byte]);
+        }
+    }
+    assert_eq!(seen().0, both, "as before");
+}
+
+#[test]
+fn a_changed_bit_of_a_definition_costs_that_metric_and_is_counted() {
+    let folder = Folder::new("definition");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let shape = Shape::Explicit(&[1.0, 5.0]);
+    let series = get(&writer, "sizes_of_orders", shape, "path=\"/a\"");
+    assert_eq!(writer.observe(&series, 2.0, 1), Outcome::Applied);
+    let series = get(&writer, "requests", Shape::Counter, "path=\"/a\"");
+    assert_eq!(writer.add(&series, 1), Outcome::Applied);
+    let seen = || {
+        let view = segment.view();
+        let names = |metas: &mut dyn Iterator<Item = &MetricMeta>| -> Vec<String> {
+            metas.map(|meta| meta.name.clone()).collect()
+        };
+        let shown = names(&mut view.families().iter().map(FamilyView::meta));
+        assert_eq!(shown, names(&mut segment.metrics().iter()));
+        (shown, view.damaged())
+    };
+    assert_eq!(seen(), (vec!["requests".to_owned(), "sizes_of_orders".to_owned()], 0));
+    let whole = fs::read(&path).unwrap();
+    // Behind 40 bytes of header and the name, at the next multiple of 16.
+    let definition = place_of(&whole, b"sizes_of_orders") - 40 + 64;
+    // Its shape, the lengths of its texts, its bounds.
+    for at in [0, 16, 48, 56].map(|word| definition + word).into_iter().flat_map(|w| w..w + 8) {
+        let byte = whole[at as usize];
+        for bit in 0..8 {
+            patch(&path, at, &[byte ^ 1 << bit]);
+            assert_eq!(seen(), (vec!["requests".to_owned()], 1), "bit {bit} of byte {at}");
+        }
+        patch(&path, at, &[byte]);
+    }
+    assert_eq!(seen().0.len(), 2, "as before");
+}
+
+#[test]
+fn a_series_whose_block_is_too_small_for_its_cells_is_left_out_and_counted() {
+    let folder = Folder::new("small");
+    let path = folder.file("shop");
+    let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
+    let writer = segment.writer().unwrap();
+    let bounds: Vec<f64> = (0..500).map(f64::from).collect();
+    let series = get(&writer, "sizes", Shape::Explicit(&bounds), "path=\"/large\"");
+    assert_eq!(writer.observe(&series, 2.0, 1), Outcome::Applied);
+    let seen = || {
+        let (view, mut buckets) = (segment.view(), 0);
+        let damaged = view.families()[0].for_each(&mut |series| {
+            if let Value::Histogram { buckets: found, .. } = series.value {
+                buckets += found.len();
+            }
+        });
+        (buckets, damaged)
+    };
+    assert_eq!(seen(), (501, 0));
+    let whole = fs::read(&path).unwrap();
+    // With these options the words of pages begin at 4352, and blocks at 16384.
+    let page = (place_of(&whole, b"path=\"/large\"") - 16384) / 16384;
+    let at = 4352 + page * 8;
+    // The page is one of blocks of 64 bytes now: two of them are what were blocks of 8192.
+    patch(&path, at, &[whole[at as usize] & 0xc0 | 4]);
+    assert_eq!(seen(), (0, 2), "that series, and the one for what a limit refuses");
+    patch(&path, at, &whole[at as usize..at as usize + 1]);
+    assert_eq!(seen(), (501, 0));
 }
 
 fn is_root(what: &str) -> bool {

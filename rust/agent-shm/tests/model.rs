@@ -11,7 +11,7 @@ enum Action {
     Observe { labels: usize, value: f64, n: u64 },
     Remove { metric: usize, labels: usize },
     Clear { metric: usize },
-    Tend,
+    Reclaim,
     Expire,
 }
 
@@ -25,7 +25,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             .prop_map(|(labels, value, n)| Action::Observe { labels, value, n }),
         3 => (0..3_usize, 0..40_usize).prop_map(|(metric, labels)| Action::Remove { metric, labels }),
         1 => (0..3_usize).prop_map(|metric| Action::Clear { metric }),
-        2 => Just(Action::Tend),
+        2 => Just(Action::Reclaim),
         1 => Just(Action::Expire),
     ];
     prop::collection::vec(action, 1..400)
@@ -96,7 +96,7 @@ proptest! {
                     counters.retain(|key, _| key.0 != metric);
                     prop_assert_eq!(writer.clear(metrics[metric]), before - counters.len());
                 }
-                Action::Tend => {
+                Action::Reclaim => {
                     writer.reclaim_now();
                 }
                 // Everything was used since the last look, if only by adding nothing: nothing may be lost.

@@ -229,7 +229,7 @@ fn two_thousand_lives_leave_no_trace() {
     let folder = Folder::new("lives");
     let path = folder.file("shop.v2.seg");
     let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
-    let tender = segment.writer().unwrap();
+    let reclaimer = segment.writer().unwrap();
     let mut after_20 = (0, 0);
     for life in 0..LIVES {
         let mut child = fork(|| {
@@ -257,7 +257,7 @@ fn two_thousand_lives_leave_no_trace() {
         });
         let status = child.wait(0);
         assert!(libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0, "life {life}");
-        tender.reclaim_now();
+        reclaimer.reclaim_now();
         let now = (segment.usage().bytes_committed, segment.slots_used());
         if life == 20 {
             after_20 = now;

@@ -6,7 +6,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use agent_wire::exposition::{Encoder, FamilyKind};
+use agent_metric::{FamilyHead, FamilyKind, Piece, Sample, SampleValue};
+use agent_wire::encoder;
 use agent_wire::push_json::{self, Body};
 use agent_wire::Format;
 use agent_wire::{framing, labels, prometheus_text, statsd, Kind, Limits};
@@ -91,24 +92,28 @@ fn main() {
     });
 
     let mut out = Vec::with_capacity(1 << 20);
-    let mut page = Encoder::new(Format::OpenMetrics100);
-    page.family(&mut out, "shop_orders", "Orders.", "", FamilyKind::Counter);
+    let mut page = encoder::of(Format::OpenMetrics100);
+    let head = |name, kind| FamilyHead { name, help: "Help.", unit: "", kind, is_native: false };
+    page.family(&head("shop_orders", FamilyKind::Counter), Piece::All, &mut out);
     measure("exposition, a counter with two labels", 100_000, || {
         for _ in 0..100 {
             out.clear();
             for value in 0..1000 {
-                page.counter(&mut out, black_box(b"shop=\"eu\",kind=\"new\""), value, 0.0, None);
+                let value = SampleValue::Counter { whole: value, fraction: 0.0 };
+                let sample = Sample::new(black_box(b"shop=\"eu\",kind=\"new\""), value);
+                page.sample(&sample, &mut out);
             }
             black_box(&out);
         }
     });
     let buckets: Vec<(f64, u64)> = (0..15).map(|n| (0.001 * f64::from(1 << n), 10)).collect();
-    page.family(&mut out, "api_seconds", "Time.", "seconds", FamilyKind::Histogram);
+    page.family(&head("api_seconds", FamilyKind::Histogram), Piece::All, &mut out);
     measure("exposition, a histogram of 15 buckets", 10_000, || {
         for _ in 0..100 {
             out.clear();
             for _ in 0..100 {
-                page.histogram(&mut out, black_box(b"shop=\"eu\""), &buckets, 2.5, None);
+                let value = SampleValue::Histogram { buckets: &buckets, sum: 2.5 };
+                page.sample(&Sample::new(black_box(b"shop=\"eu\""), value), &mut out);
             }
             black_box(&out);
         }

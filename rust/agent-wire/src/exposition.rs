@@ -1,9 +1,6 @@
-//! Metrics out: Prometheus text 0.0.4 and OpenMetrics 1.0, written into a `Vec<u8>`; [`crate::protobuf`] is the third form,
-//! and [`crate::page`] writes any of them.
+//! Metrics out: Prometheus text 0.0.4 and OpenMetrics 1.0, written into a `Vec<u8>`; [`crate::protobuf`] is the third form.
 //!
-//! The caller writes one family at a time: [`Encoder::family`], then its samples, and at the end
-//! [`Encoder::finish`]. Label text is copied as it is (it is canonical, see [`crate::labels`]),
-//! behind an optional prefix such as `app="shop"`.
+//! Label text is copied as it is (it is canonical, see [`crate::labels`]).
 //!
 //! | | text 0.0.4 | OpenMetrics 1.0 |
 //! |---|---|---|
@@ -17,47 +14,21 @@
 //! | end | - | `# EOF` |
 //!
 //! `le` and `quantile` have the same text in both (`1.0`, not `1`), so that a change of format does
-//! not make new series; in text 0.0.4, [`Encoder::set_plain_bounds`] keeps `1` where it was pushed so.
+//! not make new series; in text 0.0.4, `1` is kept where it was pushed so.
 //!
 //! *Below zero.* In OpenMetrics a histogram with a negative bound has no `_sum` and no `_count`, a sum is not negative and
 //! not NaN, a quantile is not negative; strict readers refuse the page. What a family shows must not depend on a value, so
 //! such a family is written in [`Piece`]s, each a family of type unknown: `x_bucket` or `x`, `x_sum`, `x_count`, `x_created`.
 //! All samples keep name, labels and value; only the type is lost. Nothing is buffered: flush `out` whenever it is large.
 //!
-//! Not promised: names and label text are not checked again; a family written twice, or a prefix
-//! label that the caller put into the label text under another spelling, makes a bad page. Time
-//! stamps and exemplars are not written.
+//! Not promised: names and label text are not checked again; a family written twice makes a bad page. Time stamps and
+//! exemplars are not written.
+
+use agent_metric::bounds;
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};
 
 use crate::format::Format;
 use crate::number::{write_bound, write_f64, write_plain_bound, write_u64};
-
-/// What a family is to a scraper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FamilyKind {
-    Counter,
-    /// A counter that is not called `_total`, under the name that it has; unknown to OpenMetrics.
-    BareCounter,
-    Gauge,
-    Histogram,
-    Summary,
-    Unknown,
-}
-
-/// Which samples of a histogram or summary are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
-    All,
-    /// Buckets or quantiles.
-    Points,
-    Sum,
-    Count,
-    Created,
-}
-
-impl Piece {
-    /// What a family below zero is written in.
-    pub const EACH: [Piece; 4] = [Piece::Points, Piece::Sum, Piece::Count, Piece::Created];
-}
 
 /// Whether OpenMetrics has no such histogram; see the head of this file.
 pub fn is_below_zero(buckets: &[(f64, u64)], sum: f64) -> bool {
@@ -69,7 +40,7 @@ pub fn is_summary_below_zero(quantiles: &[(f64, f64)], sum: f64) -> bool {
     sum < 0.0 || sum.is_nan() || quantiles.iter().any(|&(_, value)| value < 0.0)
 }
 
-/// Writes one exposition in text. Reusable: [`Encoder::finish`] leaves it as new.
+/// Writes one exposition in text.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     format: Format,
@@ -78,11 +49,62 @@ pub struct Encoder {
     /// The family's name.
     name: Vec<u8>,
     kind: FamilyKind,
-    prefix: Vec<u8>,
-    /// `app="`: what must not stand in the label text again.
-    prefix_name: Vec<u8>,
     piece: Piece,
     has_plain_bounds: bool,
+    /// The ladder of a native histogram.
+    coarse: Vec<(f64, u64)>,
+}
+
+impl FamilyVisitor for Encoder {
+    fn wants_pieces(&self) -> bool {
+        self.format == Format::OpenMetrics100
+    }
+
+    fn family(&mut self, head: &FamilyHead<'_>, piece: Piece, out: &mut Vec<u8>) {
+        self.begin(head.name, head.kind, piece);
+        let suffix: &[u8] = match (piece, head.kind) {
+            (Piece::All, _) => return self.whole_family(head, out),
+            (Piece::Points, FamilyKind::Histogram) => b"_bucket",
+            (Piece::Points, _) => b"",
+            (Piece::Sum, _) => b"_sum",
+            (Piece::Count, _) => b"_count",
+            (Piece::Created, _) => b"_created",
+        };
+        self.header(out, &[head.name.as_bytes(), suffix].concat(), head.help, b"unknown");
+    }
+
+    #[inline]
+    fn sample(&mut self, sample: &Sample<'_>, out: &mut Vec<u8>) {
+        let Sample { labels, created_unix_ms: created, .. } = *sample;
+        self.has_plain_bounds = sample.has_plain_bounds && self.format == Format::Text004;
+        match sample.value {
+            SampleValue::Counter { whole, fraction } => {
+                self.counter(out, labels, whole, fraction, created);
+            }
+            SampleValue::Number(value) => self.number(out, labels, None, value),
+            SampleValue::OfProcess { pid, twin, value } => {
+                self.number(out, labels, Some((b"pid", Bound::Process(pid, twin))), value);
+            }
+            SampleValue::Histogram { buckets, sum } => {
+                self.histogram(out, labels, buckets, sum, created);
+            }
+            SampleValue::Native { buckets, sum, .. } => {
+                let mut coarse = std::mem::take(&mut self.coarse);
+                bounds::onto_ladder(buckets, &mut coarse);
+                self.histogram(out, labels, &coarse, sum, created);
+                self.coarse = coarse;
+            }
+            SampleValue::Summary { quantiles, sum, count } => {
+                self.summary(out, labels, quantiles, sum, count, created);
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.format == Format::OpenMetrics100 {
+            out.extend_from_slice(b"# EOF\n");
+        }
+    }
 }
 
 impl Encoder {
@@ -92,76 +114,21 @@ impl Encoder {
             sample_name: Vec::new(),
             name: Vec::new(),
             kind: FamilyKind::Unknown,
-            prefix: Vec::new(),
-            prefix_name: Vec::new(),
             piece: Piece::All,
             has_plain_bounds: false,
+            coarse: Vec::new(),
         }
     }
 
-    /// Whether whole bounds and quantiles are written without `.0` from now on, in text 0.0.4.
-    pub fn set_plain_bounds(&mut self, plain: bool) {
-        self.has_plain_bounds = plain && self.format == Format::Text004;
-    }
-
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Puts one label before the labels of every sample from now on; an empty name ends that. A
-    /// sample that has a label of this name keeps it as `exported_<name>`.
-    pub fn set_prefix(&mut self, label_name: &str, value: &str) {
-        self.prefix.clear();
-        self.prefix_name.clear();
-        if label_name.is_empty() {
-            return;
-        }
-        let mut text = String::new();
-        crate::name::sanitize_label(label_name.as_bytes(), &mut text);
-        text.push_str("=\"");
-        self.prefix_name.extend_from_slice(text.as_bytes());
-        crate::name::escape_label_value(value.as_bytes(), &mut text);
-        text.push('"');
-        self.prefix.extend_from_slice(text.as_bytes());
-    }
-
-    /// Begins a family. `name` is the family name, without `_total` for counters.
-    pub fn family(
-        &mut self,
-        out: &mut Vec<u8>,
-        name: &str,
-        help: &str,
-        unit: &str,
-        kind: FamilyKind,
-    ) {
-        self.begin(name, kind, Piece::All);
+    fn whole_family(&self, head: &FamilyHead<'_>, out: &mut Vec<u8>) {
+        let FamilyHead { name, unit, .. } = *head;
         let open = self.format == Format::OpenMetrics100;
         let shown = if open { &self.name } else { &self.sample_name };
-        self.header(out, shown, help, self.type_word());
+        self.header(out, shown, head.help, self.type_word());
         let ends_in_unit = name.strip_suffix(unit).is_some_and(|head| head.ends_with('_'));
         if open && !unit.is_empty() && ends_in_unit {
             put(out, &[b"# UNIT ", shown, b" ", unit.as_bytes(), b"\n"]);
         }
-    }
-
-    /// Begins one piece of a histogram or summary as a family of its own, of type unknown.
-    pub fn piece(
-        &mut self,
-        out: &mut Vec<u8>,
-        name: &str,
-        help: &str,
-        kind: FamilyKind,
-        piece: Piece,
-    ) {
-        self.begin(name, kind, piece);
-        let suffix: &[u8] = match (piece, kind) {
-            (Piece::Points, FamilyKind::Histogram) => b"_bucket",
-            (Piece::Sum, _) => b"_sum",
-            (Piece::Count, _) => b"_count",
-            (Piece::Created, _) => b"_created",
-            _ => b"",
-        };
-        self.header(out, &[name.as_bytes(), suffix].concat(), help, b"unknown");
     }
 
     fn begin(&mut self, name: &str, kind: FamilyKind, piece: Piece) {
@@ -195,9 +162,8 @@ impl Encoder {
         }
     }
 
-    /// A counter in two parts, whole and fraction.
     #[inline]
-    pub fn counter(
+    fn counter(
         &self,
         out: &mut Vec<u8>,
         labels: &[u8],
@@ -215,33 +181,16 @@ impl Encoder {
         self.created(out, labels, created_unix_ms);
     }
 
-    /// A gauge, or a sample of unknown type.
     #[inline]
-    pub fn gauge(&self, out: &mut Vec<u8>, labels: &[u8], value: f64) {
-        self.head(out, b"", labels, None);
+    fn number(&self, out: &mut Vec<u8>, labels: &[u8], extra: Option<(&[u8], Bound)>, value: f64) {
+        self.head(out, b"", labels, extra);
         write_f64(value, out);
         out.push(b'\n');
     }
 
-    /// A gauge of one process, with the label `pid` behind the others. `twin` tells processes of one id apart, which
-    /// several containers have: `pid="1@17"`.
-    pub fn gauge_of_process(
-        &self,
-        out: &mut Vec<u8>,
-        labels: &[u8],
-        pid: u32,
-        twin: Option<u16>,
-        value: f64,
-    ) {
-        self.head(out, b"", labels, Some((b"pid", Bound::Process(pid, twin))));
-        write_f64(value, out);
-        out.push(b'\n');
-    }
-
-    /// A histogram: (upper bound, count in this bucket alone), ascending. A last bucket of +Inf is
-    /// added when it is missing. One that OpenMetrics does not have is left out there unless it is
+    /// A last bucket of +Inf is added when it is missing. One that OpenMetrics does not have is left out there unless it is
     /// written in pieces: it has become so since the family was begun.
-    pub fn histogram(
+    fn histogram(
         &self,
         out: &mut Vec<u8>,
         labels: &[u8],
@@ -255,7 +204,7 @@ impl Encoder {
         let mut count = 0u64;
         let shows_points = matches!(self.piece, Piece::All | Piece::Points);
         for &(upper, inside) in buckets {
-            count = count.wrapping_add(inside);
+            count = count.saturating_add(inside);
             if shows_points {
                 self.bucket(out, labels, upper, count);
             }
@@ -272,9 +221,8 @@ impl Encoder {
         out.push(b'\n');
     }
 
-    /// A summary: (quantile, value), ascending; may have none. See [`Encoder::histogram`] for what is
-    /// below zero.
-    pub fn summary(
+    /// As [`Encoder::histogram`] does, it leaves out what has come below zero.
+    fn summary(
         &self,
         out: &mut Vec<u8>,
         labels: &[u8],
@@ -344,15 +292,6 @@ impl Encoder {
         out.push(b'\n');
     }
 
-    /// Ends the exposition.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if self.format == Format::OpenMetrics100 {
-            out.extend_from_slice(b"# EOF\n");
-        }
-        self.prefix.clear();
-        self.prefix_name.clear();
-    }
-
     /// Name, suffix and labels of a line, up to the blank before the value.
     #[inline]
     fn head(&self, out: &mut Vec<u8>, suffix: &[u8], labels: &[u8], extra: Option<(&[u8], Bound)>) {
@@ -364,21 +303,13 @@ impl Encoder {
 
     #[inline]
     fn labels(&self, out: &mut Vec<u8>, labels: &[u8], extra: Option<(&[u8], Bound)>) {
-        if labels.is_empty() && self.prefix.is_empty() && extra.is_none() {
+        if labels.is_empty() && extra.is_none() {
             return;
         }
         let mut separator = b'{';
-        if !self.prefix.is_empty() {
-            out.push(separator);
-            out.extend_from_slice(&self.prefix);
-            separator = b',';
-        }
         if !labels.is_empty() {
             out.push(separator);
-            match self.clash(labels) {
-                Some(at) => put(out, &[&labels[..at], b"exported_", &labels[at..]]),
-                None => out.extend_from_slice(labels),
-            }
+            out.extend_from_slice(labels);
             separator = b',';
         }
         if let Some((name, bound)) = extra {
@@ -399,21 +330,6 @@ impl Encoder {
             out.push(b'"');
         }
         out.push(b'}');
-    }
-
-    /// Where in the label text the prefix label stands again.
-    #[inline]
-    fn clash(&self, labels: &[u8]) -> Option<usize> {
-        let name = &self.prefix_name[..];
-        if name.is_empty() {
-            return None;
-        }
-        if labels.starts_with(name) {
-            return Some(0);
-        }
-        // Inside a value every quote is escaped, so `",name="` stands only between labels.
-        memchr::memmem::find_iter(labels, name)
-            .find(|&at| at >= 2 && labels[at - 1] == b',' && labels[at - 2] == b'"')
     }
 }
 

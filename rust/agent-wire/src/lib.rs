@@ -11,7 +11,7 @@
 //! | [`mapping`] | rules that rename, label, retype or drop StatsD names |
 //! | [`exposition`] | text format 0.0.4 and OpenMetrics 1.0 |
 //! | [`protobuf`] | the same as protobuf, with native histograms |
-//! | [`page`] | any of these forms |
+//! | [`encoder`] | the one of a form |
 //! | [`negotiate`] | which form a client asked for |
 //! | [`number`] | floats and integers, read and written |
 //!
@@ -26,6 +26,7 @@
 //! the caller gives them, and the caller must not write one family twice.
 #![forbid(unsafe_code)]
 
+pub mod encoder;
 pub mod exposition;
 mod format;
 pub mod framing;
@@ -35,7 +36,6 @@ pub mod mapping;
 pub mod name;
 pub mod negotiate;
 pub mod number;
-pub mod page;
 pub mod prometheus_text;
 pub mod protobuf;
 pub mod push_json;

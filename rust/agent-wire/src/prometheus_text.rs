@@ -2,14 +2,14 @@
 //!
 //! A body is taken whole or refused whole, with the line and the reason, as the Pushgateway does.
 //! The samples of a histogram or summary are put together to one series; buckets come out counted
-//! each for itself, ready for [`crate::exposition::Encoder::histogram`].
+//! each for itself, ready for [`agent_metric::SampleValue::Histogram`].
 //!
 //! Decisions where the format is silent: CR before LF is dropped; the last line needs no LF; blank
 //! lines and other comments are skipped; families need not be contiguous, but a second HELP or TYPE
 //! or a TYPE behind samples is refused, and so is a series that is there twice. A histogram without
 //! `+Inf` takes it from `_count`; without either, or when both differ, or when buckets go down, it
 //! is refused. NaN and Inf are allowed but in counters. Time stamps are handed on; a Pushgateway
-//! refuses them (`timestamp_refused`), see [`Family::has_timestamp`].
+//! refuses them (`timestamp_refused`).
 //!
 //! Limits: `body_samples_max` lines of samples, names, labels and values as everywhere, help cut at
 //! `help_bytes_max`. Memory is proportional to the body.
@@ -23,8 +23,8 @@ mod line;
 
 use std::borrow::Cow;
 
-use crate::exposition::FamilyKind;
 use crate::{Limits, Reject};
+use agent_metric::FamilyKind;
 
 /// A family and its series, in the order of the body.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,13 +34,6 @@ pub struct Family<'a> {
     pub help: String,
     pub kind: FamilyKind,
     pub series: Vec<Series<'a>>,
-}
-
-impl Family<'_> {
-    /// Whether any of its samples had a time stamp.
-    pub fn has_timestamp(&self) -> bool {
-        self.series.iter().any(|series| series.timestamp_ms.is_some())
-    }
 }
 
 /// One series; `le` and `quantile` are in the value.

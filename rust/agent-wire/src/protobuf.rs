@@ -23,8 +23,8 @@
 
 use agent_metric::bounds;
 use agent_metric::octave::{self, Place};
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};
 
-use crate::exposition::FamilyKind;
 use crate::labels;
 
 const VARINT: u8 = 0;
@@ -34,10 +34,11 @@ const BYTES: u8 = 2;
 /// Two spans with at most so many empty buckets between them cost more than one with zeros in it.
 const GAP_MAX: i32 = 2;
 
-/// Writes one page. Reusable: [`Encoder::finish`] leaves it as new.
+/// Writes one page.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     kind: FamilyKind,
+    is_native: bool,
     /// Name, help, type and unit of the family that is open.
     head: Vec<u8>,
     /// Its metrics.
@@ -51,20 +52,16 @@ impl Default for Encoder {
     fn default() -> Encoder {
         let empty = Vec::new;
         let (head, body, labels, value, coarse) = (empty(), empty(), empty(), empty(), Vec::new());
-        Encoder { kind: FamilyKind::Unknown, head, body, labels, value, coarse }
+        let (kind, is_native) = (FamilyKind::Unknown, false);
+        Encoder { kind, is_native, head, body, labels, value, coarse }
     }
 }
 
-impl Encoder {
-    /// Begins a family and writes the one before. `name` is the family name, without `_total` for counters.
-    pub fn family(
-        &mut self,
-        out: &mut Vec<u8>,
-        name: &str,
-        help: &str,
-        unit: &str,
-        kind: FamilyKind,
-    ) {
+impl FamilyVisitor for Encoder {
+    /// Writes the family before.
+    fn family(&mut self, family: &FamilyHead<'_>, _piece: Piece, out: &mut Vec<u8>) {
+        let FamilyHead { name, help, unit, kind, is_native } = *family;
+        self.is_native = is_native;
         self.close(out);
         self.kind = kind;
         let suffix = if kind == FamilyKind::Counter { "_total" } else { "" };
@@ -88,11 +85,40 @@ impl Encoder {
         }
     }
 
-    /// Ends the page.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        self.close(out);
+    fn sample(&mut self, sample: &Sample<'_>, _out: &mut Vec<u8>) {
+        let Sample { labels, created_unix_ms: created, .. } = *sample;
+        match sample.value {
+            SampleValue::Counter { whole, fraction } => {
+                self.counter(labels, whole, fraction, created);
+            }
+            SampleValue::Number(value) => self.number(labels, None, value),
+            SampleValue::OfProcess { pid, twin, value } => {
+                self.number(labels, Some((pid, twin)), value);
+            }
+            SampleValue::Histogram { buckets, sum } => {
+                self.histogram(labels, buckets, sum, created);
+            }
+            SampleValue::Native { schema, buckets, sum } if self.is_native => {
+                self.native(labels, schema, buckets, sum, created);
+            }
+            SampleValue::Native { buckets, sum, .. } => {
+                let mut coarse = std::mem::take(&mut self.coarse);
+                bounds::onto_ladder(buckets, &mut coarse);
+                self.histogram(labels, &coarse, sum, created);
+                self.coarse = coarse;
+            }
+            SampleValue::Summary { quantiles, sum, count } => {
+                self.summary(labels, quantiles, sum, count, created);
+            }
+        }
     }
 
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        self.close(out);
+    }
+}
+
+impl Encoder {
     fn close(&mut self, out: &mut Vec<u8>) {
         if !self.body.is_empty() {
             varint((self.head.len() + self.body.len()) as u64, out);
@@ -102,8 +128,7 @@ impl Encoder {
         self.head.clear();
     }
 
-    /// A counter in two parts, whole and fraction.
-    pub fn counter(&mut self, text: &[u8], total: u64, fraction: f64, created: Option<u64>) {
+    fn counter(&mut self, text: &[u8], total: u64, fraction: f64, created: Option<u64>) {
         self.value.clear();
         double(1, total as f64 + fraction, &mut self.value);
         if self.kind == FamilyKind::Counter {
@@ -112,8 +137,7 @@ impl Encoder {
         self.metric(text, None, 3);
     }
 
-    /// A gauge, a counter of another name, or a sample of unknown type.
-    pub fn gauge(&mut self, text: &[u8], process: Option<(u32, Option<u16>)>, value: f64) {
+    fn number(&mut self, text: &[u8], process: Option<(u32, Option<u16>)>, value: f64) {
         self.value.clear();
         double(1, value, &mut self.value);
         let field = match self.kind {
@@ -124,22 +148,14 @@ impl Encoder {
         self.metric(text, process, field);
     }
 
-    /// A classic histogram: (upper bound, count in this bucket alone), ascending.
-    pub fn histogram(
-        &mut self,
-        text: &[u8],
-        buckets: &[(f64, u64)],
-        sum: f64,
-        created: Option<u64>,
-    ) {
+    fn histogram(&mut self, text: &[u8], buckets: &[(f64, u64)], sum: f64, created: Option<u64>) {
         self.value.clear();
         classic(buckets, sum, &mut self.value);
         write_created(15, created, &mut self.value);
         self.metric(text, None, 7);
     }
 
-    /// A native histogram; `fine` are the buckets that were ever touched, as for a classic one.
-    pub fn native(
+    fn native(
         &mut self,
         text: &[u8],
         schema: u8,
@@ -162,8 +178,7 @@ impl Encoder {
         self.metric(text, None, 7);
     }
 
-    /// A summary: (quantile, value), ascending.
-    pub fn summary(
+    fn summary(
         &mut self,
         text: &[u8],
         quantiles: &[(f64, f64)],
@@ -208,12 +223,12 @@ impl Encoder {
 
 /// The fields of a histogram that every reader knows.
 fn classic(buckets: &[(f64, u64)], sum: f64, out: &mut Vec<u8>) {
-    let total = buckets.iter().fold(0u64, |total, (_, inside)| total.wrapping_add(*inside));
+    let total = buckets.iter().fold(0u64, |total, (_, inside)| total.saturating_add(*inside));
     whole(1, total, out);
     double(2, sum, out);
     let mut below = 0u64;
     for &(upper, inside) in buckets {
-        below = below.wrapping_add(inside);
+        below = below.saturating_add(inside);
         tag(3, BYTES, out);
         varint((10 + varint_bytes(below)) as u64, out);
         whole(1, below, out);
@@ -236,7 +251,7 @@ fn indexed(schema: u8, fine: &[(f64, u64)]) -> Indexed {
             // The bound that is given is the one nearer to zero; the index is that of the other.
             found.negative.push((index_of(-upper, schema) + 1, count));
         } else if upper <= octave::SMALLEST {
-            found.zero = found.zero.wrapping_add(count);
+            found.zero = found.zero.saturating_add(count);
         } else {
             found.positive.push((index_of(upper, schema), count));
         }

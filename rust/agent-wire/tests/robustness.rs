@@ -221,10 +221,8 @@ fn a_body_over_the_sample_limit_is_taken_up_to_it() {
     let body = "{\"name\":\"a\",\"type\":\"counter\",\"value\":1}\n".repeat(5);
     let report = push_json::decode(body.as_bytes(), Body::Ndjson, &limits, |_| Ok(()));
     assert_eq!((report.accepted, report.refused, report.refusals.len()), (3, 2, 1));
-    let mut json = Vec::new();
-    report.write_json(&mut json);
     assert_eq!(
-        String::from_utf8(json).expect("text"),
+        serde_json::to_string(&report).expect("text"),
         "{\"accepted\":3,\"refused\":2,\"reasons\":{\"samples_too_many\":2},\
          \"refusals\":[{\"index\":3,\"line\":4,\"reason\":\"samples_too_many\",\
          \"detail\":\"a body has at most 3 samples\"}]}"

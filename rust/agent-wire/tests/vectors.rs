@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use agent_wire::exposition::FamilyKind;
+use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::{self, Family, Series, SeriesValue};
 use agent_wire::push_json::{self, Body, PushSample};
 use agent_wire::statsd::{self, name_tags, Cardinality, Item, Metric, Value};

@@ -1,18 +1,19 @@
-//! One segment whose rings are read, and what is made of the records.
+//! One segment whose records are read, and what is made of them: the rings of the collector's own segment, the newest
+//! values of summaries of an app's.
 //!
 //! A record names its series by a number; the series is looked up once and remembered until it has
 //! been idle for as long as the longest window. Records of the collector's segment carry weights,
 //! see [`crate::window::pack`]; those of apps are bare values.
 //!
-//! Records of a ring that was there before us are old: what is older than the running second is
+//! Records that were there before us are old: what is older than the running second is
 //! left out of the windows, because nobody knows any more when it was read last; members of sets
 //! and events are taken.
 
 use std::rc::Rc;
 
 use agent_shm::{
-    Drained, Entry, MetricId, MetricMeta, MetricSpec, Outcome, OwnedShape, RecordKind, RingReader,
-    Segment, Series, SeriesId, Shape, Writer,
+    Drained, Entry, MetricId, MetricMeta, MetricSpec, Outcome, OwnedShape, RecentReader,
+    RecordKind, RingReader, Segment, Series, SeriesId, Shape, Writer,
 };
 use hashbrown::HashMap;
 
@@ -105,20 +106,66 @@ enum Target {
     Set(Box<Set>),
 }
 
-/// What one pass over the rings of a source found.
+/// What one pass over the records of a source found.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Pass {
     pub read: u64,
     pub lost: u64,
-    /// Share of the fullest ring that was new.
+    /// Share of the fullest ring, or of what the busiest summary keeps, that was new.
     pub fill: f64,
+}
+
+impl Pass {
+    fn add(&mut self, drained: Drained, is_old: bool, records_max: u32) {
+        self.lost = self.lost.saturating_add(drained.lost);
+        // A predecessor has counted what was there already.
+        self.read += if is_old { 0 } else { drained.read };
+        let records = (drained.read + drained.lost) as f64;
+        self.fill = self.fill.max(records / f64::from(records_max.max(1)));
+    }
+}
+
+/// Segments up to this size are looked through for new series in every pass, others once a second.
+const SMALL_BYTES: u64 = 4 << 20;
+
+/// The summaries of an app, each with a cursor. To find them takes a pass over the segment, which is made when series
+/// came or went.
+#[derive(Default)]
+struct Summaries {
+    readers: HashMap<SeriesId, RecentReader>,
+    /// Definitions, series and removals at the last look, and its second.
+    seen: Option<(u64, u64, u64)>,
+    looked_s: u64,
+}
+
+impl Summaries {
+    fn look(&mut self, segment: &Segment, is_first: bool, now_s: u64) {
+        let usage = segment.usage();
+        let now = Some((segment.births(), usage.series, usage.removed));
+        let may = usage.bytes_committed <= SMALL_BYTES || now_s != self.looked_s;
+        if now == self.seen || !may {
+            return;
+        }
+        (self.seen, self.looked_s) = (now, now_s);
+        for family in segment.view().families() {
+            if !matches!(&family.meta().shape, OwnedShape::Summary(q) if !q.is_empty()) {
+                continue;
+            }
+            for id in family.ids() {
+                let reader =
+                    if is_first { RecentReader::from_oldest } else { RecentReader::from_birth };
+                self.readers.entry(id).or_insert_with(reader);
+            }
+        }
+    }
 }
 
 /// One segment with its readers and windows.
 pub struct Source {
     feed: Feed,
     segment: Segment,
-    readers: Vec<Option<RingReader>>,
+    rings: Vec<Option<RingReader>>,
+    summaries: Summaries,
     is_first_pass: bool,
     sum: Drained,
     read: Own,
@@ -153,7 +200,8 @@ impl Source {
         Source {
             feed,
             segment,
-            readers: Vec::new(),
+            rings: Vec::new(),
+            summaries: Summaries::default(),
             is_first_pass: true,
             sum: Drained::default(),
             read: Own::new(SelfMetric::RingRead, label.clone()),
@@ -173,14 +221,22 @@ impl Source {
         self.feed.app.is_some()
     }
 
-    /// Takes everything that is new in the rings.
+    /// Takes everything that is new.
     pub fn drain(&mut self, common: &mut Common) -> Pass {
+        let pass =
+            if self.is_app() { self.drain_summaries(common) } else { self.drain_rings(common) };
+        self.is_first_pass = false;
+        self.sum.read += pass.read;
+        self.sum.lost = self.sum.lost.saturating_add(pass.lost);
+        pass
+    }
+
+    fn drain_rings(&mut self, common: &mut Common) -> Pass {
         let mut pass = Pass::default();
-        let ring_cells = f64::from(self.segment.header().options.ring_records.max(1));
-        let own_slot = (!self.is_app()).then_some(common.writer.slot());
-        self.readers.resize_with(usize::from(self.segment.slots_used()), || None);
-        for (slot, reader) in (0..).zip(&mut self.readers) {
-            if Some(slot) == own_slot {
+        let own_slot = common.writer.slot();
+        self.rings.resize_with(usize::from(self.segment.slots_used()), || None);
+        for (slot, reader) in (0..).zip(&mut self.rings) {
+            if slot == own_slot {
                 continue;
             }
             if reader.is_none() {
@@ -189,14 +245,22 @@ impl Source {
             let Some(reader) = reader else { continue };
             let (feed, is_old) = (&mut self.feed, self.is_first_pass);
             let drained = reader.drain(|entry| feed.take(entry, is_old, common));
-            pass.lost += drained.lost;
-            // A predecessor has counted what was there already.
-            pass.read += if is_old { 0 } else { drained.read };
-            pass.fill = pass.fill.max((drained.read + drained.lost) as f64 / ring_cells);
+            pass.add(drained, is_old, self.segment.header().options.ring_records);
         }
-        self.is_first_pass = false;
-        self.sum.read += pass.read;
-        self.sum.lost += pass.lost;
+        pass
+    }
+
+    fn drain_summaries(&mut self, common: &mut Common) -> Pass {
+        let mut pass = Pass::default();
+        let Source { feed, segment, summaries, is_first_pass: is_old, .. } = self;
+        summaries.look(segment, *is_old, common.open_s);
+        let kept = segment.header().options.recent_max();
+        summaries.readers.retain(|&id, reader| {
+            let drained = segment.recent(id, reader, |unix_ms, value| {
+                feed.sample_of_time(id, unix_ms, value.to_bits(), *is_old, common);
+            });
+            drained.inspect(|drained| pass.add(*drained, *is_old, kept)).is_some()
+        });
         pass
     }
 
@@ -228,18 +292,26 @@ impl Feed {
     fn take(&mut self, entry: Entry<'_>, is_old: bool, common: &mut Common) {
         match entry {
             Entry::Value { series, kind: RecordKind::Sample, unix_ms, bits } => {
-                if common.is_windowed && !(is_old && unix_ms < common.open_s * 1000) {
-                    self.sample(series, unix_ms, bits, common);
-                }
+                self.sample_of_time(series, unix_ms, bits, is_old, common);
             }
             Entry::Value { series, kind: RecordKind::Unique, unix_ms, bits } => {
                 self.member(series, unix_ms, bits, is_old, common);
             }
-            // Apps have no events.
-            Entry::Event { unix_ms, bytes } if self.app.is_none() => {
-                common.relay.take(unix_ms, bytes, is_old);
-            }
-            Entry::Event { .. } => {}
+            Entry::Event { unix_ms, bytes } => common.relay.take(unix_ms, bytes, is_old),
+        }
+    }
+
+    #[inline]
+    fn sample_of_time(
+        &mut self,
+        series: SeriesId,
+        unix_ms: u64,
+        bits: u64,
+        is_old: bool,
+        common: &mut Common,
+    ) {
+        if common.is_windowed && !(is_old && unix_ms < common.open_s * 1000) {
+            self.sample(series, unix_ms, bits, common);
         }
     }
 
@@ -329,10 +401,6 @@ impl Feed {
     fn meet_set(&mut self, id: SeriesId, common: &mut Common) -> Result<&mut Target, Refused> {
         if common.sets.is_full() {
             return Err(Refused::SetsMax);
-        }
-        // A foreign segment cannot be written to.
-        if self.app.is_some() {
-            return Err(Refused::Unknown);
         }
         let (meta, labels) = self.segment.describe(id).ok_or(Refused::Unknown)?;
         let metric = registered(&common.writer, &meta).ok_or(Refused::Unknown)?;

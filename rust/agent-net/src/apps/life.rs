@@ -2,11 +2,13 @@
 //!
 //! Who is alive is the kernel's word (`Segment::slot_is_alive`). When the last one was is the latest
 //! of what this process saw, the start of a writer, and the time of the file. As updates of a mapped
-//! file leave no time, a collector that sees a living writer sets it, at most once in
-//! [`MARK_INTERVAL`]: so all processes of a collector, and the next collector, know the same.
+//! file leave no time, writers set it while they look at the file, and a collector of the same user
+//! that sees a living writer sets it, each at most once in [`MARK_INTERVAL`]: so all processes of a
+//! collector, and the next collector, know the same.
 //!
-//! Not promised: an app that ran and ended while no collector was there may leave the page too soon,
-//! since its last start or the last growth of its file is all that is known.
+//! Not promised: an app that counted hardly anything for long and ended while no collector of its user
+//! was there may leave the page too soon, since the last minute in which it looked at its file is all
+//! that is known.
 //!
 //! Clocks that are set: an app is without writers for as long as either clock says.
 

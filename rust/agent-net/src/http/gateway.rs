@@ -37,7 +37,7 @@ use agent_wire::{Limits, Reject};
 use super::gateway_group::{label_text, Family, Group, Pushed, FAILURE_TIME, PUSH_TIME};
 use super::gateway_path::GroupKey;
 use super::{gateway_created, gateway_file};
-use crate::scrape::{LabelSets, Names};
+use crate::scrape::{refused, Candidate, LabelSets};
 
 pub const GROUPS_MAX: usize = 1000;
 pub const BYTES_MAX: u64 = 64 << 20;
@@ -118,14 +118,14 @@ impl Gateway {
         (groups, bad)
     }
 
-    /// PUT (`replace`) or POST. `names` are those of the page before it comes to the groups.
+    /// PUT (`replace`) or POST. `sources`: the families of the segments.
     pub fn put(
         &self,
         key: &GroupKey,
         replace: bool,
         body: &[u8],
         limits: &Limits,
-        names: Names<'_>,
+        sources: Vec<Candidate<'_>>,
     ) -> Result<(), PutError> {
         let read = read_body(key, body, limits);
         let folder = self.make_folder()?;
@@ -138,10 +138,13 @@ impl Gateway {
             let pushed: HashSet<String> = families.iter().map(|f| f.name.clone()).collect();
             let mut kept = group.clone();
             kept.families.retain(|old| !replace && !pushed.contains(&old.name));
-            let others = others.iter().map(|group| &**group).filter(|group| group.key != *key);
-            kept.families.extend(families);
+            kept.families.extend(families.into_iter().map(|family| {
+                let first_unix_ms = first_of(&family, &group).unwrap_or((now_s * 1e3) as u64);
+                Family { first_unix_ms, ..family }
+            }));
             kept.families = gateway_created::fold(kept.families);
-            check(&kept, &pushed, names, others)?;
+            let others = others.iter().map(|group| &**group).filter(|group| group.key != *key);
+            check(&kept, &pushed, sources, others)?;
             Ok(kept)
         });
         let result = match checked {
@@ -221,36 +224,39 @@ fn read_body(key: &GroupKey, body: &[u8], limits: &Limits) -> Result<Vec<Family>
             series.push(Pushed { has_plain_bounds, ..Pushed::new(text, one.value) });
         }
         let (name, help, kind) = (family.name.into_owned(), family.help, family.kind);
-        families.push(Family { name, help, kind, series });
+        families.push(Family { name, help, kind, first_unix_ms: 0, series });
     }
     Ok(families)
 }
 
-/// Refuses what the page would leave out: who claims later than all others must agree with them, and has no series that
-/// another group has.
+/// Since when the group has the name with the type that it has now; nothing when it is new.
+fn first_of(family: &Family, group: &Group) -> Option<u64> {
+    let is_it = |old: &&Family| old.name == family.name && old.kind == family.kind;
+    group.families.iter().find(is_it).map(|old| old.first_unix_ms)
+}
+
+/// Refuses what the page would leave out: a name that somebody else had before, and a series that another group has.
 fn check<'a>(
     group: &'a Group,
     pushed: &HashSet<String>,
-    mut names: Names<'a>,
+    mut candidates: Vec<Candidate<'a>>,
     others: impl Iterator<Item = &'a Group>,
 ) -> Result<(), PutError> {
     let bad = |reason, text| Err(PutError::Bad { reason, text });
     let mut theirs: HashMap<&str, Vec<(&Family, &GroupKey)>> = HashMap::new();
     for other in others {
-        // What is left out already is no business of this push.
-        names.claim_group(other);
+        candidates.extend(Candidate::all_of_group(other));
         for family in &other.families {
             theirs.entry(&family.name).or_default().push((family, &other.key));
         }
     }
+    candidates.extend(Candidate::all_of_group(group));
+    let refused = refused(candidates);
     let mut sets = LabelSets::default();
-    for family in &group.families {
-        let claimed = names.claim_pushed(family, &group.key);
-        // What the group has kept was judged when it came.
-        if !pushed.contains(&family.name) {
-            continue;
-        }
-        if let Err(conflict) = claimed {
+    // What the group has kept was judged when it came.
+    for family in group.families.iter().filter(|family| pushed.contains(&family.name)) {
+        let claim = Candidate::of_pushed(family, group).claim;
+        if let Some(conflict) = refused.iter().find(|conflict| conflict.refused == claim) {
             return bad("type_conflict", conflict.to_string());
         }
         sets.clear();

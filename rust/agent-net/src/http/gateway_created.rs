@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use agent_wire::exposition::FamilyKind;
+use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
 use super::gateway_group::{Family, Pushed};
@@ -68,5 +68,6 @@ pub fn unfold(family: &Family) -> Option<Family> {
         })
         .collect();
     let name = name_of_times(family).filter(|_| !series.is_empty())?;
-    Some(Family { name, help: String::new(), kind: FamilyKind::Gauge, series })
+    let (help, kind, first_unix_ms) = (String::new(), FamilyKind::Gauge, family.first_unix_ms);
+    Some(Family { name, help, kind, first_unix_ms, series })
 }

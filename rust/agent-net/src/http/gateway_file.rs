@@ -6,6 +6,7 @@
 //! created_unix_ms 1700000000000
 //! pushed_s 1700000000.123
 //! failed_s 0
+//! # FIRST x 1700000000000
 //! # TYPE x counter
 //! x{instance="b",job="a"} 3
 //! ```
@@ -13,10 +14,12 @@
 //! A file of another version is not read and not touched. The name is a hash of the key, so nothing
 //! that came over the wire is ever part of a path; the key in the file tells two groups apart.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 
-use agent_wire::exposition::{Encoder, FamilyKind};
-use agent_wire::prometheus_text::{self, SeriesValue};
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece};
+use agent_wire::exposition::Encoder;
+use agent_wire::prometheus_text;
 use agent_wire::Format;
 use agent_wire::{number, Limits};
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -27,6 +30,8 @@ use super::gateway_path::GroupKey;
 
 pub const SUFFIX: &str = ".group";
 const FIRST_LINE: &str = "agent-gateway 1";
+/// A comment to whoever does not know it: since when the group has a family.
+const FIRST: &str = "# FIRST ";
 
 /// The name of a group's file.
 pub fn name_of(key: &GroupKey) -> String {
@@ -50,6 +55,9 @@ pub fn encode(group: &Group, left_out: &[&str]) -> Vec<u8> {
         if left_out.contains(&family.name.as_str()) {
             continue;
         }
+        out.extend_from_slice(
+            format!("{FIRST}{} {}\n", family.name, family.first_unix_ms).as_bytes(),
+        );
         encode_family(family, &mut out);
         if let Some(times) = gateway_created::unfold(family) {
             encode_family(&times, &mut out);
@@ -71,23 +79,9 @@ fn encode_family(family: &Family, out: &mut Vec<u8>) {
         _ => FamilyKind::Unknown,
     };
     let mut encoder = Encoder::new(Format::Text004);
-    encoder.family(&mut Vec::new(), &family.name, "", "", kind);
-    for series in &family.series {
-        encoder.set_plain_bounds(series.has_plain_bounds);
-        encode_value(&encoder, series.labels.as_bytes(), &series.value, out);
-    }
-}
-
-fn encode_value(encoder: &Encoder, labels: &[u8], value: &SeriesValue, out: &mut Vec<u8>) {
-    match value {
-        SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
-        SeriesValue::Histogram { buckets, sum } => {
-            encoder.histogram(out, labels, buckets, *sum, None)
-        }
-        SeriesValue::Summary { quantiles, sum, count } => {
-            encoder.summary(out, labels, quantiles, *sum, *count, None)
-        }
-    }
+    let head = FamilyHead { name: &family.name, help: "", unit: "", kind, is_native: false };
+    encoder.family(&head, Piece::All, &mut Vec::new());
+    family.series.iter().for_each(|series| encoder.sample(&series.sample(kind), out));
 }
 
 fn type_word(kind: FamilyKind) -> &'static str {
@@ -131,7 +125,9 @@ pub fn decode(text: &[u8]) -> Result<Group, &'static str> {
         ..Limits::default()
     };
     let parsed = prometheus_text::parse(rest, &limits).map_err(|_| "the text is broken")?;
+    let first = first_times(rest);
     let families = parsed.into_iter().map(|family| Family {
+        first_unix_ms: first.get(family.name.as_ref()).copied().unwrap_or(created_unix_ms),
         name: family.name.into_owned(),
         help: family.help,
         kind: family.kind,
@@ -146,6 +142,17 @@ pub fn decode(text: &[u8]) -> Result<Group, &'static str> {
     });
     let families = gateway_created::fold(families.collect());
     Ok(Group { key, created_unix_ms, families, pushed_s, failed_s })
+}
+
+fn first_times(text: &[u8]) -> HashMap<&str, u64> {
+    let lines =
+        text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(FIRST.as_bytes()));
+    lines
+        .filter_map(|line| {
+            let (name, time) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+            Some((name, number::parse_u64(time.as_bytes())?))
+        })
+        .collect()
 }
 
 fn next_line<'a>(rest: &mut &'a [u8]) -> Result<&'a str, &'static str> {

@@ -1,6 +1,6 @@
 //! A group of pushed metrics, as the gateway keeps it and a page shows it.
 
-use agent_wire::exposition::FamilyKind;
+use agent_metric::{FamilyKind, Sample, SampleValue};
 use agent_wire::prometheus_text::SeriesValue;
 
 use super::gateway_path::GroupKey;
@@ -15,6 +15,8 @@ pub struct Family {
     pub name: String,
     pub help: String,
     pub kind: FamilyKind,
+    /// When the group first had the name with this type.
+    pub first_unix_ms: u64,
     pub series: Vec<Pushed>,
 }
 
@@ -33,6 +35,24 @@ pub struct Pushed {
 impl Pushed {
     pub fn new(labels: String, value: SeriesValue) -> Pushed {
         Pushed { labels, value, created_unix_ms: None, has_plain_bounds: false }
+    }
+
+    /// As a page shows it in a family of this kind.
+    pub fn sample(&self, kind: FamilyKind) -> Sample<'_> {
+        let value = match &self.value {
+            SeriesValue::Number(value) if kind == FamilyKind::Counter => {
+                SampleValue::Counter { whole: 0, fraction: *value }
+            }
+            SeriesValue::Number(value) => SampleValue::Number(*value),
+            SeriesValue::Histogram { buckets, sum } => {
+                SampleValue::Histogram { buckets, sum: *sum }
+            }
+            SeriesValue::Summary { quantiles, sum, count } => {
+                SampleValue::Summary { quantiles, sum: *sum, count: *count }
+            }
+        };
+        let Pushed { created_unix_ms, has_plain_bounds, .. } = *self;
+        Sample { labels: self.labels.as_bytes(), created_unix_ms, value, has_plain_bounds }
     }
 }
 
@@ -63,8 +83,9 @@ impl Group {
         let labels = label_text(&[], &self.key);
         let mut add = |name: &str, help: &str, value: f64| {
             let series = vec![Pushed::new(labels.clone(), SeriesValue::Number(value))];
-            let (name, help) = (name.to_owned(), help.to_owned());
-            self.families.push(Family { name, help, kind: FamilyKind::Gauge, series });
+            let (name, help, kind) = (name.to_owned(), help.to_owned(), FamilyKind::Gauge);
+            let first_unix_ms = self.created_unix_ms;
+            self.families.push(Family { name, help, kind, first_unix_ms, series });
         };
         add(PUSH_TIME, "Unix time of the last push to this group that was taken.", self.pushed_s);
         add(FAILURE_TIME, "Unix time of the last push to this group that failed.", self.failed_s);

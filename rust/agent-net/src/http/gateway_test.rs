@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::conn_test::temporary_folder;
-use agent_wire::exposition::FamilyKind;
+use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
 fn key(path: &str) -> GroupKey {
@@ -10,7 +10,7 @@ fn key(path: &str) -> GroupKey {
 }
 
 fn put(gateway: &Gateway, path: &str, replace: bool, body: &str) -> Result<(), PutError> {
-    gateway.put(&key(path), replace, body.as_bytes(), &Limits::default(), Names::default())
+    gateway.put(&key(path), replace, body.as_bytes(), &Limits::default(), Vec::new())
 }
 
 fn reason(result: Result<(), PutError>) -> &'static str {
@@ -147,6 +147,56 @@ fn a_series_is_in_one_group_only() {
     // A label without a value is none.
     assert_eq!(reason(put(&gateway, "job/a/tag/1/y@base64/=", true, "x 1\n")), "series_repeated");
     put(&gateway, "job/a", false, "x{tag=\"3\"} 1\n").expect("a push over its own series");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_family_is_as_old_as_the_first_push_with_its_type() {
+    let folder = temporary_folder("gateway");
+    let first = || {
+        // Through the file, as another worker sees it.
+        let (groups, _) = Gateway::new(&folder).groups();
+        let family = groups[0].families.iter().find(|family| family.name == "x");
+        (groups[0].created_unix_ms, family.expect("pushed").first_unix_ms)
+    };
+    let wait = || {
+        let before = now_s();
+        while now_s() <= before {
+            std::hint::spin_loop();
+        }
+    };
+    put(&Gateway::new(&folder), "job/a", true, "y 1\n").expect("taken");
+    wait();
+    put(&Gateway::new(&folder), "job/a", false, "x 1\n").expect("taken");
+    let (made, began) = first();
+    assert!(began > made);
+    wait();
+    put(&Gateway::new(&folder), "job/a", true, "x 2\n").expect("taken");
+    assert_eq!(first(), (made, began), "another value");
+    put(&Gateway::new(&folder), "job/a", true, "# TYPE x gauge\nx 2\n").expect("taken");
+    assert!(first().1 > began, "another type");
+    fs::remove_dir_all(folder).expect("clean up");
+}
+
+#[test]
+fn a_push_is_refused_for_names_that_somebody_had_before_it() {
+    let folder = temporary_folder("gateway");
+    let gateway = Gateway::new(&folder);
+    let push = |first_unix_ms, body: &str| {
+        let claim = crate::scrape::Claim {
+            name: "x".to_owned(),
+            kind: crate::scrape::Type::Counter,
+            owner: crate::scrape::Owner::App("shop"),
+        };
+        let sources = vec![Candidate { claim, first_unix_ms, is_shared: false }];
+        gateway.put(&key("job/a"), true, body.as_bytes(), &Limits::default(), sources)
+    };
+    assert_eq!(reason(push(1, "# TYPE x gauge\nx 1\n")), "type_conflict");
+    push(u64::MAX, "# TYPE x gauge\nx 1\n").expect("it was there first");
+    let (groups, _) = gateway.groups();
+    let began = groups[0].families[0].first_unix_ms;
+    push(began + 1, "# TYPE x gauge\nx 2\n").expect("and stays");
+    assert_eq!(reason(push(began - 1, "# TYPE x gauge\nx 3\n")), "type_conflict");
     fs::remove_dir_all(folder).expect("clean up");
 }
 

@@ -22,7 +22,7 @@ use super::routes::LABELS;
 use super::stats::{Count, Stats};
 use super::stream::{channel, Sink, Stream, CHUNK_BYTES};
 use super::{page, status as status_json, Shared};
-use crate::scrape::{self, Names, Owner, Skipped, Source};
+use crate::scrape::{self, Candidate, Skipped, Source};
 
 /// Room for the size line of a chunk: eight hex digits, CR, LF.
 const SIZE_LINE_BYTES: usize = 10;
@@ -189,7 +189,7 @@ pub fn scrape(shared: &Shared, reply: Reply<'_>, format: Format, gzip: bool) {
     };
     let (groups, _) = shared.gateway.groups();
     let mut sources = vec![Source::own(&shared.segment)];
-    sources.extend(apps.iter().map(|app| Source::of_app(&app.segment, &app.name)));
+    sources.extend(apps.iter().map(Source::of));
     let mut pages = Pages::new(reply, answer, gzip);
     let mut plain = Vec::with_capacity(scrape::PIECE_BYTES + (scrape::PIECE_BYTES >> 3));
     let mut there = true;
@@ -244,12 +244,11 @@ pub fn put(shared: &Shared, reply: Reply<'_>, put: Put, limits: &Limits) {
         let mut apps = shared.apps.lock().unwrap_or_else(PoisonError::into_inner);
         apps.refresh(&shared.stats)
     };
-    let mut names = Names::default();
-    names.claim_metrics(shared.segment.metrics().iter(), Owner::Collector);
+    let mut sources = Candidate::all_of_segment(&Source::own(&shared.segment));
     for app in &apps {
-        names.claim_metrics(app.segment.metrics().iter(), Owner::App(&app.name));
+        sources.extend(Candidate::all_of_segment(&Source::of(app)));
     }
-    let result = shared.gateway.put(&put.key, put.replace, &put.body, limits, names);
+    let result = shared.gateway.put(&put.key, put.replace, &put.body, limits, sources);
     let samples = samples_at_most(&put.body);
     drop(put);
     let rejected = result.as_ref().err().map(PutError::reason);

@@ -190,6 +190,7 @@ impl HttpService {
         let folder = Path::new(&config.apps_dir);
         let mut apps = Apps::new(folder, segment.file_id());
         apps.set_idle_s(config.apps_idle_s);
+        apps.set_shared(&config.apps_shared_dirs);
         let shared = Shared {
             segment: segment.clone(),
             apps: Mutex::new(apps),
@@ -220,6 +221,7 @@ impl HttpService {
         self.settings = Settings::new(config);
         let mut apps = self.shared.apps.lock().unwrap_or_else(PoisonError::into_inner);
         apps.set_idle_s(config.apps_idle_s);
+        apps.set_shared(&config.apps_shared_dirs);
     }
 
     /// Takes the supervisor's `state` line (see `health.rs` for what is read in it).

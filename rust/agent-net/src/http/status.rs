@@ -26,8 +26,9 @@ use serde_json::{json, Map, Value as Json};
 
 use super::gateway_group::Group;
 use super::Shared;
+use crate::apps::App;
 use crate::events::recent_events;
-use crate::scrape::{self, Claim, Conflict, Names, Owner, Source, Type};
+use crate::scrape::{self, Claim, Owner, Source, Type};
 
 const OWN_MAX: usize = 4000;
 const WINDOWS_MAX: usize = 1000;
@@ -52,9 +53,7 @@ pub fn render(shared: &Shared) -> Vec<u8> {
     let is_own = |name: &str| name.starts_with("agent_") && !is_window(name);
     let own = samples(&view, is_own, OWN_MAX, "own", &mut cut);
     let windows = samples(&view, is_window, WINDOWS_MAX, "windows", &mut cut);
-    let mut conflicts = conflicts(&view, &app_views, &groups, &mut cut);
-    let room = CONFLICTS_MAX - conflicts.len();
-    conflicts.extend(repeated(&shared.segment, &app_views, &groups, room));
+    let conflicts = conflicts(&shared.segment, &apps, &groups, &mut cut);
     let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let document = json!({
         "version": shared.version,
@@ -187,50 +186,30 @@ fn top(own: &View<'_>, apps: &[(&str, &Segment, View<'_>)]) -> Vec<Json> {
     all.into_iter().map(row).collect()
 }
 
-/// The families that the page leaves out because somebody before them has the name.
+/// The families and series that the page leaves out because somebody had them before.
 fn conflicts(
-    own: &View<'_>,
-    apps: &[(&str, &Segment, View<'_>)],
+    own: &Segment,
+    apps: &[App],
     groups: &[Arc<Group>],
     cut: &mut Map<String, Json>,
 ) -> Vec<Json> {
-    let mut names = Names::default();
-    let metas = own.families().iter().map(FamilyView::meta);
-    let mut found = names.claim_metrics(metas, Owner::Collector);
-    for (name, _, view) in apps {
-        let metas = view.families().iter().map(FamilyView::meta);
-        found.extend(names.claim_metrics(metas, Owner::App(name)));
+    let apps = apps.iter().map(Source::of);
+    let sources: Vec<Source<'_>> = [Source::own(own)].into_iter().chain(apps).collect();
+    let (families, series) = scrape::disputes(&sources, groups, CONFLICTS_MAX);
+    if families.len() > CONFLICTS_MAX {
+        cut.insert("conflicts".to_owned(), (families.len() - CONFLICTS_MAX).into());
     }
-    for group in groups {
-        found.extend(names.claim_group(group));
-    }
-    if found.len() > CONFLICTS_MAX {
-        cut.insert("conflicts".to_owned(), (found.len() - CONFLICTS_MAX).into());
-        found.truncate(CONFLICTS_MAX);
-    }
-    let row = |conflict: Conflict<'_>| {
+    let families = families.iter().map(|conflict| {
         let mut row = claim_json(&conflict.refused);
         row["holder"] = claim_json(&conflict.holder);
         row
-    };
-    found.into_iter().map(row).collect()
-}
-
-/// The series that the page leaves out because a source before has the same.
-fn repeated(
-    own: &Segment,
-    apps: &[(&str, &Segment, View<'_>)],
-    groups: &[Arc<Group>],
-    most: usize,
-) -> Vec<Json> {
-    let apps = apps.iter().map(|(name, segment, _)| Source::of_app(segment, name));
-    let sources: Vec<Source<'_>> = [Source::own(own)].into_iter().chain(apps).collect();
-    let row = |one: scrape::Repeated<'_>| {
+    });
+    let series = series.iter().map(|one| {
         let mut row = owned_json(&one.series, one.kind, one.owner);
         row["holder"] = owned_json(&one.series, one.kind, one.holder);
         row
-    };
-    scrape::repeated(&sources, groups, most).into_iter().map(row).collect()
+    });
+    families.chain(series).take(CONFLICTS_MAX).collect()
 }
 
 fn claim_json(claim: &Claim<'_>) -> Json {

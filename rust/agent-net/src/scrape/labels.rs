@@ -13,13 +13,15 @@ use std::collections::HashSet;
 use std::hash::BuildHasher;
 
 use agent_metric::{GaugeMode, OwnedShape};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// What [`inspect`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
     /// Sorted by name, each name once, none of ours.
     Sound,
-    /// To be taken apart: a name of ours, or names that do not ascend.
+    /// To be taken apart: a name of ours, names that do not ascend, or a value that is empty.
     Odd,
     Broken,
 }
@@ -48,6 +50,7 @@ pub fn inspect(labels: &[u8], ours: &str) -> Labels {
         is_odd |= name <= before || name == b"app" || name == ours.as_bytes();
         before = name;
         at += 2;
+        is_odd |= labels.get(at) == Some(&b'"');
         loop {
             match labels.get(at) {
                 Some(b'"') => break,
@@ -84,7 +87,8 @@ fn pairs(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The text with names of ours moved out of the way, sorted by name; nothing when a name is there twice.
+/// The text with names of ours moved out of the way, sorted by name, without empty values, which a scraper takes for none;
+/// nothing when a name is there twice.
 pub fn moved(labels: &[u8], ours: &[&str]) -> Option<Vec<u8>> {
     let mut all: Vec<(Vec<u8>, &[u8])> =
         pairs(labels).map(|(name, value)| (name.to_vec(), value)).collect();
@@ -105,7 +109,7 @@ pub fn moved(labels: &[u8], ours: &[&str]) -> Option<Vec<u8>> {
         return None;
     }
     let mut text = Vec::with_capacity(labels.len() + 16);
-    for (name, value) in all {
+    for (name, value) in all.into_iter().filter(|(_, value)| !value.is_empty()) {
         let comma: &[u8] = if text.is_empty() { b"" } else { b"," };
         [comma, &name, b"=\"", value, b"\""].iter().for_each(|part| text.extend_from_slice(part));
     }
@@ -141,13 +145,50 @@ impl AppLabels {
         if labels.is_empty() {
             return Some(&self.text);
         }
-        self.text.push(b',');
         match inspect(labels, self.ours) {
-            Labels::Sound => self.text.extend_from_slice(labels),
-            Labels::Odd => self.text.extend(moved(labels, &["app", self.ours])?),
+            Labels::Sound => {
+                self.text.push(b',');
+                self.text.extend_from_slice(labels);
+            }
+            Labels::Odd => {
+                let text = moved(labels, &["app", self.ours])?;
+                let comma: &[u8] = if text.is_empty() { b"" } else { b"," };
+                self.text.extend_from_slice(comma);
+                self.text.extend_from_slice(&text);
+            }
             Labels::Broken => return None,
         }
         Some(&self.text)
+    }
+}
+
+/// The label texts of a family of one segment that were seen. Cheaper than [`LabelSets`], and enough where all texts are
+/// made alike: sorted, without empty values. Two texts of one hash, by chance, pass for one.
+#[derive(Default)]
+pub struct TextSet {
+    seen: HashTable<u64>,
+    hasher: DefaultHashBuilder,
+}
+
+impl TextSet {
+    /// Empty again, with room for so many.
+    pub fn begin(&mut self, count: usize) -> &mut TextSet {
+        self.seen.clear();
+        self.seen.reserve(count, |hash| *hash);
+        self
+    }
+
+    /// Whether the text is new.
+    #[inline]
+    pub fn insert(&mut self, text: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(text);
+        match self.seen.entry(hash, |known| *known == hash, |known| *known) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(hash);
+                true
+            }
+        }
     }
 }
 
@@ -200,7 +241,7 @@ mod tests {
         let told = text(both, &["app"]);
         assert_eq!(told.as_deref(), Some("exported_app=\"2\",exported_exported_app=\"1\""));
         let le = text(b"le=\"x,\\\"app=\",z=\"\"", &["app", "le"]);
-        assert_eq!(le.as_deref(), Some("exported_le=\"x,\\\"app=\",z=\"\""));
+        assert_eq!(le.as_deref(), Some("exported_le=\"x,\\\"app=\""), "an empty value is none");
         assert_eq!(text(b"a=\"1\",b=\"2\",a=\"3\"", &["app"]), None);
     }
 

@@ -1,20 +1,17 @@
 //! Who has which name of the page.
 //!
 //! A family takes its own name and the names of its samples (`x_count` and `x_created` of histogram `x`), in whatever form
-//! of the page they are shown. Names are
-//! claimed in the order of the page: the collector, the apps by name, the pushed groups by key. The
-//! first wins; a claim that says something else of a taken name is refused, because a page that says
-//! both is refused as a whole by its reader. What is refused takes no names.
+//! of the page they are shown. Names are claimed in the order of first appearance ([`super::plan`]). The first wins; a claim
+//! that says something else of a taken name is refused, because a page that says both is refused as a whole by its reader.
+//! What is refused takes no names.
 //!
 //! The page, the status document and the check of a push use the same rules, this file.
 
 use std::fmt;
 
-use agent_shm::{MetricMeta, OwnedShape};
-use agent_wire::exposition::FamilyKind;
+use agent_metric::{FamilyKind, OwnedShape};
 use hashbrown::HashMap;
 
-use crate::http::gateway_group::{Family, Group};
 use crate::http::gateway_path::GroupKey;
 
 /// What a name is to a reader of the page.
@@ -175,8 +172,14 @@ pub fn clash(
 /// All that [`Type::suffixes`] gives.
 const SUFFIXES: [&str; 5] = ["_total", "_bucket", "_sum", "_count", "_created"];
 
+/// Families that the page itself writes, about the numbers that are not on it.
+pub const PRIVATE: &str = "agent_private_metrics";
+pub const SUPERSEDED: &str = "agent_superseded_metrics";
+pub const DAMAGED: &str = "agent_damaged_series";
+const OF_PAGE: [(&str, Type); 3] =
+    [(PRIVATE, Type::Counter), (SUPERSEDED, Type::Gauge), (DAMAGED, Type::Gauge)];
+
 /// Who has which name.
-#[derive(Default)]
 pub struct Names<'a> {
     families: Vec<Claim<'a>>,
     /// Name of a family or of its samples -> index in `families`.
@@ -184,63 +187,36 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Takes the names of a family; gives its index among the families, or that of the holder.
-    pub fn claim(&mut self, name: &str, kind: Type, owner: Owner<'a>) -> Result<usize, usize> {
+    /// Those of a page without families: the names of what it writes itself are taken.
+    pub fn of_page() -> Names<'a> {
+        let mut names = Names { families: Vec::new(), taken: HashMap::new() };
+        for (name, kind) in OF_PAGE {
+            // They differ, so none is refused.
+            let _ = names.claim(Claim { name: name.to_owned(), kind, owner: Owner::Collector });
+        }
+        names
+    }
+
+    /// Takes the names of a family; gives its index among the families, or says who has a name already.
+    pub fn claim(&mut self, claim: Claim<'a>) -> Result<usize, Conflict<'a>> {
+        let Claim { name, kind, .. } = &claim;
         if let Some(&index) = self.taken.get(name) {
             let family = &self.families[index];
-            let is_same = family.name == name && family.kind == kind;
-            return if is_same { Ok(index) } else { Err(index) };
+            let is_same = family.name == *name && family.kind == *kind;
+            return if is_same { Ok(index) } else { Err(self.conflict(claim, index)) };
         }
         let names = || kind.suffixes().iter().map(|suffix| format!("{name}{suffix}"));
         if let Some(index) = names().find_map(|name| self.taken.get(&name).copied()) {
-            return Err(index);
+            return Err(self.conflict(claim, index));
         }
         let index = self.families.len();
-        self.taken.extend(names().chain([name.to_owned()]).map(|name| (name, index)));
-        self.families.push(Claim { name: name.to_owned(), kind, owner });
+        self.taken.extend(names().chain([name.clone()]).map(|name| (name, index)));
+        self.families.push(claim);
         Ok(index)
     }
 
-    /// As [`Names::claim`]; a refusal says who has the name.
-    pub fn try_claim(
-        &mut self,
-        name: &str,
-        kind: Type,
-        owner: Owner<'a>,
-    ) -> Result<(), Box<Conflict<'a>>> {
-        let Err(index) = self.claim(name, kind, owner) else { return Ok(()) };
-        let refused = Claim { name: name.to_owned(), kind, owner };
-        Err(Box::new(Conflict { refused, holder: self.families[index].clone() }))
-    }
-
-    /// Claims what a segment has; gives what was refused.
-    pub fn claim_metrics<'m>(
-        &mut self,
-        metrics: impl Iterator<Item = &'m MetricMeta>,
-        owner: Owner<'a>,
-    ) -> Vec<Conflict<'a>> {
-        let sound = metrics.filter(|meta| {
-            owner == Owner::Collector || agent_wire::name::is_metric_clean(meta.name.as_bytes())
-        });
-        let claimed =
-            sound.map(|meta| self.try_claim(&meta.name, Type::of_shape(&meta.shape), owner));
-        claimed.filter_map(|claim| claim.err().map(|conflict| *conflict)).collect()
-    }
-
-    /// Claims a pushed family.
-    pub fn claim_pushed(
-        &mut self,
-        family: &Family,
-        key: &'a GroupKey,
-    ) -> Result<(), Box<Conflict<'a>>> {
-        let (base, kind) = Type::of_pushed(&family.name, family.kind);
-        self.try_claim(base, kind, Owner::Group(key))
-    }
-
-    /// Claims what a group has; gives what was refused.
-    pub fn claim_group(&mut self, group: &'a Group) -> Vec<Conflict<'a>> {
-        let claimed = group.families.iter().map(|family| self.claim_pushed(family, &group.key));
-        claimed.filter_map(|claim| claim.err().map(|conflict| *conflict)).collect()
+    fn conflict(&self, refused: Claim<'a>, holder: usize) -> Conflict<'a> {
+        Conflict { refused, holder: self.families[holder].clone() }
     }
 
     /// The families that were taken, in the order of their indices.

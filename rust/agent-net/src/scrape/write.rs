@@ -4,16 +4,15 @@
 //! [`agent_wire::exposition`]) goes out in pieces there. Whether it is one is looked at before its first line, so in that form
 //! histograms and summaries are read twice.
 
-use agent_metric::OwnedShape;
-use agent_shm::{FamilyView, ProcessValue, SeriesView, Value, View};
-use agent_wire::exposition::{is_below_zero, is_summary_below_zero, FamilyKind, Piece};
-use agent_wire::page::PageEncoder;
+use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, OwnedShape, Piece, Sample, SampleValue};
+use agent_shm::{FamilyView, ProcessValue, Value, View};
+use agent_wire::exposition::{is_below_zero, is_summary_below_zero};
 use agent_wire::prometheus_text::SeriesValue;
-use agent_wire::Format;
 
-use super::labels::{AppLabels, LabelSets};
-use super::{incomplete, LeftOut, Merged, Part, Quantiles, Skipped, Source, PIECE_BYTES};
-use crate::http::gateway_group::{Family, Pushed};
+use super::labels::{AppLabels, LabelSets, TextSet};
+use super::plan::{Merged, Part};
+use super::{incomplete, LeftOut, Quantiles, Skipped, Source, PIECE_BYTES};
+use crate::http::gateway_group::Family;
 
 /// Takes what it wants of the output; says whether to go on.
 pub type Flush<'f> = &'f mut dyn FnMut(&mut Vec<u8>) -> bool;
@@ -21,10 +20,11 @@ pub type Flush<'f> = &'f mut dyn FnMut(&mut Vec<u8>) -> bool;
 /// The writer of one page.
 pub struct Page<'a> {
     sources: &'a [Source<'a>],
-    encoder: PageEncoder,
+    visitor: &'a mut dyn FamilyVisitor,
     left_out: LeftOut,
     quantiles: Vec<(f64, f64)>,
     sets: LabelSets,
+    texts: TextSet,
 }
 
 /// What the samples of a family have in common while they are written.
@@ -32,16 +32,18 @@ pub struct Page<'a> {
 struct Turn {
     /// Several sources have the family: label sets may meet.
     is_merged: bool,
-    /// All its series are native histograms.
-    is_native: bool,
     /// The first piece: what is left out is counted once.
     is_first: bool,
 }
 
 impl<'a> Page<'a> {
-    pub fn new(sources: &'a [Source<'a>], format: Format, left_out: LeftOut) -> Page<'a> {
-        let (encoder, quantiles) = (PageEncoder::new(format), Vec::new());
-        Page { sources, encoder, left_out, quantiles, sets: LabelSets::default() }
+    pub fn new(
+        sources: &'a [Source<'a>],
+        visitor: &'a mut dyn FamilyVisitor,
+        left_out: LeftOut,
+    ) -> Page<'a> {
+        let (quantiles, sets, texts) = (Vec::new(), LabelSets::default(), TextSet::default());
+        Page { sources, visitor, left_out, quantiles, sets, texts }
     }
 
     pub fn write(
@@ -58,18 +60,15 @@ impl<'a> Page<'a> {
             };
             for (index, piece) in pieces.iter().enumerate() {
                 self.header(family, *piece, out);
-                let turn = Turn {
-                    is_merged: family.parts.len() > 1,
-                    is_native: family.is_native(),
-                    is_first: index == 0,
-                };
+                let turn = Turn { is_merged: family.parts.len() > 1, is_first: index == 0 };
                 if !self.samples(family, turn, out, flush) {
                     return self.left_out;
                 }
             }
         }
-        incomplete::write(&mut self.encoder, self.sources, views, families, out);
-        self.encoder.finish(out);
+        let skipped = &self.left_out.sources;
+        incomplete::write(self.visitor, self.sources, views, families, skipped, out);
+        self.visitor.finish(out);
         self.left_out
     }
 
@@ -83,15 +82,21 @@ impl<'a> Page<'a> {
             Part::Cells { family, .. } => Some(family.meta().unit.as_str()),
             Part::Pushed { .. } => None,
         });
-        let kind = family.kind.kind();
-        self.encoder.family(out, &family.name, help, unit.unwrap_or(""), kind, piece);
+        let head = FamilyHead {
+            name: &family.name,
+            help,
+            unit: unit.unwrap_or(""),
+            kind: family.kind.kind(),
+            is_native: family.is_native(),
+        };
+        self.visitor.family(&head, piece, out);
     }
 
     /// Whether the family has to be written in pieces.
     fn is_below_zero(&mut self, family: &Merged<'_>) -> bool {
         let is_distribution =
             matches!(family.kind.kind(), FamilyKind::Histogram | FamilyKind::Summary);
-        if !is_distribution || !self.encoder.wants_pieces() {
+        if !is_distribution || !self.visitor.wants_pieces() {
             return false;
         }
         let (sources, quantiles) = (self.sources, &mut self.quantiles);
@@ -137,10 +142,12 @@ impl<'a> Page<'a> {
         let source = self.sources[number];
         let shape = &family.meta().shape;
         let mut app = source.app.map(|app| AppLabels::of(app, shape));
-        let Page { encoder, quantiles, sets, .. } = self;
+        let Page { visitor, quantiles, sets, texts, .. } = self;
+        // What we wrote ourselves is there once.
+        let mut texts = source.app.map(|_| texts.begin(family.len()));
         let mut skipped = Skipped::default();
         let mut goes_on = true;
-        family.for_each(&mut |series| {
+        let damaged = family.for_each(&mut |series| {
             if !goes_on {
                 return;
             }
@@ -152,6 +159,10 @@ impl<'a> Page<'a> {
                 skipped.bad_labels += 1;
                 return;
             };
+            if texts.as_mut().is_some_and(|texts| !texts.insert(labels)) {
+                skipped.repeated += 1;
+                return;
+            }
             // Of those of a process the set is whole with its number only.
             let is_of_process = matches!(series.value, Value::GaugePerProcess(_));
             if turn.is_merged && !is_of_process && !sets.insert(labels) {
@@ -161,16 +172,28 @@ impl<'a> Page<'a> {
             if let Value::Histogram { sum, .. } | Value::Summary { sum, .. } = series.value {
                 skipped.infinite_sums += u64::from(sum.is_infinite());
             }
-            let mut line = Line { encoder, labels, out, is_native: turn.is_native };
+            let created_unix_ms = Some(series.created_unix_ms);
+            let mut tell = |value: SampleValue<'_>| {
+                let has_plain_bounds = false;
+                visitor.sample(&Sample { labels, created_unix_ms, value, has_plain_bounds }, out);
+            };
             if let Value::GaugePerProcess(values) = series.value {
-                skipped.repeated += line.write_processes(values, turn.is_merged.then_some(sets));
+                let sets = turn.is_merged.then_some(&mut *sets);
+                skipped.repeated += each_process(labels, values, sets, &mut tell);
             } else {
-                line.write(&series, shape, source.quantiles, quantiles);
+                quantiles.clear();
+                if let (Value::Summary { .. }, Some(source)) = (&series.value, source.quantiles) {
+                    source(series.id, quantiles);
+                }
+                if let Some(value) = value_of(&series.value, shape, quantiles) {
+                    tell(value);
+                }
             }
             if out.len() >= PIECE_BYTES {
                 goes_on = flush(out);
             }
         });
+        skipped.damaged += damaged;
         if turn.is_first {
             self.left_out.sources[number].add(&skipped);
         }
@@ -183,9 +206,8 @@ impl<'a> Page<'a> {
                 self.left_out.pushed.repeated += u64::from(turn.is_first);
                 continue;
             }
-            write_pushed(&mut self.encoder, series, family.kind, out);
+            self.visitor.sample(&series.sample(family.kind), out);
         }
-        self.encoder.set_plain_bounds(false);
     }
 }
 
@@ -218,80 +240,45 @@ fn cells_below_zero(
     found
 }
 
-/// Where one series of a segment goes.
-struct Line<'l> {
-    encoder: &'l mut PageEncoder,
-    labels: &'l [u8],
-    out: &'l mut Vec<u8>,
-    is_native: bool,
+/// The one value of a series of a segment; a gauge by process has none, see [`each_process`].
+#[inline]
+fn value_of<'v>(
+    value: &'v Value<'_>,
+    shape: &OwnedShape,
+    quantiles: &'v [(f64, f64)],
+) -> Option<SampleValue<'v>> {
+    Some(match (value, shape) {
+        (&Value::Counter { whole, fraction }, _) => SampleValue::Counter { whole, fraction },
+        (&Value::Gauge(value), _) => SampleValue::Number(value),
+        (&Value::Histogram { sum, buckets, .. }, &OwnedShape::Exponential { schema }) => {
+            SampleValue::Native { schema, buckets, sum }
+        }
+        (&Value::Histogram { sum, buckets, .. }, _) => SampleValue::Histogram { buckets, sum },
+        (&Value::Summary { count, sum }, _) => SampleValue::Summary { quantiles, sum, count },
+        (Value::GaugePerProcess(_), _) => return None,
+    })
 }
 
-impl Line<'_> {
-    #[inline]
-    fn write(
-        &mut self,
-        series: &SeriesView<'_>,
-        shape: &OwnedShape,
-        source: Option<Quantiles<'_>>,
-        quantiles: &mut Vec<(f64, f64)>,
-    ) {
-        let Line { encoder, labels, out, is_native } = self;
-        let created = Some(series.created_unix_ms);
-        match &series.value {
-            Value::Counter { whole, fraction } => {
-                encoder.counter(out, labels, *whole, *fraction, created);
-            }
-            Value::Gauge(value) => encoder.gauge(out, labels, *value),
-            Value::Histogram { sum, buckets, .. } => match shape {
-                OwnedShape::Exponential { schema } => {
-                    encoder.native(out, labels, *schema, buckets, *sum, created, *is_native);
-                }
-                _ => encoder.histogram(out, labels, buckets, *sum, created),
-            },
-            Value::Summary { count, sum } => {
-                quantiles.clear();
-                if let Some(source) = source {
-                    source(series.id, quantiles);
-                }
-                encoder.summary(out, labels, quantiles, *sum, *count, created);
-            }
-            Value::GaugePerProcess(_) => {}
+/// One sample a process; gives how many were there already.
+fn each_process(
+    labels: &[u8],
+    values: &[ProcessValue],
+    sets: Option<&mut LabelSets>,
+    tell: &mut dyn FnMut(SampleValue<'_>),
+) -> u64 {
+    let mut here = LabelSets::default();
+    let sets = sets.unwrap_or(&mut here);
+    let mut repeated = 0;
+    for process in values {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut set = labels.to_vec();
+        set.extend_from_slice(format!("{comma}pid=\"{}\"", process.id()).as_bytes());
+        if sets.insert(&set) {
+            let ProcessValue { pid, twin, value } = *process;
+            tell(SampleValue::OfProcess { pid, twin, value });
+        } else {
+            repeated += 1;
         }
     }
-
-    /// One sample a process; gives how many were there already.
-    fn write_processes(&mut self, values: &[ProcessValue], sets: Option<&mut LabelSets>) -> u64 {
-        let mut here = LabelSets::default();
-        let sets = sets.unwrap_or(&mut here);
-        let mut repeated = 0;
-        for process in values {
-            let comma = if self.labels.is_empty() { "" } else { "," };
-            let mut set = self.labels.to_vec();
-            set.extend_from_slice(format!("{comma}pid=\"{}\"", process.id()).as_bytes());
-            if sets.insert(&set) {
-                let ProcessValue { pid, twin, value } = *process;
-                self.encoder.gauge_of_process(self.out, self.labels, pid, twin, value);
-            } else {
-                repeated += 1;
-            }
-        }
-        repeated
-    }
-}
-
-fn write_pushed(encoder: &mut PageEncoder, series: &Pushed, kind: FamilyKind, out: &mut Vec<u8>) {
-    let (labels, created) = (series.labels.as_bytes(), series.created_unix_ms);
-    encoder.set_plain_bounds(series.has_plain_bounds);
-    match &series.value {
-        SeriesValue::Number(value) if kind == FamilyKind::Counter => {
-            encoder.counter(out, labels, 0, *value, created);
-        }
-        SeriesValue::Number(value) => encoder.gauge(out, labels, *value),
-        SeriesValue::Histogram { buckets, sum } => {
-            encoder.histogram(out, labels, buckets, *sum, created);
-        }
-        SeriesValue::Summary { quantiles, sum, count } => {
-            encoder.summary(out, labels, quantiles, *sum, *count, created);
-        }
-    }
+    repeated
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use super::line::{Fault, Line, Sample};
 use super::{Family, Series, SeriesValue, TextError};
-use crate::exposition::FamilyKind;
 use crate::{name, Limits, Reject};
+use agent_metric::FamilyKind;
 
 /// Counts above this are not exact in the f64 they arrive in.
 const COUNT_MAX: f64 = 9_007_199_254_740_992.0;

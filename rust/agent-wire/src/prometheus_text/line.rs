@@ -7,8 +7,8 @@
 
 use std::borrow::Cow;
 
-use crate::exposition::FamilyKind;
 use crate::{labels, name, number, Limits, Reject};
+use agent_metric::FamilyKind;
 
 pub(super) type Fault = (Reject, String);
 

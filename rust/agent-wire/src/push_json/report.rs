@@ -72,12 +72,6 @@ impl Report {
             self.refusals.push(Refusal { index, line, reason, detail });
         }
     }
-
-    /// Appends the report as JSON.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
-        // Writing plain data into memory cannot fail.
-        let _ = serde_json::to_writer(out, self);
-    }
 }
 
 impl Serialize for Reject {

@@ -1,89 +1,18 @@
-#![cfg(loom)]
-//! Every order of events, within a bound of preemptions, and every value that a weakly ordered machine may show: a model
-//! of each protocol between two or three writers. Run by `ci/loom.sh`.
-//!
-//! What the model is not: a 16-byte pair is a mutex here (its one instruction is the machine's promise), and the barrier
-//! that Linux executes for us is a fence of our own. Both are tested by real processes instead.
+//! Two or three writers, and each protocol between them.
 
+use crate::world::*;
 use agent_shm::*;
-use loom::thread;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
-
-/// Small, so that a model fits: one page holds a few blocks of one size.
-fn segment(pages: u64, series_max: u32) -> Segment {
-    let options = Options {
-        series_max,
-        metric_series_max: 16,
-        metrics_max: 2,
-        slots_max: 3,
-        ring_records: 2,
-        bytes_max: pages * 512,
-    };
-    Segment::private("m", &options)
-}
-
-/// All orders, or those with so many preemptions. `LOOM_MAX_PREEMPTIONS` overrules the bound of every model.
-fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(preemptions_max);
-    // A pass over all pages is a long way for a model.
-    builder.max_branches = 50_000;
-    let orders = Arc::new(AtomicU64::new(0));
-    let count = orders.clone();
-    builder.check(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        run();
-    });
-    println!("{} orders", orders.load(Ordering::Relaxed));
-}
-
-fn metric(writer: &Writer, shape: Shape<'_>) -> MetricId {
-    writer.metric(&MetricSpec { name: "m", help: "", unit: "", shape }).unwrap()
-}
-
-fn applied(outcome: Outcome) {
-    assert_eq!(outcome, Outcome::Applied);
-}
-
-/// Labels and counter total, or count and sum, of every series.
-fn totals(segment: &Segment) -> Vec<(String, u64, f64)> {
-    let mut found = Vec::new();
-    for family in segment.view().families() {
-        family.for_each(&mut |series| {
-            let labels = String::from_utf8(series.labels.to_vec()).unwrap();
-            found.push(match series.value {
-                Value::Counter { whole, fraction } => (labels, whole, fraction),
-                Value::Summary { count, sum } => (labels, count, sum),
-                Value::Histogram { count, sum, buckets } => {
-                    assert_eq!(buckets.iter().map(|(_, n)| n).sum::<u64>(), count);
-                    (labels, count, sum)
-                }
-                other => panic!("{other:?}"),
-            });
-        });
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    found
-}
-
-/// Adds until it is applied, as a caller does.
-fn add(writer: &Writer, metric: MetricId, labels: &str, n: u64) {
-    while writer.add(&writer.series(metric, labels).unwrap(), n) == Outcome::Stale {
-        thread::yield_now();
-    }
-}
 
 #[test]
 fn two_writers_insert_the_same_key() {
-    model(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
-        let other = thread::spawn(move || add(&two, metric, "a", 1));
+        let other = spawn(move || add(&two, metric, "a", 1));
         add(&one, metric, "a", 2);
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("a".into(), 3, 0.0)]);
+        assert_eq!(totals(segment.view()), [("a".into(), 3, 0.0)]);
         assert_eq!(segment.usage().series, 1);
         assert_eq!(one.reclaim_now(), Reclaimed { passed: true, ..Reclaimed::default() });
     });
@@ -91,45 +20,45 @@ fn two_writers_insert_the_same_key() {
 
 #[test]
 fn two_writers_insert_different_keys_of_one_chain() {
-    model(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
-        let other = thread::spawn(move || add(&two, metric, "b", 1));
+        let other = spawn(move || add(&two, metric, "b", 1));
         add(&one, metric, "a", 2);
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("a".into(), 2, 0.0), ("b".into(), 1, 0.0)]);
+        assert_eq!(totals(segment.view()), [("a".into(), 2, 0.0), ("b".into(), 1, 0.0)]);
     });
 }
 
 #[test]
 fn one_writer_removes_what_the_other_inserts_beside() {
-    model(Some(3), || {
+    explore(Some(3), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
         add(&one, metric, "a", 1);
-        let other = thread::spawn(move || {
+        let other = spawn(move || {
             assert!(two.remove(metric, "a"));
         });
         add(&one, metric, "b", 2);
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("b".into(), 2, 0.0)]);
+        assert_eq!(totals(segment.view()), [("b".into(), 2, 0.0)]);
     });
 }
 
 #[test]
 fn two_writers_remove_neighbours() {
-    model(Some(3), || {
+    explore(Some(2), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
         add(&one, metric, "a", 1);
         add(&one, metric, "b", 2);
-        let other = thread::spawn(move || assert!(two.remove(metric, "a")));
+        let other = spawn(move || assert!(two.remove(metric, "a")));
         assert!(one.remove(metric, "b"));
         other.join().unwrap();
-        assert_eq!(totals(&segment), []);
+        assert_eq!(totals(segment.view()), []);
         assert_eq!(segment.usage().series, 0);
         assert_eq!((0..4).map(|_| one.reclaim_now().freed).sum::<u64>(), 2);
     });
@@ -137,25 +66,25 @@ fn two_writers_remove_neighbours() {
 
 #[test]
 fn a_search_passes_an_entry_that_is_retired_under_its_feet() {
-    model(Some(3), || {
+    explore(Some(3), || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
         add(&one, metric, "b", 1);
         add(&one, metric, "a", 1);
-        let other = thread::spawn(move || {
+        let other = spawn(move || {
             assert!(two.remove(metric, "a"));
             two.reclaim_now();
         });
         applied(one.add(&one.series(metric, "b").unwrap(), 1));
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("b".into(), 2, 0.0)]);
+        assert_eq!(totals(segment.view()), [("b".into(), 2, 0.0)]);
     });
 }
 
 #[test]
 fn memory_is_not_given_to_another_series_while_somebody_adds() {
-    model(Some(3), || {
+    explore(Some(3), || {
         let segment = segment(3, 9);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         adds_never_land_in_the_next_series(&segment, &one, two);
@@ -165,9 +94,10 @@ fn memory_is_not_given_to_another_series_while_somebody_adds() {
 fn adds_never_land_in_the_next_series(segment: &Segment, one: &Writer, two: Writer) {
     let metric = metric(one, Shape::Counter);
     let old = one.series(metric, "a").unwrap();
+    applied(one.add(&old, 5));
     // The page is full: the next series gets the memory of the old one or none.
-    (1..8).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
-    let other = thread::spawn(move || {
+    (1..4).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
+    let other = spawn(move || {
         assert!(two.remove(metric, "a"));
         assert!((0..3).all(|_| two.reclaim_now().passed));
         let new = two.series(metric, "b").unwrap();
@@ -177,30 +107,56 @@ fn adds_never_land_in_the_next_series(segment: &Segment, one: &Writer, two: Writ
     // Lost with the series that is removed, or stale: never in the new one.
     let _ = one.add(&old, 1);
     let new = other.join().unwrap();
-    let there: Vec<_> = totals(segment).into_iter().filter(|series| series.1 > 0).collect();
+    let there: Vec<_> = totals(segment.view()).into_iter().filter(|series| series.1 > 0).collect();
     let reused = new.offset == old.id().offset;
     let labels = if reused { "b" } else { OVERFLOW_LABELS };
     assert_eq!(there, [(labels.into(), 10, 0.0)]);
 }
 
+/// Who reclaims has moved the epoch already when the series is removed, and a writer has come in since.
 #[test]
+#[cfg_attr(loom, ignore = "minutes to hours: make orders")]
+fn memory_is_not_given_away_when_the_removal_falls_into_a_pass() {
+    explore(Some(2), || {
+        let segment = segment(3, 9);
+        let [one, two, three] = [0; 3].map(|_| segment.writer().unwrap());
+        let metric = metric(&one, Shape::Counter);
+        let old = one.series(metric, "a").unwrap();
+        (1..4).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
+        let reclaimer = spawn(move || {
+            assert!((0..2).all(|_| two.reclaim_now().passed));
+            let new = two.series(metric, "b").unwrap();
+            applied(two.add(&new, 10));
+        });
+        let remover = spawn_next(move || assert!(three.remove(metric, "a")));
+        let _ = one.add(&old, 1);
+        reclaimer.join().unwrap();
+        remover.join().unwrap();
+        let there = totals(segment.view());
+        let new = there.iter().filter(|series| ["b", OVERFLOW_LABELS].contains(&&*series.0));
+        assert_eq!(new.map(|series| series.1).sum::<u64>(), 10);
+    });
+}
+
+#[test]
+#[cfg_attr(loom, ignore = "minutes to hours: make orders")]
 fn a_third_writer_gets_the_memory_that_the_second_gives_back() {
-    model(Some(1), || {
+    explore(Some(1), || {
         let segment = segment(3, 9);
         let writers = [0; 3].map(|_| segment.writer().unwrap());
         let [one, two, three] = writers;
         let metric = metric(&one, Shape::Counter);
         let old = one.series(metric, "a").unwrap();
-        (1..8).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
-        let second = thread::spawn(move || {
+        (1..4).for_each(|n| drop(one.series(metric, &format!("{n}")).unwrap()));
+        let second = spawn(move || {
             assert!(two.remove(metric, "a"));
             assert!((0..3).all(|_| two.reclaim_now().passed));
         });
-        let third = thread::spawn(move || add(&three, metric, "b", 10));
+        let third = spawn_next(move || add(&three, metric, "b", 10));
         let _ = one.add(&old, 1);
         second.join().unwrap();
         third.join().unwrap();
-        let there: u64 = totals(&segment).iter().map(|series| series.1).sum();
+        let there: u64 = totals(segment.view()).iter().map(|series| series.1).sum();
         assert_eq!(there, 10);
     });
 }
@@ -208,7 +164,7 @@ fn a_third_writer_gets_the_memory_that_the_second_gives_back() {
 /// Expirer, reclaimer and writer are three; in the product the first two may be one.
 #[test]
 fn expiry_loses_nothing_that_was_added_meanwhile() {
-    model(Some(1), || {
+    explore(Some(1), || {
         let segment = segment(3, 2);
         let [one, two, three] = [0; 3].map(|_| segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
@@ -218,8 +174,8 @@ fn expiry_loses_nothing_that_was_added_meanwhile() {
             expirer.run(&two, now, 10, |_| true);
         }
         // The series was last used long ago, and now.
-        let second = thread::spawn(move || expirer.run(&two, 20, 10, |_| true));
-        let third = thread::spawn(move || assert!(three.reclaim_now().passed));
+        let second = spawn(move || expirer.run(&two, 20, 10, |_| true));
+        let third = spawn_next(move || assert!(three.reclaim_now().passed));
         if one.add(&series, 1) == Outcome::Stale {
             add(&one, metric, "a", 1);
         }
@@ -227,13 +183,13 @@ fn expiry_loses_nothing_that_was_added_meanwhile() {
         third.join().unwrap();
         // It died before the add, which then made it anew; or it lived.
         assert!(died <= 1);
-        assert_eq!(totals(&segment), [("a".into(), 1, 0.0)]);
+        assert_eq!(totals(segment.view()), [("a".into(), 1, 0.0)]);
     });
 }
 
 #[test]
 fn a_page_that_changes_its_class_is_nobody_elses_meanwhile() {
-    model(Some(1), || {
+    explore(Some(1), || {
         let segment = segment(3, 9);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Counter);
@@ -243,7 +199,7 @@ fn a_page_that_changes_its_class_is_nobody_elses_meanwhile() {
             assert!(one.reclaim_now().passed);
         }
         // The page is emptied, and zeroed two passes later, while a writer looks for a block in it.
-        let other = thread::spawn(move || {
+        let other = spawn(move || {
             for _ in 0..4 {
                 let _ = two.reclaim_now();
             }
@@ -251,7 +207,7 @@ fn a_page_that_changes_its_class_is_nobody_elses_meanwhile() {
         add(&one, metric, "b", 10);
         let _ = one.add(&old, 100);
         other.join().unwrap();
-        let there: u64 = totals(&segment).iter().map(|series| series.1).sum();
+        let there: u64 = totals(segment.view()).iter().map(|series| series.1).sum();
         assert_eq!(there, 10);
         assert_eq!(segment.usage().damage, 0);
     });
@@ -259,7 +215,7 @@ fn a_page_that_changes_its_class_is_nobody_elses_meanwhile() {
 
 #[test]
 fn a_ring_is_read_in_order_never_torn_and_its_loss_is_exact() {
-    model(None, || {
+    explore(None, || {
         let segment = segment(3, 2);
         let writer = segment.writer().unwrap();
         let metric = metric(&writer, Shape::Counter);
@@ -267,7 +223,7 @@ fn a_ring_is_read_in_order_never_torn_and_its_loss_is_exact() {
         let ids = [series[0].id(), series[1].id()];
         writer.record(&series[0], RecordKind::Sample, 0);
         let mut reader = segment.ring_reader(0).unwrap();
-        let other = thread::spawn(move || {
+        let other = spawn(move || {
             for n in 1..4 {
                 writer.record(&series[n % 2], RecordKind::Sample, n as u64);
             }
@@ -292,32 +248,32 @@ fn a_ring_is_read_in_order_never_torn_and_its_loss_is_exact() {
 
 #[test]
 fn two_writers_observe_one_pair() {
-    model(None, || {
+    explore(None, || {
         let segment = segment(3, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Summary(&[]));
         let series = one.series(metric, "a").unwrap();
         let same = series.clone();
-        let other = thread::spawn(move || applied(two.observe(&same, 1.0, 1)));
+        let other = spawn(move || applied(two.observe(&same, 1.0, 1)));
         applied(one.observe(&series, 2.0, 2));
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("a".into(), 3, 5.0)]);
+        assert_eq!(totals(segment.view()), [("a".into(), 3, 5.0)]);
     });
 }
 
 #[test]
 fn two_writers_hang_in_the_same_part() {
-    model(Some(1), || {
+    explore(Some(1), || {
         // One page more than classes: two writers that come at once may take one each.
-        let segment = segment(6, 2);
+        let segment = segment(7, 2);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
         let metric = metric(&one, Shape::Exponential { schema: 0 });
         let series = one.series(metric, "a").unwrap();
         let same = series.clone();
-        let other = thread::spawn(move || applied(two.observe(&same, 1.5, 1)));
+        let other = spawn(move || applied(two.observe(&same, 1.5, 1)));
         applied(one.observe(&series, 1.25, 2));
         other.join().unwrap();
-        assert_eq!(totals(&segment), [("a".into(), 3, 4.0)]);
+        assert_eq!(totals(segment.view()), [("a".into(), 3, 4.0)]);
         assert_eq!(segment.usage().refused, 0);
     });
 }

@@ -1,0 +1,105 @@
+//! The word of a page: its size class, how far it is on its way to having none, how many of its blocks are in use.
+//!
+//! block.rs has the picture, and every change of the word. A word in which a bit has changed may say anything: which words
+//! mean "no class", and which mean nothing, is decided here alone. Not promised: that a bit that makes one class of
+//! another is noticed.
+
+use crate::layout::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    InUse = 0,
+    /// All of its blocks were free; nobody takes one any more, but somebody may still be about to.
+    Emptied = 1,
+    /// Being overwritten with zeros. Nobody but who overwrites it believes this: see `retire_page` in block.rs.
+    Zeroed = 2,
+    /// Of a damaged page word.
+    Unknown = 3,
+}
+
+/// What the word of a page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageWord {
+    /// The page is free for any class, if it is zero.
+    NoClass,
+    Class(Page),
+    /// There is no such class. The page is neither free nor in use: nobody does anything with it.
+    Damaged,
+}
+
+impl PageWord {
+    pub fn of(word: u64) -> PageWord {
+        let Some(class) = (word as u8 & 0x3f).checked_sub(1) else { return PageWord::NoClass };
+        if usize::from(class) >= CLASSES.len() {
+            return PageWord::Damaged;
+        }
+        let phase = match word >> 6 & 3 {
+            0 => Phase::InUse,
+            1 => Phase::Emptied,
+            2 => Phase::Zeroed,
+            _ => Phase::Unknown,
+        };
+        PageWord::Class(Page {
+            class,
+            phase,
+            used: word >> 8 & 0xfff,
+            epoch: word >> 20 & 0x3fff,
+            generation: (word >> 34) as u32,
+        })
+    }
+
+    pub fn class(self) -> Option<Page> {
+        match self {
+            PageWord::Class(page) => Some(page),
+            PageWord::NoClass | PageWord::Damaged => None,
+        }
+    }
+}
+
+/// The word of a page that has a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    pub class: u8,
+    pub phase: Phase,
+    pub used: u64,
+    pub epoch: u64,
+    /// Of blocks that were never used in this class.
+    pub generation: u32,
+}
+
+impl Page {
+    pub fn word(self) -> u64 {
+        u64::from(self.generation) << 34
+            | (self.epoch & 0x3fff) << 20
+            | (self.used & 0xfff) << 8
+            | (self.phase as u64) << 6
+            | (u64::from(self.class) + 1)
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+    use crate::block::GENERATIONS;
+
+    #[test]
+    fn a_page_word_survives_the_way_there_and_back() {
+        let page = Page {
+            class: 38,
+            phase: Phase::Zeroed,
+            used: 1024,
+            epoch: 0x3fff,
+            generation: GENERATIONS,
+        };
+        for phase in [Phase::InUse, Phase::Emptied, Phase::Zeroed, Phase::Unknown] {
+            let page = Page { phase, ..page };
+            assert_eq!(PageWord::of(page.word()), PageWord::Class(page));
+        }
+        assert_eq!(PageWord::of(0), PageWord::NoClass);
+        assert_eq!(PageWord::of(page.word() & !0x3f), PageWord::NoClass);
+        for class in CLASSES.len() as u64 + 1..=0x3f {
+            assert_eq!(PageWord::of(page.word() & !0x3f | class), PageWord::Damaged, "{class}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+#![cfg(model)]
+//! Orders of events between those who share a segment. `ci/orders.sh loom` tries every order within a bound of
+//! preemptions, and every value that a weakly ordered machine may show; `ci/orders.sh shuttle` tries random orders of
+//! larger models.
+//!
+//! What a model is not: see `src/model.rs`.
+
+#[cfg(shuttle)]
+mod crowd;
+// Under loom two writers that bring definitions did not end with one preemption.
+#[cfg(shuttle)]
+mod families;
+mod pairs;
+mod roles;
+#[cfg(loom)]
+mod trios;
+mod world;

@@ -1,0 +1,107 @@
+"""A file that is truncated costs its numbers, not the process, whoever else handles SIGBUS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from programs import DEADLINE_S, Program
+
+# `faulthandler` is enabled at one of these moments; at the end the process may touch what is not
+# ours, or signal itself.
+PROGRAM = """
+import faulthandler, mmap, os, sys, threading, warnings
+moment, end, folder = sys.argv[1:]
+warnings.simplefilter("ignore")
+
+def on(now):
+    if now == moment:
+        faulthandler.enable()
+
+on("before the import")
+import agent
+steps = agent.Counter("steps", "Steps.")
+on("before the first update")
+steps.inc()
+on("after the first update")
+on("just before the truncation")
+if moment == "after the first update":
+    agent.render()
+os.truncate(os.path.join(folder, "shop.v2.seg"), 0)
+
+def count():
+    for _ in range(1000):
+        steps.inc()
+
+if end == "in a thread":
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join()
+else:
+    count()
+print("lives", flush=True)
+if end == "foreign":
+    with open(os.path.join(folder, "other"), "w+b") as file:
+        file.truncate(1 << 16)
+        memory = mmap.mmap(file.fileno(), 1 << 16)
+        file.truncate(0)
+        memory[5000]
+if end == "raised":
+    import signal
+    signal.raise_signal(signal.SIGBUS)
+print("the end", flush=True)
+"""
+
+MOMENTS = [
+    "never",
+    "before the import",
+    "before the first update",
+    "after the first update",
+    "just before the truncation",
+]
+
+
+@pytest.fixture
+def program(tmp_path: Path, segments: str) -> Program:
+    made = Program(tmp_path, segments)
+    made.write("lost.py", PROGRAM)
+    return made
+
+
+def run(program: Program, moment: str, end: str) -> subprocess.CompletedProcess[str]:
+    command = program.command("lost.py", moment, end, program.segments)
+    command["env"]["AGENT_METRICS_APP"] = "shop"
+    return subprocess.run(
+        **command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+@pytest.mark.parametrize("end", ["in the main thread", "in a thread"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_process_outlives_its_file_whenever_faulthandler_is_enabled(
+    program: Program, moment: str, end: str
+) -> None:
+    """It says nothing either, unless it was enabled since our last look, a second ago at most."""
+    done = run(program, moment, end)
+    assert (done.returncode, done.stdout) == (0, "lives\nthe end\n"), done.stderr
+    assert ("Bus error" in done.stderr) <= (moment == "just before the truncation"), done.stderr
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_fault_of_the_program_itself_ends_it_as_without_us(program: Program, moment: str) -> None:
+    """`faulthandler` prints its traceback, once, and the process dies of SIGBUS."""
+    done = run(program, moment, "foreign")
+    assert (done.returncode, done.stdout) == (-signal.SIGBUS, "lives\n"), done.stderr
+    assert done.stderr.count("Fatal Python error: Bus error") == (moment != "never"), done.stderr
+    assert not os.path.exists(program.folder / "core")
+
+
+@pytest.mark.parametrize("moment", ["never", "before the import", "after the first update"])
+def test_a_signal_that_is_sent_still_ends_the_process(program: Program, moment: str) -> None:
+    """It is not swallowed because we have a handler for it."""
+    done = run(program, moment, "raised")
+    assert (done.returncode, done.stdout) == (-signal.SIGBUS, "lives\n"), done.stderr
