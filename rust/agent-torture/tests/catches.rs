@@ -2,7 +2,7 @@
 //!
 //! A program of its own instead of tests in the harness: what forks must have one thread.
 
-use agent_shm::{GaugeMode, MetricSpec, Outcome, Segment, Series, Shape, Writer};
+use agent_shm::{MetricSpec, Outcome, Segment, Series, Shape, Writer};
 use agent_torture::{
     on_segment, run, run_table, Act, Error, Grain, Next, Operation, Options, Random, StepReport,
 };
@@ -20,7 +20,6 @@ fn main() {
     a_count_and_then_a_sum_are_found_torn();
     two_series_one_after_the_other_are_found_half_done();
     what_was_in_and_is_out_again_is_found();
-    a_part_that_nobody_can_reach_any_more_is_found();
     what_an_operation_does_beside_is_found();
     an_operation_that_fails_is_found();
     a_seed_repeats_what_it_found();
@@ -63,7 +62,6 @@ fn series(writer: &Writer, shape: Shape<'_>, labels: &str) -> Series {
 }
 
 const CLASSIC: Shape<'static> = Shape::Explicit(&[1.0, 2.0]);
-const SUM: Shape<'static> = Shape::Gauge(GaugeMode::Sum);
 /// Numbers that stand nowhere else in the file.
 const COUNT: u64 = 776_655;
 const OTHER: u64 = 443_322;
@@ -159,24 +157,6 @@ fn what_was_in_and_is_out_again_is_found() {
         })
     };
     assert_found(on_segment("back", "test", Grain::Whole, prepare, bind), "is out again");
-}
-
-fn a_part_that_nobody_can_reach_any_more_is_found() {
-    fn cut(segment: &Segment, random: &mut Random) -> Writer {
-        let writer = prepare(segment, random);
-        assert_eq!(writer.set(&series(&writer, SUM, LABELS), 3.0), Outcome::Applied);
-        writer
-    }
-    const LABELS: &str = "cutoff=1";
-    let bind = |writer: &Writer, _: &mut Random| -> Act {
-        let words = Words::of(writer);
-        // The text begins the key, five words into the entry; what hangs below it stands in the fourth.
-        let below = words.after(words.find(u64::from_le_bytes(*b"cutoff=1")), -2);
-        Box::new(move |_| {
-            below.fetch_and(!0xffff_ffff, Ordering::SeqCst);
-        })
-    };
-    assert_found(on_segment("cut", "test", Grain::Whole, cut, bind), "hangs nowhere");
 }
 
 fn what_an_operation_does_beside_is_found() {
