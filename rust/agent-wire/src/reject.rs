@@ -12,11 +12,12 @@
 //! | `:` first | `name_empty`; a control byte in a name (binary noise, newline): `name_malformed` |
 //! | quote, blank, non-ASCII or invalid UTF-8 in a name | kept, becomes `_` (see [`crate::name`]) |
 //! | invalid UTF-8 in a label value | kept, the bad bytes become U+FFFD |
-//! | no `\|` after the value | `type_missing`; other than c, g, ms, h, d, s: `type_unknown` |
+//! | no `\|` after the value | `type_missing`; other than c, C, m, g, ms, h, d, s: `type_unknown` |
 //! | `abc`, `1_0`, `0x10`, `1.2.3`, blanks around a number | `value_malformed` |
 //! | `nan`, `inf`, `infinity` in any case, signed or not | `value_not_finite` for every type |
 //! | `1e400` (finite text beyond f64) | `value_out_of_range` |
-//! | counter increment (after its rate) above 2^53 | `value_out_of_range`: no exact total |
+//! | counter increment (after its rate) of 2^63 or more | `value_out_of_range`: no cell holds it |
+//! | blanks, tabs, NUL bytes at the end of a line; an empty packed value; a bad date of an event | passed over |
 //! | gauge, histogram up to 1.797e308 | accepted |
 //! | `1e-400` | accepted as 0 |
 //! | negative counter or timer | `value_negative`; negative gauge shift, histogram: accepted |
@@ -69,7 +70,7 @@ reasons! {
     ValueMalformed => "value_malformed",
     /// The value is NaN or infinite.
     ValueNotFinite => "value_not_finite",
-    /// The value does not fit: beyond f64, or a counter increment above 2^53.
+    /// The value does not fit: beyond f64, or a counter would reach 2^63, or a sum could become infinite.
     ValueOutOfRange => "value_out_of_range",
     /// A counter or timer value is below zero.
     ValueNegative => "value_negative",

@@ -7,7 +7,7 @@ use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::{self, Family, Series, SeriesValue};
 use agent_wire::push_json::{self, Body, PushSample};
 use agent_wire::statsd::{self, name_tags, Cardinality, Item, Metric, Value};
-use agent_wire::{labels, name, Limits, Reject};
+use agent_wire::{labels, name, Limits};
 use serde_json::{json, Map, Value as Json};
 
 fn cases(file: &str) -> Vec<Json> {
