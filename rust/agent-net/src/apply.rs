@@ -36,8 +36,8 @@ use agent_shm::{
 };
 use agent_wire::mapping::{Mapped, Mapper};
 use agent_wire::sample::weight;
-use agent_wire::statsd::{self, name_tags, Further, Item, Metric};
-use agent_wire::{labels, name, Kind, Reject, Value};
+use agent_wire::statsd::{self, Further, Item, Metric};
+use agent_wire::{labels, name, name_tags, Kind, Reject, Value};
 
 use crate::admission::{Admission, Peer, Shed};
 use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};

@@ -12,7 +12,7 @@ use std::fmt;
 
 use agent_metric::{bounds, OwnedShape};
 use agent_wire::mapping::MappingRule;
-use agent_wire::statsd::name_tags::Dialects;
+use agent_wire::name_tags::Dialects;
 use serde::Deserialize;
 
 use crate::place::Place;

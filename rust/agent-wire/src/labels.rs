@@ -87,7 +87,7 @@ pub fn from_statsd_tags(tags: &[u8], limits: &Limits, out: &mut String) -> Resul
     from_statsd::<&str, &str>(b"", tags, &[], limits, out)
 }
 
-/// The label text of a StatsD sample: of `key=value` tags in its name (see [`crate::statsd::name_tags`]), overruled by its
+/// The label text of a StatsD sample: of `key=value` tags in its name (see [`crate::name_tags`]), overruled by its
 /// DogStatsD tags, overruled by `pairs`, such as those of a mapping.
 pub fn from_statsd<N: AsRef<str>, V: AsRef<str>>(
     name_tags: &[u8],
@@ -103,7 +103,7 @@ pub fn from_statsd<N: AsRef<str>, V: AsRef<str>>(
     let commas = |text| memchr::memchr_iter(b',', text).count() + 1;
     let most = commas(name_tags) + commas(tags) + pairs.len();
     let named = pairs.iter().map(|(n, v)| (n.as_ref().as_bytes(), v.as_ref().as_bytes()));
-    let in_name = crate::statsd::name_tags::pairs(name_tags);
+    let in_name = crate::name_tags::pairs(name_tags);
     collect(in_name.chain(split_tags(tags)).chain(named), most, limits, out)
 }
 

@@ -34,6 +34,7 @@ pub mod labels;
 pub mod limits;
 pub mod mapping;
 pub mod name;
+pub mod name_tags;
 pub mod negotiate;
 pub mod number;
 pub mod prometheus_text;

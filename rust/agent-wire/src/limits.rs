@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::statsd::name_tags::Dialects;
+use crate::name_tags::Dialects;
 
 /// The most labels one series may ever have; [`Limits::labels_max`] is clamped to it, because the
 /// pairs are sorted in a fixed array.

@@ -19,10 +19,9 @@
 //!
 //! Not promised: tags are raw bytes here and are checked by [`crate::labels`]; a time stamp is
 //! given for counters and gauges only and is not compared with a clock; tags inside of names are left
-//! there, [`name_tags`] finds them.
+//! there, [`crate::name_tags`] finds them.
 
 mod event;
-pub mod name_tags;
 
 use memchr::{memchr, memchr2};
 
@@ -249,7 +248,7 @@ fn split_name<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a [u8], &'a [u8]
         return Err(Reject::NameEmpty);
     }
     if name.len() > limits.name_bytes_max
-        && name_tags::bare_len(name, limits) > limits.name_bytes_max
+        && crate::name_tags::bare_len(name, limits.name_tags) > limits.name_bytes_max
     {
         return Err(Reject::NameTooLong);
     }

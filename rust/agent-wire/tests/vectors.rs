@@ -6,8 +6,8 @@ use std::path::Path;
 use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::{self, Family, Series, SeriesValue};
 use agent_wire::push_json::{self, Body, PushSample};
-use agent_wire::statsd::{self, name_tags, Cardinality, Item, Metric, Value};
-use agent_wire::{labels, name, Limits};
+use agent_wire::statsd::{self, Cardinality, Item, Metric, Value};
+use agent_wire::{labels, name, name_tags, Limits};
 use serde_json::{json, Map, Value as Json};
 
 fn cases(file: &str) -> Vec<Json> {

@@ -14,8 +14,6 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 use serde::Deserialize;
 
-use crate::Limits;
-
 /// Which dialects are read; all by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -83,8 +81,8 @@ pub fn pairs(tags: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Bytes of the name without its tags.
 #[cold]
-pub fn bare_len(name: &[u8], limits: &Limits) -> usize {
-    split(name, limits.name_tags).map_or(name.len(), |named| named.head.len() + named.tail.len())
+pub fn bare_len(name: &[u8], dialects: Dialects) -> usize {
+    split(name, dialects).map_or(name.len(), |named| named.head.len() + named.tail.len())
 }
 
 #[cfg(test)]
