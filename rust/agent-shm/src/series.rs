@@ -168,12 +168,18 @@ impl Writer {
             _ => {
                 self.region().word(s.cells).store(plain(value).to_bits(), Ordering::Release);
                 if !self.region().is_shared() {
-                    // For who moves it to a segment later.
-                    self.region().word(s.cells + GAUGE_SET).store(1, Ordering::Relaxed);
+                    self.note_set(s);
                 }
                 Outcome::Applied
             }
         })
+    }
+
+    /// For who moves a gauge of private memory to a segment later. Apart, so that the way of others stays short.
+    #[cold]
+    #[inline(never)]
+    fn note_set(&self, s: &Series) {
+        self.region().word(s.cells + GAUGE_SET).store(1, Ordering::Relaxed);
     }
 
     /// The value of a gauge that all processes share; nothing when the series was removed or is none.
