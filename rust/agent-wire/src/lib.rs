@@ -7,6 +7,7 @@
 //! | [`push_json`] | JSON object, array or NDJSON -> samples, each accepted or refused by itself |
 //! | [`prometheus_text`] | a Pushgateway body (text format 0.0.4) -> families |
 //! | [`name`] | names as Prometheus wants them; family name, unit and scale of a sample |
+//! | [`name_tags`] | tags inside of a StatsD name: Influx, Librato, SignalFx |
 //! | [`labels`] | tags and pairs -> canonical label text `a="x",b="y"`, and back |
 //! | [`mapping`] | rules that rename, label, retype or drop StatsD names |
 //! | [`exposition`] | text format 0.0.4 and OpenMetrics 1.0 |
@@ -20,8 +21,7 @@
 //! allocating. The table of what happens to bad input stands in [`reject`].
 //!
 //! Not promised: values are `f64` and so exact up to 2^53; the unit of a `h` or `d` sample is not
-//! guessed; two raw names that sanitise to one name become one series; Telegraf multi-values
-//! (`a:1|c:2|ms`), tag dialects other than `|#`, length-prefixed stream framing, exemplars are
+//! guessed; two raw names that sanitise to one name become one series; length-prefixed stream framing and exemplars are
 //! not read or written, native histograms and protobuf are not read. A family's samples are written in the order
 //! the caller gives them, and the caller must not write one family twice.
 #![forbid(unsafe_code)]
