@@ -105,3 +105,42 @@ def test_a_signal_that_is_sent_still_ends_the_process(program: Program, moment: 
     """It is not swallowed because we have a handler for it."""
     done = run(program, moment, "raised")
     assert (done.returncode, done.stdout) == (-signal.SIGBUS, "lives\n"), done.stderr
+
+
+# A handler that jumps out of itself, as those do that read mapped files carefully.
+JUMPING = """
+#include <setjmp.h>
+#include <signal.h>
+static sigjmp_buf back;
+static void on_bus(int signal, siginfo_t *info, void *context) { siglongjmp(back, 1); }
+void install(void) {
+    struct sigaction action = {0};
+    action.sa_sigaction = on_bus;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGBUS, &action, 0);
+}
+int touch(volatile char *address) { return sigsetjmp(back, 1) ? -1 : *address; }
+"""
+
+
+def test_a_handler_that_jumps_out_of_itself_is_asked_every_time(program: Program) -> None:
+    source = program.write("jumping.c", JUMPING)
+    library = program.folder / "jumping.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    program.write(
+        "jumping.py",
+        "import agent, ctypes, mmap\n"
+        "steps = agent.Counter('steps', 'Steps.')\n"
+        "steps.inc()\n"
+        "jumping = ctypes.CDLL('./jumping.so')\n"
+        "jumping.install()\n"
+        "agent.render()\n"
+        "with open('other', 'w+b') as file:\n"
+        "    file.truncate(1 << 16)\n"
+        "    memory = mmap.mmap(file.fileno(), 1 << 16)\n"
+        "    file.truncate(0)\n"
+        "start = ctypes.addressof(ctypes.c_char.from_buffer(memory))\n"
+        "touch = lambda: jumping.touch(ctypes.c_void_p(start + 5000))\n"
+        "print(touch(), touch(), touch())\n",
+    )
+    assert program.run("jumping.py") == "-1 -1 -1\n"

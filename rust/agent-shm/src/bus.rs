@@ -13,40 +13,77 @@
 //! In the handler: reads of static atomics, bare system calls, writes of static atomics, `errno` saved. It is installed
 //! when the first range is registered. At most [`SEGMENTS_MAX`] ranges.
 //!
-//! # Why the table is safe
+//! # Why the tables are safe
 //!
-//! A row is taken by one `compare_exchange` on `owner`; its bounds are written before `end` becomes
-//! non-zero (release) and `end` is set to 0 before the row is given back. The handler reads `end`
-//! first (acquire). A fault in a range happens only while somebody reads that segment, who holds it
-//! mapped, and so registered: a region lets go of its [`Guard`] before it unmaps.
+//! A range is one word, so that the handler never reads the start of one and the end of another. A fault in a range happens
+//! only while somebody reads that segment, who holds it mapped, and so registered: a region lets go of its [`Guard`] before
+//! it unmaps.
+//!
+//! What a thread is passing on stands in a row of its own, taken by one `compare_exchange`. A handler that jumps out
+//! (`siglongjmp`) leaves the row taken; the thread finds it at its next fault, and begins again, because its frame then is
+//! not below the one that it left. When all rows are taken, a fault goes to who was there before us.
 
 use std::ffi::c_void;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Once;
 
 /// Segments that a process can have mapped at one time and survive the loss of.
 pub const SEGMENTS_MAX: usize = 1088;
 
+/// Where the pages of a range begin (36 bits), how many they are (27 bits), and whether they are writable (1 bit), in units
+/// of 4 KiB; 0 is a free row.
+#[derive(Clone, Copy)]
+struct Span(u64);
+
+const UNIT_BITS: u32 = 12;
+const LENGTH_BITS: u32 = 27;
+
+impl Span {
+    /// Nothing when it does not fit.
+    fn new(start: usize, bytes: usize, writable: bool) -> Option<Span> {
+        let start = start as u64 >> UNIT_BITS;
+        let length = (bytes as u64).div_ceil(1 << UNIT_BITS);
+        let fits = start >> (63 - LENGTH_BITS) == 0 && length >> LENGTH_BITS == 0;
+        fits.then_some(Span(start << (LENGTH_BITS + 1) | length << 1 | u64::from(writable)))
+    }
+
+    fn start(self) -> usize {
+        (self.0 >> (LENGTH_BITS + 1) << UNIT_BITS) as usize
+    }
+
+    fn end(self) -> usize {
+        self.start() + ((self.0 >> 1 & ((1 << LENGTH_BITS) - 1)) << UNIT_BITS) as usize
+    }
+
+    fn is_writable(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 struct Range {
-    taken: AtomicBool,
-    start: AtomicUsize,
-    end: AtomicUsize,
-    writable: AtomicBool,
+    span: AtomicU64,
     hits: AtomicU64,
 }
 
-#[allow(clippy::declare_interior_mutable_const)] // Only to fill the table.
-const FREE: Range = Range {
-    taken: AtomicBool::new(false),
-    start: AtomicUsize::new(0),
-    end: AtomicUsize::new(0),
-    writable: AtomicBool::new(false),
-    hits: AtomicU64::new(0),
-};
+/// A signal that a thread is passing on, or has passed on last.
+struct Passing {
+    /// 0 is a free row.
+    thread: AtomicI32,
+    /// Where the frame of our handler stood, and what the kernel gave it; 0 when it came back.
+    frame: AtomicUsize,
+    context: AtomicUsize,
+}
+
+#[allow(clippy::declare_interior_mutable_const)] // Only to fill the tables.
+const FREE: Range = Range { span: AtomicU64::new(0), hits: AtomicU64::new(0) };
+#[allow(clippy::declare_interior_mutable_const)]
+const NOBODY: Passing =
+    Passing { thread: AtomicI32::new(0), frame: AtomicUsize::new(0), context: AtomicUsize::new(0) };
 
 static RANGES: [Range; SEGMENTS_MAX] = [FREE; SEGMENTS_MAX];
+static PASSING: [Passing; PASSING_MAX] = [NOBODY; PASSING_MAX];
+/// Threads that have passed on such a signal. Hardly any program survives one.
+const PASSING_MAX: usize = 64;
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 static INSTALL: Once = Once::new();
 /// The action that was there before; written once, before ours is installed.
@@ -55,9 +92,6 @@ static ORIGINAL: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut(
 static IN_FRONT: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
 static TAKEN_BACK: AtomicU32 = AtomicU32::new(0);
 const TAKEN_BACK_MAX: u32 = 100;
-/// The thread that passed a signal on last, and the one that is doing so.
-static PASSED: AtomicI32 = AtomicI32::new(0);
-static INSIDE: AtomicI32 = AtomicI32::new(0);
 
 /// An address range that is survived, as long as this lives.
 pub struct Guard {
@@ -68,14 +102,12 @@ impl Guard {
     /// Registers a mapping; nothing when the table is full.
     pub fn new(start: usize, length: usize, writable: bool) -> Option<Guard> {
         INSTALL.call_once(install);
+        let span = Span::new(start, length, writable)?;
+        // Release: the handler that sees the span sees no hits of the range before it.
         let row = RANGES.iter().position(|range| {
-            range.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            let taken = range.span.compare_exchange(0, span.0, Ordering::AcqRel, Ordering::Relaxed);
+            taken.is_ok()
         })?;
-        let range = &RANGES[row];
-        range.hits.store(0, Ordering::Relaxed);
-        range.start.store(start, Ordering::Relaxed);
-        range.writable.store(writable, Ordering::Relaxed);
-        range.end.store(start + length, Ordering::Release);
         Some(Guard { row })
     }
 
@@ -88,8 +120,9 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let range = &RANGES[self.row];
-        range.end.store(0, Ordering::Release);
-        range.taken.store(false, Ordering::Release);
+        range.hits.store(0, Ordering::Relaxed);
+        // Release: who takes the row finds no hits.
+        range.span.store(0, Ordering::Release);
     }
 }
 
@@ -141,25 +174,42 @@ fn take_the_signal() {
 }
 
 /// The range that holds `address`.
-fn range_of(address: usize) -> Option<(&'static Range, usize)> {
+fn range_of(address: usize) -> Option<(&'static Range, Span)> {
     RANGES.iter().find_map(|range| {
-        let end = range.end.load(Ordering::Acquire);
-        let start = range.start.load(Ordering::Relaxed);
-        (end != 0 && (start..end).contains(&address)).then_some((range, end))
+        let span = Span(range.span.load(Ordering::Acquire));
+        (span.start()..span.end()).contains(&address).then_some((range, span))
+    })
+}
+
+/// The row of a thread, which takes one at its first signal.
+fn passing_of(thread: i32) -> Option<&'static Passing> {
+    let own = PASSING.iter().find(|row| row.thread.load(Ordering::Relaxed) == thread);
+    own.or_else(|| {
+        PASSING.iter().find(|row| {
+            // Nobody else reads a row that is not his own: relaxed.
+            let taken =
+                row.thread.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed);
+            taken.is_ok()
+        })
     })
 }
 
 extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: called by the kernel with valid arguments.
+    // SAFETY: called by the kernel, or by who passes on what it got from there, with valid arguments.
     let (code, is_own) = unsafe { ((*info).si_code, (*info).si_pid() == libc::getpid()) };
     // SAFETY: as above; a fault has an address, a signal that was sent has none.
     if code > 0 && unsafe { survive((*info).si_addr() as usize) } {
         return;
     }
-    let thread = this_thread();
     let mut to = IN_FRONT.load(Ordering::Acquire);
+    let here = 0_u8;
+    let frame = std::ptr::from_ref(&here) as usize;
+    let passing = passing_of(this_thread());
+    let before = passing.map_or((0, 0), |row| {
+        (row.frame.load(Ordering::Relaxed), row.context.load(Ordering::Relaxed))
+    });
     if code == libc::SI_TKILL && is_own {
-        if PASSED.load(Ordering::Relaxed) == thread {
+        if before.0 != 0 {
             // `faulthandler` gives back what it was handed, by raising it again: on to who was there before us.
             to = std::ptr::null_mut();
         // SAFETY: the context of a handler with SA_SIGINFO.
@@ -168,19 +218,22 @@ extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
             return;
         }
     }
-    if code > 0 && INSIDE.load(Ordering::Relaxed) == thread {
-        // Whom it was passed on to passed it back.
+    if code > 0 && before.1 == context as usize && frame < before.0 {
+        // Whom it was passed on to passed it back, from a frame below ours.
         to = std::ptr::null_mut();
     }
-    if to.is_null() {
-        to = ORIGINAL.load(Ordering::Acquire);
-    } else {
-        PASSED.store(thread, Ordering::Relaxed);
-        INSIDE.store(thread, Ordering::Relaxed);
+    match passing.filter(|_| !to.is_null()) {
+        Some(row) => {
+            row.frame.store(frame, Ordering::Relaxed);
+            row.context.store(context as usize, Ordering::Relaxed);
+        }
+        None => to = ORIGINAL.load(Ordering::Acquire),
     }
     // SAFETY: both are leaked and never changed; the first is there since before this handler is.
     unsafe { pass_on(&*to, signal, info, context) };
-    INSIDE.store(0, Ordering::Relaxed);
+    if let Some(row) = passing {
+        row.context.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Puts zero pages where a registered range faulted, from that page to its end.
@@ -188,10 +241,11 @@ extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
 /// # Safety
 /// Only from the handler.
 unsafe fn survive(address: usize) -> bool {
-    let Some((range, end)) = range_of(address) else { return false };
+    let Some((range, span)) = range_of(address) else { return false };
     let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
+    let end = span.end();
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let protection = match range.writable.load(Ordering::Relaxed) {
+    let protection = match span.is_writable() {
         true => libc::PROT_READ | libc::PROT_WRITE,
         false => libc::PROT_READ,
     };
