@@ -384,6 +384,48 @@ def test_workers_that_drop_their_privileges_meet_in_the_segment(
     assert program.total("steps") == 8000
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_worker_without_privileges_notices_that_the_file_is_gone(
+    program: Program, strict: bool
+) -> None:
+    """It may not look into the folder any more, and must not count into what nobody can read."""
+    program.write(
+        "gone.py",
+        "import os, pathlib, sys, time, warnings\n"
+        "import agent\n"
+        "warnings.simplefilter('always')\n"
+        f"agent.configure(strict={strict})\n"
+        "steps = agent.Counter('steps', 'Steps.')\n"
+        "steps.inc()\n"
+        "if os.fork() == 0:\n"
+        "    os.setgid(65534); os.setuid(65534)\n"
+        "    steps.inc()\n"
+        "    sys.stdout.write('counts\\n'); sys.stdout.flush()\n"
+        "    sys.stdin.readline()\n"
+        "    end = time.monotonic() + 60\n"
+        "    with warnings.catch_warnings(record=True) as caught:\n"
+        "        try:\n"
+        "            while not caught and time.monotonic() < end: steps.inc()\n"
+        "            told = str(caught[0].message)\n"
+        "        except agent.SegmentError as error: told = f'refused: {error}'\n"
+        "    print(told, flush=True)\n"
+        "    os._exit(0)\n"
+        "assert os.wait()[1] == 0\n",
+    )
+    os.chmod(program.segments, 0o700)
+    with running(program, "gone.py") as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdout.readline() == "counts\n"
+        for path in Path(program.segments).glob("*.seg"):
+            path.unlink()
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+        told = worker.stdout.read()
+    assert told.startswith("refused: ") == strict, told
+    assert program.segments in told, told
+
+
 def test_a_forked_child_does_not_keep_its_parents_slot(program: Program) -> None:
     """The parent dies; its slot is free at once although the child lives on."""
     program.write(

@@ -140,19 +140,20 @@ impl Store {
             return Ok(());
         }
         let Some(before) = before else { return Ok(()) };
+        let mut result = Ok(());
         for family in before.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
-            let mut result = Ok(());
             family.for_each_parcel(&mut |labels, mut parcel| {
-                if result.is_ok() && !self.take_in(&known, labels, &mut parcel) {
-                    result = self.take_aside(host, &known, labels, &mut parcel);
+                if !self.take_in(&known, labels, &mut parcel) {
+                    let aside = self.take_aside(host, &known, labels, &mut parcel);
+                    // What is refused to a strict user costs nothing of what has room.
+                    result = std::mem::replace(&mut result, Ok(())).and(aside);
                 }
             });
-            result?;
         }
         drop(before);
         drop(old);
-        Ok(())
+        result
     }
 
     /// Adds what was counted elsewhere to the segment; `false` when there is no room for all of it: the rest is in the
@@ -185,7 +186,7 @@ impl Store {
         parcel: &mut Parcel,
     ) -> Result<(), Refusal> {
         let why = Error::Full { what: "bytes_max" };
-        let series = self.place_aside(host, family, labels, &why)?;
+        let series = self.place_aside(host, family, labels, &why).inspect_err(|_| self.lose())?;
         let outcome = match (series, self.aside()) {
             (Some(series), Some((aside, _))) => aside.writer.absorb(&series, parcel),
             _ => Outcome::NoRoom,
@@ -209,8 +210,9 @@ impl Store {
                 if is_in || parcel.len() < before {
                     aside.remove(&known, labels);
                 }
-                if !is_in && parcel.len() < before && result.is_ok() {
-                    result = self.take_aside(host, &known, labels, &mut parcel);
+                if !is_in && parcel.len() < before {
+                    let aside = self.take_aside(host, &known, labels, &mut parcel);
+                    result = std::mem::replace(&mut result, Ok(())).and(aside);
                 }
             });
         }

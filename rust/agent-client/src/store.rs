@@ -518,8 +518,16 @@ impl Forked for Store {
         if let Some(writer) = inherited {
             writer.forget_in_child();
         }
-        // A borrow that was held at the fork stays held in the child when its thread is gone: leave the binding then.
-        let Ok(mut inner) = self.inner.try_borrow_mut() else { return };
+        let Ok(mut inner) = self.inner.try_borrow_mut() else {
+            // C code forked while another thread was here. That thread does not exist in the child, and the borrow would
+            // last for ever: begin with nothing. Leaked: it may have been half changed.
+            // SAFETY: the only thread of this process, and nobody holds a reference into it.
+            unsafe {
+                std::ptr::write(&raw const self.inner as *mut RefCell<Inner>, RefCell::default())
+            };
+            self.next_segment();
+            return;
+        };
         // Private memory that should have been shared holds what the parent counted: that is the parent's to give back.
         let is_pending = inner.binding.as_ref().is_some_and(|binding| binding.pending);
         if is_pending || inner.fallback.take().is_some() {

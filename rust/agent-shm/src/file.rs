@@ -341,7 +341,7 @@ fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error
         };
     }
     let stale = file.metadata().map_err(fail)?;
-    if leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
+    if leads_to(path, (stale.dev(), stale.ino()), None) != Some(true) {
         return Ok(());
     }
     match damage {

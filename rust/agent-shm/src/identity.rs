@@ -33,12 +33,22 @@ pub fn replaced(path: &Path) -> Error {
     Error::NotUsable { path: path.into(), reason }
 }
 
-/// Whether `path` leads to the file with this device and inode; nothing when it cannot be told (no permission).
+/// Whether `path` leads to the file with this device and inode, which is mapped at `address`; nothing when it cannot be
+/// told. A process that may not search the folder any more learns from its own mapping whether the file has a name still.
 #[cfg(not(model))]
-pub fn leads_to(path: &Path, id: FileId) -> Option<bool> {
+pub fn leads_to(path: &Path, id: FileId, address: Option<usize>) -> Option<bool> {
     match std::fs::symlink_metadata(path) {
         Ok(now) => Some((now.dev(), now.ino()) == id),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
-        Err(_) => None,
+        Err(_) => is_unlinked(address?)?.then_some(false),
     }
+}
+
+/// Whether the file that is mapped at `address` has no name any more, by what the kernel lists of this process.
+#[cfg(not(model))]
+fn is_unlinked(address: usize) -> Option<bool> {
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    let start = format!("{address:x}-");
+    let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
+    Some(line.ends_with(b" (deleted)"))
 }

@@ -40,6 +40,9 @@ const NUMBER_BITS: u32 = 22;
 const NUMBERS: u64 = 1 << NUMBER_BITS;
 /// Values that may be on their way: those before are lost.
 const WAITED_FOR: u64 = 64;
+/// How late a value may come. A pair that is older is not newer, whatever its number says: the numbers of a series jump when
+/// millions that were counted elsewhere are added at once.
+const LATE_MS: u64 = 1000;
 const TABLE: Form = Form::pointers(RECENT_MAX / RECENT_IN_CHUNK);
 const CHUNK: Form = Form::cells(RECENT_IN_CHUNK * 16);
 
@@ -63,9 +66,14 @@ impl Writer {
         let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
         if keeps {
             let kept = self.segment().inner.options.recent_max() as usize;
-            let (skipped, now) = (values.len().saturating_sub(kept), now_unix_ms());
-            for (number, &value) in (counts.0 + skipped as u64..).zip(&values[skipped..]) {
-                self.keep(own, number, now, value);
+            let now = now_unix_ms();
+            // In parts, so that no pair falls behind by so many numbers that it looks newer than what comes.
+            for (part, values) in values.chunks(NUMBERS as usize / 4).enumerate() {
+                let first = counts.0 + part as u64 * (NUMBERS / 4);
+                let skipped = values.len().saturating_sub(kept);
+                for (number, &value) in (first + skipped as u64..).zip(&values[skipped..]) {
+                    self.keep(own, number, now, value);
+                }
             }
         }
         self.stripe_if_hot(s, counts);
@@ -107,7 +115,10 @@ impl Writer {
         let pair = self.region().pair(chunk + index % RECENT_IN_CHUNK * 16);
         pair.update(|old, bits| {
             let ahead = old.wrapping_sub(number) % NUMBERS;
-            let is_newer = old != 0 && ahead != 0 && ahead < NUMBERS / 2;
+            let is_newer = old != 0
+                && ahead != 0
+                && ahead < NUMBERS / 2
+                && (old >> NUMBER_BITS) + LATE_MS > unix_ms;
             if is_newer {
                 (old, bits)
             } else {

@@ -21,7 +21,7 @@ pub use model::Region;
 mod mapped {
     use crate::bus::Guard;
     use crate::error::Error;
-    use crate::identity::{open_again, FileId};
+    use crate::identity::{leads_to, open_again, FileId};
     use crate::layout::{Places, PAGE_BYTES, WORD_COMMITTED};
     use crate::sync::{Ordering, Pair, Word};
     use std::fs::File;
@@ -120,6 +120,12 @@ mod mapped {
 
         pub fn is_writable(&self) -> bool {
             self.writable
+        }
+
+        /// As [`crate::Segment::is_in_place`].
+        pub fn is_in_place(&self) -> Option<bool> {
+            let address = Some(self.base.as_ptr() as usize);
+            self.file_id.map_or(Some(true), |id| leads_to(&self.path, id, address))
         }
 
         /// Device and inode of the mapped file.

@@ -101,11 +101,10 @@ impl Segment {
         self.inner.region.is_guarded()
     }
 
-    /// Whether the path still leads to the mapped file; nothing when it cannot be told (no permission).
+    /// Whether the path still leads to the mapped file; nothing when it cannot be told (no permission, and it has a name).
     #[cfg(not(model))]
     pub fn is_in_place(&self) -> Option<bool> {
-        let region = &self.inner.region;
-        region.file_id().map_or(Some(true), |id| crate::identity::leads_to(region.path(), id))
+        self.inner.region.is_in_place()
     }
 
     /// Makes a file that somebody has cut off behind all that is used as long as it was. False: what was cut off was used.

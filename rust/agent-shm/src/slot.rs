@@ -194,7 +194,7 @@ impl Drop for Lock {
 
 #[cfg(not(model))]
 fn is_replaced(region: &Region) -> bool {
-    region.file_id().is_some_and(|id| identity::leads_to(region.path(), id) == Some(false))
+    region.is_in_place() == Some(false)
 }
 
 #[cfg(model)]

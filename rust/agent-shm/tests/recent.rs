@@ -63,6 +63,24 @@ fn series_of_one_family_keep_their_own_values_too() {
 }
 
 #[test]
+fn a_leap_of_millions_does_not_keep_what_is_older() {
+    let segment = Segment::private("t", &Options::default());
+    let writer = segment.writer().unwrap();
+    let (batch, weight) = (summary(&writer, "batch", ""), summary(&writer, "weight", ""));
+    observe(&writer, &batch, numbers(0..2048));
+    observe(&writer, &weight, numbers(0..2048));
+
+    let many: Vec<f64> = numbers(0..3_000_000).collect();
+    assert_eq!(writer.observe_many(&batch, &many), Outcome::Applied);
+    assert_eq!(all(&segment, &batch), numbers(3_000_000 - 2048..3_000_000).collect::<Vec<_>>());
+
+    assert_eq!(writer.observe(&weight, 7.0, 3_000_000), Outcome::Applied);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    observe(&writer, &weight, numbers(10_000..12_048));
+    assert_eq!(all(&segment, &weight), numbers(10_000..12_048).collect::<Vec<_>>());
+}
+
+#[test]
 fn every_reader_gets_everything_once_and_counts_what_was_overwritten() {
     let segment = Segment::private("t", &Options { ring_records: 8, ..Options::default() });
     let writer = segment.writer().unwrap();
