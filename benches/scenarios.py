@@ -53,7 +53,7 @@ class Library:
             import agent as module
 
             # As the app's own registry, with room for more series than its default limits allow.
-            path = os.path.join(os.environ["AGENT_METRICS_DIR"], "bench.v2.seg")
+            path = os.path.join(os.environ["AGENT_METRICS_DIR"], "bench.v3.seg")
             limits = {"series_max": SERIES_MAX, "metric_series_max": SERIES_MAX}
             registry = module.Registry(path, "bench", bytes_max=4 << 30, **limits)
             self.render = registry.render

@@ -31,7 +31,7 @@ on("after the first update")
 on("just before the truncation")
 if moment == "after the first update":
     agent.render()
-os.truncate(os.path.join(folder, "shop.v2.seg"), 0)
+os.truncate(os.path.join(folder, "shop.v3.seg"), 0)
 
 def count():
     for _ in range(1000):

@@ -295,7 +295,7 @@ SLOTLESS = """
 import os, warnings, agent
 warnings.simplefilter("ignore")
 EXTRA = int(os.environ["PROCESSES"])
-registry = agent.Registry(os.environ["AGENT_METRICS_DIR"] + "/shop.v2.seg", "shop", slots_max=2)
+registry = agent.Registry(os.environ["AGENT_METRICS_DIR"] + "/shop.v3.seg", "shop", slots_max=2)
 steps = agent.Counter("steps", "Steps.", registry=registry)
 sizes = agent.Histogram("sizes", "Sizes.", ["kind"], registry=registry)
 jobs = agent.Gauge("jobs", "Jobs.", registry=registry)

@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(program: Program, trap: str
 def test_a_truncated_file_is_kept_aside_and_counters_begin_anew(program: Program) -> None:
     """Nobody lives in it: whoever wants to know why has the file."""
     program.run("counting.py", AGENT_METRICS_APP="shop")
-    path = Path(program.segments, "shop.v2.seg")
+    path = Path(program.segments, "shop.v3.seg")
     os.truncate(path, 5000)
     before = path.read_bytes()
     told = program.run("counting.py", AGENT_METRICS_APP="shop").splitlines()
@@ -152,20 +152,20 @@ def test_a_truncated_file_is_kept_aside_and_counters_begin_anew(program: Program
 def test_a_segment_whose_first_words_are_damaged_is_kept_aside(program: Program) -> None:
     """It is ours by name, owner and length: the app begins anew, and not in private memory."""
     program.run("counting.py", AGENT_METRICS_APP="shop")
-    path = Path(program.segments, "shop.v2.seg")
+    path = Path(program.segments, "shop.v3.seg")
     data = bytearray(path.read_bytes())
     data[8:16] = b"\xff" * 8
     path.write_bytes(data)
     told = program.run("counting.py", AGENT_METRICS_APP="shop").splitlines()
     assert told == ["0 - 0", "True 1000"]
-    assert path.with_name("shop.v2.seg.damaged").read_bytes() == bytes(data)
+    assert path.with_name("shop.v3.seg.damaged").read_bytes() == bytes(data)
 
 
 @pytest.mark.parametrize("damage", ["text", "link"])
 def test_a_file_that_is_no_segment_is_left_alone(program: Program, damage: str) -> None:
     """It is not ours to replace; the process goes on in private memory and says so once."""
     program.run("counting.py", AGENT_METRICS_APP="shop")
-    path = Path(program.segments, "shop.v2.seg")
+    path = Path(program.segments, "shop.v3.seg")
     if damage == "text":
         path.write_bytes(b"precious " * 100_000)
     else:

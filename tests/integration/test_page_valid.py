@@ -70,7 +70,7 @@ Table = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def write_app(folder: str, app: str, prefix: str, series: Series) -> None:
     """An app of one process; what the library refuses is not there."""
-    registry = agent.Registry(f"{folder}/{app}.v2.seg", app)
+    registry = agent.Registry(f"{folder}/{app}.v3.seg", app)
     makers: dict[str, Callable[..., agent.Metric]] = {
         "counter": agent.Counter,
         "gauge": agent.Gauge,
@@ -233,7 +233,7 @@ def test_no_mix_of_sources_makes_a_page_that_is_refused(
         ) or ("", "", b"")
     finally:
         for name in names:
-            os.unlink(f"{collector.dir}/{name}.v2.seg")
+            os.unlink(f"{collector.dir}/{name}.v3.seg")
         for path, _ in groups:
             delete(collector, path)
     # This parser gives a counter of another name a `_total` that it does not have.

@@ -356,7 +356,7 @@ def test_changed_limits_are_taken_and_counters_begin_anew(start_collector: Start
 def test_a_damaged_segment_is_put_aside_and_said(start_collector: Start, damage: str) -> None:
     first = start_collector()
     assert first.stop() == 0
-    path = Path(first.dir, "agent.v2.seg")
+    path = Path(first.dir, "agent.v3.seg")
     data = path.read_bytes()[:8192]
     path.write_bytes({"noise": b"\xa5" * 8192, "short": data[:100], "empty": b""}[damage])
     second = start_collector()

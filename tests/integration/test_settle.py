@@ -13,7 +13,7 @@ LABELS = ("source", "worker")
 
 @pytest.fixture
 def registry(segments: str) -> agent.Registry:
-    return open_segment(f"{segments}/agent.v2.seg")
+    return open_segment(f"{segments}/agent.v3.seg")
 
 
 def account(registry: agent.Registry, name: str) -> agent.Counter:
@@ -49,12 +49,12 @@ def test_a_place_that_there_is_not_is_an_error(segments: str) -> None:
     with pytest.raises(
         ValueError, match=r"\"tail\" is neither the number of a worker nor \"desk\""
     ):
-        settle_worker(f"{segments}/agent.v2.seg", "tail")
+        settle_worker(f"{segments}/agent.v3.seg", "tail")
 
 
 def test_a_path_without_a_segment_is_an_error(segments: str) -> None:
     """The supervisor is told, not shown a zero."""
-    with open(f"{segments}/agent.v2.seg", "w") as file:
+    with open(f"{segments}/agent.v3.seg", "w") as file:
         file.write("no segment" * 1000)
     with pytest.raises(agent.SegmentError, match="agent"):
-        settle_worker(f"{segments}/agent.v2.seg", "0")
+        settle_worker(f"{segments}/agent.v3.seg", "0")

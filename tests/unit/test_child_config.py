@@ -8,7 +8,7 @@ from agent.config_source import load
 from agent.supervisor.child_config import Site, Sockets, aggregator_config, worker_config
 from agent.supervisor.listeners import Listener
 
-SITE = Site("/d/agent.v2.seg", "/d", workers=4, schema_json="{}", version="1")
+SITE = Site("/d/agent.v3.seg", "/d", workers=4, schema_json="{}", version="1")
 
 
 def test_a_worker_gets_its_sockets_and_the_limits() -> None:
@@ -24,7 +24,7 @@ def test_a_worker_gets_its_sockets_and_the_limits() -> None:
     assert told["limits"]["connections_max"] == 1000
     assert told["limits"]["labels_max"] == 3
     assert told["drain_timeout_s"] < config.supervisor.drain_timeout_s
-    assert (told["segment"], told["apps_dir"]) == ("/d/agent.v2.seg", "/d")
+    assert (told["segment"], told["apps_dir"]) == ("/d/agent.v3.seg", "/d")
 
 
 def test_the_desk_gets_the_ways_to_all_workers() -> None:

@@ -284,7 +284,7 @@ def test_the_module_runs_as_a_program() -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "segments" / "shop.v2.seg"
+    path = tmp_path / "segments" / "shop.v3.seg"
     registry = agent.Registry(path, "shop")
     orders = agent.Counter("orders", "Orders placed.", ["shop"], registry=registry)
     orders.labels("eu").inc(3)
@@ -329,10 +329,10 @@ def test_inspect_limits_what_it_shows(shop: Path, capsys) -> None:
 def test_inspect_of_nothing_exits_66_and_of_nonsense_65(shop: Path, capsys) -> None:
     assert commands.run(["inspect", "shp"]) == 66
     assert "(there: shop)" in capsys.readouterr().err
-    broken = shop.with_name("broken.v2.seg")
+    broken = shop.with_name("broken.v3.seg")
     broken.write_bytes(b"not a segment" * 1000)
     assert commands.run(["inspect", "broken"]) == 65
-    assert "broken.v2.seg" in capsys.readouterr().err
+    assert "broken.v3.seg" in capsys.readouterr().err
     assert commands.run(["inspect"]) == 0
     assert "broken: " in capsys.readouterr().out
 
@@ -349,9 +349,9 @@ def test_a_folder_that_cannot_be_is_told_in_a_sentence(folder: str, capsys, monk
 
 def test_inspect_says_a_path_once(shop: Path, capsys) -> None:
     """Of a file that is none, and of a link."""
-    broken = shop.with_name("broken.v2.seg")
+    broken = shop.with_name("broken.v3.seg")
     broken.write_bytes(b"not a segment" * 1000)
-    link = shop.with_name("link.v2.seg")
+    link = shop.with_name("link.v3.seg")
     link.symlink_to(shop)
     for path, reason in ((broken, "does not begin like a segment"), (link, "is a symbolic link")):
         assert commands.run(["inspect", str(path)]) == 65

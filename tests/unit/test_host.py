@@ -100,7 +100,7 @@ def test_no_group_or_garbage_is_no_limit(tmp_path: Path, text: str) -> None:
 
 
 def test_a_round_publishes_host_and_processes(tmp_path: Path) -> None:
-    registry = agent.Registry(tmp_path / "agent.v2.seg", "agent")
+    registry = agent.Registry(tmp_path / "agent.v3.seg", "agent")
     host = Host(registry)
 
     def work_and_look() -> Samples:
@@ -132,7 +132,7 @@ def test_a_round_publishes_host_and_processes(tmp_path: Path) -> None:
 
 
 def test_gauges_of_an_earlier_collector_are_removed(tmp_path: Path) -> None:
-    registry = agent.Registry(tmp_path / "agent.v2.seg", "agent")
+    registry = agent.Registry(tmp_path / "agent.v3.seg", "agent")
     Host(registry).sample({"worker-7": os.getpid()})
     Host(registry)
     seen = Samples(registry.render().decode())

@@ -222,7 +222,7 @@ def test_clear_removes_all_children(registry: agent.Registry) -> None:
 
 def test_the_order_of_label_names_does_not_make_two_series(segments: str) -> None:
     """Two definitions that differ in order only mean the same label sets."""
-    path = f"{segments}/x.v2.seg"
+    path = f"{segments}/x.v3.seg"
     one, two = agent.Registry(path, "x"), agent.Registry(path, "x")
     agent.Counter("m", "M.", ["a", "b"], registry=one).labels("x", "y").inc()
     agent.Counter("m", "M.", ["b", "a"], registry=two).labels("y", "x").inc()

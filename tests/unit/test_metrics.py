@@ -670,7 +670,7 @@ def test_metrics_of_private_memory_are_not_pickled(registry: agent.Registry) -> 
 
 def test_metrics_of_a_file_are_pickled(segments: str) -> None:
     """The copy adds to the same series."""
-    registry = agent.Registry(f"{segments}/x.v2.seg", "x")
+    registry = agent.Registry(f"{segments}/x.v3.seg", "x")
     sizes = agent.Histogram("sizes", "S.", ["a"], registry=registry, buckets=[1, 2])
     copy = pickle.loads(pickle.dumps(sizes.labels("b")))
     copy.observe(1)
@@ -680,10 +680,10 @@ def test_metrics_of_a_file_are_pickled(segments: str) -> None:
 
 def test_a_path_that_cannot_be_used_raises(segments: str) -> None:
     """Who asks for a certain file is told why it cannot be had."""
-    with open(f"{segments}/x.v2.seg", "w") as file:
+    with open(f"{segments}/x.v3.seg", "w") as file:
         file.write("not a segment" * 1000)
     with pytest.raises(agent.SegmentError, match=r"x\.v2\.seg"):
-        agent.Registry(f"{segments}/x.v2.seg", "x")
+        agent.Registry(f"{segments}/x.v3.seg", "x")
 
 
 def test_classes_show_themselves(registry: agent.Registry) -> None:

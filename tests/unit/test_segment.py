@@ -17,7 +17,7 @@ from agent.supervisor import segment, worker
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)
-    return tmp_path / "agent.v2.seg"
+    return tmp_path / "agent.v3.seg"
 
 
 def orders(registry: worker.Registry) -> agent.Counter:

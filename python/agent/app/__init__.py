@@ -8,8 +8,8 @@ commands of one project meet in one segment. It is, in this order:
 3. the project: that of the nearest folder with a project file (`project.py`), else the package, or
    else the script, that was started (`program.py`).
 
-    shop.v2.seg             a name that was given
-    shop-3f9c21d0.v2.seg    a name that was found
+    shop.v3.seg             a name that was given
+    shop-3f9c21d0.v3.seg    a name that was found
          +-- 32 bits of a hash of the deployment's folder (`deployment.py`)
 
 So two deployments of one project stand apart and two releases of one deployment meet. The hash is

@@ -29,13 +29,7 @@ impl Store {
         }
         self.checked_ms.set(now);
         agent_shm::come_first_again();
-        let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
-        if let Some(why) = why {
-            let (app, path) = (self.app(), self.path().unwrap_or_default());
-            self.unbind();
-            let text =
-                format!("metrics of app {app:?} begin anew, because {why}: {}", path.display());
-            self.tell(host, why, &text);
+        if self.leave_if_due(host) {
             return Ok(());
         }
         if now.abs_diff(self.renewed_ms.get()) >= RENEW_MS {
@@ -53,6 +47,17 @@ impl Store {
             self.bring_back(host)?;
         }
         Ok(())
+    }
+
+    /// Leaves a segment that was removed, replaced, truncated or damaged; the next use begins in another.
+    pub(crate) fn leave_if_due(&self, host: &dyn Host) -> bool {
+        let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
+        let Some(why) = why else { return false };
+        let (app, path) = (self.app(), self.path().unwrap_or_default());
+        self.unbind();
+        let text = format!("metrics of app {app:?} begin anew, because {why}: {}", path.display());
+        self.tell(host, why, &text);
+        true
     }
 
     /// Joins families again whose name has a new definition, or which were not shown.

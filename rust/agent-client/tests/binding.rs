@@ -87,7 +87,7 @@ fn close_range(first: u32, last: u32) {
 fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     let _turn = alone();
     let folder = Folder::new("first");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = store();
     let (a, b) = (counter(&store, "a"), counter(&store, "b"));
@@ -101,6 +101,43 @@ fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     assert_eq!(value(&path, "b"), Some(1.0));
 }
 
+/// Every chain of the metric map is made to lead nowhere, under two living processes.
+#[test]
+fn a_chain_that_leads_nowhere_costs_no_count_and_its_file_is_left() {
+    let _turn = alone();
+    let folder = Folder::new("chains");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let (store, other) = (store(), self::store());
+    let labelled = define(&store, "labelled", OwnedShape::Counter, &["x"]);
+    let (steps, of_other) = (counter(&store, "steps"), counter(&other, "steps"));
+    inc(&steps, &host, 5);
+    inc(&of_other, &host, 6);
+    let one = Handle::new(store.clone(), labelled.clone(), "x=\"1\"".into());
+    inc(&one, &host, 7);
+    // The heads of the chains stand behind the header.
+    let heads = u64::from(options().series_max / 2).next_power_of_two();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let nowhere = 8_u64.to_le_bytes().repeat(heads as usize);
+    std::os::unix::fs::FileExt::write_all_at(&file, &nowhere, 4096).unwrap();
+
+    let two = Handle::new(store.clone(), labelled, "x=\"2\"".into());
+    inc(&two, &host, 1);
+    inc(&two, &host, 1);
+    inc(&steps, &host, 10);
+    assert_eq!(store.lost(), 0);
+    assert!(host.warned.borrow().iter().any(|text| text.contains("was damaged")));
+    let beside = folder.file("shop~2.v3.seg");
+    assert_eq!(total(&Segment::attach(&beside).unwrap(), "labelled", "x=\"2\""), Some(2.0));
+    assert_eq!(value(&beside, "steps"), Some(10.0));
+    // The other notices when it looks, and takes the damaged file away: it was the last one in it.
+    other.ask_again_now();
+    inc(&of_other, &host, 20);
+    let damaged = folder.file("shop.v3.seg.damaged");
+    assert!(damaged.exists());
+    assert_eq!(value(&path, "steps"), Some(20.0));
+}
+
 /// Root starts, its child becomes another user, and forks: the grandchild may not open the file.
 #[test]
 fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
@@ -111,7 +148,7 @@ fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
     }
     let _turn = alone();
     let folder = Folder::new("setuid");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = store();
     let (requests, _idle) = (counter(&store, "requests"), counter(&store, "idle"));
@@ -141,7 +178,7 @@ fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
 fn no_byte_goes_through_a_descriptor_that_became_somebody_elses_file() {
     let _turn = alone();
     let folder = Folder::new("descriptors");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let database = folder.file("database");
     fork(|| {
         let host = Program::new(&path);
@@ -184,7 +221,7 @@ fn a_forked_child_has_a_slot_before_it_can_change_its_user() {
     // SAFETY: a system call without arguments.
     assert_eq!(unsafe { libc::geteuid() }, 0, "to be run as root");
     let folder = Folder::new("dropped");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = store();
     let requests = counter(&store, "requests");
@@ -218,7 +255,7 @@ fn a_forked_child_has_a_slot_before_it_can_change_its_user() {
 fn a_removed_file_is_noticed_and_everybody_meets_in_a_new_one() {
     let _turn = alone();
     let folder = Folder::new("removed");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let (one, two) = (store(), store());
     let (first, second) = (counter(&one, "requests"), counter(&two, "requests"));
@@ -245,7 +282,7 @@ fn a_removed_file_is_noticed_and_everybody_meets_in_a_new_one() {
 fn a_slow_call_notices_a_removed_file_at_once() {
     let _turn = alone();
     let folder = Folder::new("slow");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = store();
     let requests = counter(&store, "requests");
@@ -263,7 +300,7 @@ fn a_truncated_file_is_survived_and_left() {
     let _turn = alone();
     for keep in [0, 4096, 100_000] {
         let folder = Folder::new("truncated");
-        let path = folder.file("shop.v2.seg");
+        let path = folder.file("shop.v3.seg");
         fork(|| {
             let host = Program::new(&path);
             let store = store();
@@ -288,7 +325,7 @@ fn a_truncated_file_is_survived_and_left() {
 fn a_metric_without_room_goes_aside_alone_and_comes_back() {
     let _turn = alone();
     let folder = Folder::new("aside");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let tiny = Options { bytes_max: 192 << 10, ..options() };
     let store = Store::new(Source::App, tiny);
@@ -332,7 +369,7 @@ fn a_metric_without_room_goes_aside_alone_and_comes_back() {
 fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
     let _turn = alone();
     let folder = Folder::new("held");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = Store::new(Source::App, Options { bytes_max: 128 << 10, ..options() });
     let level = define(&store, "level", OwnedShape::Gauge(GaugeMode::MostRecent), &[]);
@@ -379,7 +416,7 @@ fn private_memory_is_given_back_once_whoever_asks_meanwhile() {
     }
     let _turn = alone();
     let folder = Folder::new("reentrant");
-    let path = folder.file("later/shop.v2.seg");
+    let path = folder.file("later/shop.v3.seg");
     fs::write(folder.file("later"), "in the way").unwrap();
     let store = store();
     let requests = counter(&store, "requests");
@@ -395,13 +432,13 @@ fn private_memory_is_given_back_once_whoever_asks_meanwhile() {
 fn a_strict_program_is_refused_instead() {
     let _turn = alone();
     let folder = Folder::new("strict");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program { strict: true, ..Program::new(&path) };
     let store = Store::new(Source::App, Options { metrics_max: 1, ..options() });
     inc(&counter(&store, "one"), &host, 1);
     let refused = counter(&store, "two").apply_slowly(&host, &add(1)).unwrap_err();
     assert!(refused.text.contains("no room for metric two"), "{refused}");
-    let host = Program { strict: true, ..Program::new(&folder.file("none/shop.v2.seg")) };
+    let host = Program { strict: true, ..Program::new(&folder.file("none/shop.v3.seg")) };
     fs::write(folder.file("none"), "a file").unwrap();
     let store = self::store();
     let refused = counter(&store, "one").apply_slowly(&host, &add(1)).unwrap_err();
@@ -412,7 +449,7 @@ fn a_strict_program_is_refused_instead() {
 fn private_memory_is_left_when_the_segment_can_be_had() {
     let _turn = alone();
     let folder = Folder::new("back");
-    let path = folder.file("later/shop.v2.seg");
+    let path = folder.file("later/shop.v3.seg");
     fs::write(folder.file("later"), "in the way").unwrap();
     let host = Program::new(&path);
     let store = store();
@@ -431,7 +468,7 @@ fn private_memory_is_left_when_the_segment_can_be_had() {
 fn what_is_held_in_private_memory_comes_back_as_held() {
     let _turn = alone();
     let folder = Folder::new("held-back");
-    let path = folder.file("later/shop.v2.seg");
+    let path = folder.file("later/shop.v3.seg");
     fs::write(folder.file("later"), "in the way").unwrap();
     let board = Board::new(2);
     let child = fork(|| {
@@ -464,7 +501,7 @@ fn what_is_held_in_private_memory_comes_back_as_held() {
 fn a_child_of_a_process_in_private_memory_gives_back_its_own_alone() {
     let _turn = alone();
     let folder = Folder::new("own");
-    let path = folder.file("later/shop.v2.seg");
+    let path = folder.file("later/shop.v3.seg");
     fs::write(folder.file("later"), "in the way").unwrap();
     let host = Program::new(&path);
     let store = store();
@@ -487,7 +524,7 @@ fn a_child_of_a_process_in_private_memory_gives_back_its_own_alone() {
 fn what_is_aside_can_be_removed_and_goes_on_and_comes_back_all_at_once() {
     let _turn = alone();
     let folder = Folder::new("several");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = Store::new(Source::App, Options { bytes_max: 192 << 10, ..options() });
     let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
@@ -525,7 +562,7 @@ fn what_is_aside_can_be_removed_and_goes_on_and_comes_back_all_at_once() {
 fn a_child_forked_in_the_middle_counts_what_it_counts() {
     let _turn = alone();
     let folder = Folder::new("fork");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
     let store = store();
     let requests = counter(&store, "requests");
@@ -553,7 +590,7 @@ fn a_child_forked_in_the_middle_counts_what_it_counts() {
 fn a_changed_definition_is_a_matter_of_its_family() {
     let _turn = alone();
     let folder = Folder::new("changed");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let board = Board::new(1);
     let took = |bounds: &[f64]| {
         let store = store();

@@ -51,7 +51,7 @@ fn count(store: &Arc<Store>, host: &Program, name: &str, class: Class) {
 
 /// What a program is told that defines `new` after one that defined `old`; both count.
 fn told(folder: &Folder, old: (&str, Class), new: (&str, Class)) -> Vec<String> {
-    let path = folder.file(&format!("{}-{}.v2.seg", old.0, new.0));
+    let path = folder.file(&format!("{}-{}.v3.seg", old.0, new.0));
     let host = Program(path, RefCell::default());
     count(&Store::new(Source::App, options()), &host, old.0, old.1);
     assert!(host.1.borrow().is_empty());

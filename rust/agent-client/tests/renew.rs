@@ -61,7 +61,7 @@ fn set_modified(path: &Path, time: SystemTime) {
 fn who_counts_renews_the_time_of_the_file_and_so_does_who_ends() {
     let _turn = alone();
     let folder = Folder::new("renew");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let host = Program(path.clone());
     let store = Store::new(Source::App, options());
     let requests = counter(&store);
@@ -80,7 +80,7 @@ fn who_counts_renews_the_time_of_the_file_and_so_does_who_ends() {
 fn only_an_old_time_of_the_mapped_file_is_renewed() {
     let _turn = alone();
     let folder = Folder::new("renew-which");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
     let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
     let now = 10 * RENEW_MS;

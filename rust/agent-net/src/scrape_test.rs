@@ -535,7 +535,7 @@ fn a_pushed_bound_keeps_its_text_and_openmetrics_its_own() {
 fn a_damaged_label_text_is_on_no_page_of_any_form() {
     use std::os::unix::fs::FileExt;
     let folder = crate::http::conn_test::temporary_folder("damage");
-    let path = folder.join("shop.v2.seg");
+    let path = folder.join("shop.v3.seg");
     let segment = Segment::open_or_create(&path, "shop", &Options::default()).expect("a segment");
     let writer = segment.writer().expect("a slot");
     count(&writer, "hits", "path=\"/a\"", 1);

@@ -20,7 +20,7 @@ fn best(name: &str, turns: u64, mut work: impl FnMut(u64)) {
 
 fn main() {
     let directory = std::env::temp_dir().join(format!("agent-cell-speed-{}", std::process::id()));
-    let path = directory.join("speed.v2.seg");
+    let path = directory.join("speed.v3.seg");
     let segment = Segment::open_or_create(&path, "speed", &Options::collector()).unwrap();
     let writer = segment.writer().unwrap();
     let spec = |name, shape| MetricSpec { name, help: "", unit: "", shape };

@@ -7,6 +7,7 @@
 
 use crate::block::{self, EXPIRING, FREE, LIVE, PART};
 use crate::entry::{self, Kind, OVERFLOW_LABELS};
+use crate::header::Sealed;
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric;
@@ -14,11 +15,34 @@ use crate::page::PageWord;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Where the two words of the hash key stand in the file, and the two of the boot: tests that repeat a run need the one,
-/// tests of a reboot the other.
+/// tests of a reboot the other. See [`change_header`].
 pub const HASH_KEY_AT: u64 = WORD_KEY;
 pub const BOOT_ID_AT: u64 = WORD_BOOT;
+
+/// Makes a file as if its header had been written with these words from an offset on.
+///
+/// # Errors
+/// What the file system says.
+pub fn change_header(path: &Path, offset: u64, words: &[u64]) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut bytes = [0; HEADER_BYTES as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    let word = |offset: u64| {
+        let start = offset as usize;
+        u64::from_le_bytes(bytes[start..start + 8].try_into().unwrap_or_default())
+    };
+    let (mut sealed, _) = Sealed::find(word);
+    for (offset, &value) in (offset..).step_by(8).zip(words) {
+        sealed.set_word(offset, value);
+    }
+    sealed.bytes().iter().try_for_each(|(offset, bytes)| file.write_all_at(bytes, *offset))
+}
 
 /// At most so many faults are written down.
 const FAULTS_MAX: usize = 20;

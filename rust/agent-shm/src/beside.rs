@@ -1,6 +1,6 @@
 //! The files of one app: usually one, and others beside it that were begun while it was damaged and in use.
 //!
-//! `shop.v2.seg`, `shop~2.v2.seg`, ... up to `shop~9.v2.seg`. Whoever reads one reads all (join.rs).
+//! `shop.v3.seg`, `shop~2.v3.seg`, ... up to `shop~9.v3.seg`. Whoever reads one reads all (join.rs).
 
 use crate::layout::LAYOUT_VERSION;
 use crate::segment::Segment;
@@ -14,7 +14,7 @@ pub fn suffix() -> String {
     format!(".v{LAYOUT_VERSION}.seg")
 }
 
-/// `shop.v2.seg`, 2: `shop~2.v2.seg`; 1 is the file that others are beside.
+/// `shop.v3.seg`, 2: `shop~2.v3.seg`; 1 is the file that others are beside.
 pub fn path_beside(path: &Path, number: u32) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let suffix = suffix();

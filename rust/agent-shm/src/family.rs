@@ -75,7 +75,7 @@ impl Writer {
                     newest(&mut same, found);
                 }
             });
-            let Some(head) = head else { return Err(Error::Corrupt) };
+            let Some(head) = head else { return Err(self.corrupt()) };
             if let (Some(shown), Some(same)) = (shown, same) {
                 let is_shown = shown.block == same.block;
                 if is_shown || self.is_of_old(shown, same, lineage, &liveness) {

@@ -16,14 +16,14 @@
 
 use crate::beside::suffix;
 use crate::error::Error;
-use crate::header;
+use crate::header::{Sealed, Soundness};
 use crate::identity::leads_to;
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
 use crate::region::Region;
 use crate::segment::Segment;
-use crate::sync::Pair;
+use crate::sync::{Ordering, Pair};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -48,7 +48,13 @@ impl Segment {
         for _ in 0..ATTEMPTS {
             match open(path, true) {
                 Ok(file) => match check(&file, path, effective_user()) {
-                    Ok(found) => return map(&file, path, found, true),
+                    Ok(found) => {
+                        let segment = map(&file, path, found, true)?;
+                        if !segment.is_damaged() {
+                            return Ok(segment);
+                        }
+                        replace(&file, path, Some("its chains lead nowhere".into()))?;
+                    }
                     Err(Stale::Replace) => replace(&file, path, None)?,
                     Err(Stale::Damaged(reason)) => replace(&file, path, Some(reason))?,
                     Err(Stale::Spoiled(error)) => replace(&file, path, Some(error.to_string()))?,
@@ -75,7 +81,7 @@ impl Segment {
         let file = open(path, false).map_err(|error| not_opened(path, error))?;
         let not_usable = |reason| Err(Error::NotUsable { path: path.into(), reason });
         match check(&file, path, owner) {
-            Ok(options) => map(&file, path, options, false),
+            Ok(found) => map(&file, path, found, false),
             Err(Stale::Refuse(error) | Stale::Spoiled(error)) => Err(error),
             Err(Stale::Damaged(reason)) => not_usable(reason),
             Err(Stale::Replace) => {
@@ -85,15 +91,22 @@ impl Segment {
     }
 }
 
-fn map(file: &File, path: &Path, options: Options, writable: bool) -> Result<Segment, Error> {
-    let places = Places::of(&options);
+fn map(file: &File, path: &Path, found: Found, writable: bool) -> Result<Segment, Error> {
+    let (sealed, soundness) = found;
+    let places = Places::of(&sealed.options());
     let fail = |source| Error::Io { stage: "look at", path: path.into(), source };
     if writable && file.metadata().map_err(fail)?.len() < places.total {
         file.set_len(places.total).map_err(fail)?;
     }
     let region = Region::map(file, path, &places, writable)?;
-    Ok(Segment::of(Inner { region, places, options }))
+    if writable && soundness == Soundness::One {
+        sealed.put(&region);
+    }
+    Ok(Segment::of(Inner::new(region, sealed)))
 }
+
+/// The header of a file that may be used.
+type Found = (Sealed, Soundness);
 
 enum Stale {
     /// Of another boot, or never finished, and nobody uses it.
@@ -120,7 +133,7 @@ fn not_opened(path: &Path, source: io::Error) -> Error {
 }
 
 /// Reads the header through the file, not a mapping, so that a short file is an error and nothing else.
-fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
+fn check(file: &File, path: &Path, owner: u32) -> Result<Found, Stale> {
     let not_usable = |reason: String| Stale::Refuse(Error::NotUsable { path: path.into(), reason });
     let io = |source| {
         Stale::Refuse(Error::Io { stage: "read the header of", path: path.into(), source })
@@ -158,17 +171,18 @@ fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
     if filled < 8 && MAGIC.to_le_bytes().starts_with(&bytes[..filled]) {
         return Err(Stale::Damaged(format!("it is {filled} bytes long, shorter than a header")));
     }
-    let options = header::options(word);
+    let (sealed, soundness) = Sealed::find(word);
+    let options = sealed.options();
     let (length, places) = (metadata.len(), Places::of(&options.clamped()));
     let has_limits = options.clamped() == options;
     // Shorter by what nobody has used is as good: whoever writes makes it whole again.
     let has_length = (places.used(word(WORD_COMMITTED))..=places.total).contains(&length);
-    if let Some(error) = other_kind(path, word) {
+    if let Some(error) = other_kind(path, &sealed) {
         let is_ours = has_limits && has_length && is_named_as_segment(path);
         return Err(if is_ours { Stale::Spoiled(error) } else { Stale::Refuse(error) });
     }
     // Where the kernel does not tell (0), only living writers say that the file is of this boot.
-    if header::boot_id(word) != boot_id() && !lock::is_any_slot_locked(file) {
+    if sealed.boot_id() != boot_id() && !lock::is_any_slot_locked(file) {
         return Err(Stale::Replace);
     }
     if !has_limits {
@@ -178,19 +192,22 @@ fn check(file: &File, path: &Path, owner: u32) -> Result<Options, Stale> {
         let reason = format!("it is {length} bytes long, its header speaks of {}", places.total);
         return Err(Stale::Damaged(reason));
     }
-    Ok(options)
+    if soundness == Soundness::None {
+        return Err(Stale::Damaged("its header contradicts itself".into()));
+    }
+    Ok((sealed, soundness))
 }
 
 /// Why the first two words of a header are not those of a segment that this version reads.
-fn other_kind(path: &Path, word: impl Fn(u64) -> u64) -> Option<Error> {
+fn other_kind(path: &Path, sealed: &Sealed) -> Option<Error> {
     let not_usable =
         |reason: &str| Some(Error::NotUsable { path: path.into(), reason: reason.into() });
-    let found = (word(WORD_LAYOUT) >> 32) as u32;
-    if word(WORD_MAGIC) != MAGIC {
+    let found = (sealed.word(WORD_LAYOUT) >> 32) as u32;
+    if sealed.word(WORD_MAGIC) != MAGIC {
         not_usable("it does not begin like a segment")
     } else if found != LAYOUT_VERSION {
         Some(Error::OtherLayout { path: path.into(), found, expected: LAYOUT_VERSION })
-    } else if word(WORD_LAYOUT) as u32 != layout_hash() {
+    } else if sealed.word(WORD_LAYOUT) as u32 != layout_hash() {
         not_usable("its layout differs although the version is the same")
     } else {
         None
@@ -314,7 +331,8 @@ fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<R
     file.set_len(places.total).map_err(fail("make room for"))?;
     let region = Region::map(file, temporary, &places, true)?;
     region.commit(0, places.slots).map_err(fail("commit memory of"))?;
-    header::format(&region, app, options, boot_id(), [half(0), half(8)]);
+    region.word(WORD_EPOCH).store(1, Ordering::Relaxed);
+    Sealed::new(app, options, boot_id(), [half(0), half(8)]).put(&region);
     Ok(region)
 }
 

@@ -1,7 +1,7 @@
 //! Where everything stands in a segment. All numbers are bytes from its start.
 //!
 //! ```text
-//! 0            header     4 KiB: magic, layout, boot id, hash key, limits, counters, name of the app
+//! 0            header     4 KiB: magic, layout, boot id, hash key, limits, name of the app (all of it twice), counters
 //! 4096         heads      one word per hash bucket of the metric map: the newest entry of its chain
 //! ...          pages      one word per page: size class of its blocks, blocks in use; see block.rs
 //! (4 KiB)      slots      slots_max x 128: one per writer (a process, or a thread of the collector); committed when used
@@ -16,7 +16,7 @@
 //! the other.
 
 /// Changes whenever a byte of the layout changes its meaning.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"agentseg");
 
 #[cfg(not(model))]
@@ -33,6 +33,7 @@ pub const WORD_SERIES_MAX: u64 = 56; // series_max, metric_series_max
 pub const WORD_METRICS_MAX: u64 = 64; // metrics_max, slots_max
 pub const WORD_RING_RECORDS: u64 = 72;
 pub const WORD_BYTES_MAX: u64 = 80;
+pub const WORD_CHECK: u64 = 88; // of the words before it and the name of the app; see header.rs
 pub const WORD_COMMITTED: u64 = 128; // pages whose memory exists
 pub const WORD_CLAIMED: u64 = 136; // pages below this one have a class (a hint)
 pub const WORD_EPOCH: u64 = 192; // see epoch.rs; alone on its line: every operation reads it
@@ -48,9 +49,15 @@ pub const WORD_BIRTHS: u64 = 320; // definitions that ever appeared
 pub const WORD_FALLBACKS: u64 = 328; // metrics of processes that went to private memory
 pub const WORD_LEFT_INSIDE: u64 = 336; // 1 after an owner of a slot died inside an operation
 pub const WORD_RECENT: u64 = 344; // chunks of newest values beyond the first of each summary; see recent.rs
+pub const WORD_DAMAGED: u64 = 352; // `DAMAGED` after somebody found a chain that leads nowhere
+/// No other value, so that a bit that changes there says nothing.
+pub const DAMAGED: u64 = 0x0dea_d0c4_a115_eed5;
 pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;
+/// How far behind the first words of the header they stand again.
+#[cfg(not(model))]
+pub const HEADER_AGAIN: u64 = 2048;
 /// One word per size class: no page below this one is known to have a free block (a hint).
 #[cfg(not(model))]
 pub const WORD_ROOM: u64 = 1024;
@@ -317,6 +324,7 @@ pub fn layout_hash() -> u32 {
         RING_CELL_BYTES,
         WORD_EPOCH,
         APP_START,
+        WORD_CHECK,
         CLASSES.len() as u64,
     ] {
         feed(word);

@@ -97,7 +97,7 @@ mod writer;
 pub use absorb::{Beside, Parcel};
 pub use agent_metric::{octave, GaugeMode, OwnedShape, Shape};
 #[cfg(not(model))]
-pub use audit::{Audit, BOOT_ID_AT, HASH_KEY_AT};
+pub use audit::{change_header, Audit, BOOT_ID_AT, HASH_KEY_AT};
 #[cfg(not(model))]
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(model))]

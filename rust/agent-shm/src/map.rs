@@ -28,6 +28,8 @@ const CHAIN_MAX: usize = 1 << 16;
 pub struct Map<'a> {
     pub region: &'a Region,
     pub places: &'a Places,
+    /// Of the hash.
+    pub hash_key: [u64; 2],
 }
 
 pub enum Lookup {
@@ -54,8 +56,7 @@ enum Step {
 
 impl Map<'_> {
     pub fn key<'k>(&self, kind: Kind, metric: u32, bytes: &'k [u8]) -> Key<'k> {
-        let word = |offset| self.region.word(offset).load(Ordering::Relaxed);
-        let mut hasher = SipHasher13::new_with_keys(word(WORD_KEY), word(WORD_KEY + 8));
+        let mut hasher = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]);
         hasher.write_u64(u64::from(metric) << 16 | kind as u64);
         hasher.write(bytes);
         Key { kind, metric, bytes, hash: hasher.finish() }

@@ -60,7 +60,14 @@ impl Writer {
                 newest = Some((block, meta));
             }
         });
-        Ok((head.ok_or(Error::Corrupt)?, newest))
+        Ok((head.ok_or_else(|| self.corrupt())?, newest))
+    }
+
+    /// Notes for everybody that the links of the segment are damaged: those that come later begin beside it.
+    #[cold]
+    pub(crate) fn corrupt(&self) -> Error {
+        self.region().word(WORD_DAMAGED).store(DAMAGED, Ordering::Release);
+        Error::Corrupt
     }
 
     pub(crate) fn metric_id(&self, block: u64) -> MetricId {
@@ -203,7 +210,7 @@ impl Writer {
                     return Ok(self.handle(block, metric, labels.len(), &shape.0, false));
                 }
                 Lookup::Missing(head) => head,
-                Lookup::Corrupt => return Err(Error::Corrupt),
+                Lookup::Corrupt => return Err(self.corrupt()),
             };
             let block = match made {
                 Some(block) => block,

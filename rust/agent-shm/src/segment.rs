@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::handle::SeriesId;
-use crate::header::{self, Header};
+use crate::header::{Header, Sealed};
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::metric::{self, MetricMeta};
@@ -65,8 +65,9 @@ impl Segment {
         let options = options.clamped();
         let places = Places::of(&options);
         let region = Region::anonymous(&places)?;
-        header::format(&region, app, &options, 0, [1, 2]);
-        Ok(Segment::of(Inner { region, places, options }))
+        region.word(WORD_EPOCH).store(1, Ordering::Relaxed);
+        let sealed = Sealed::new(app, &options, 0, [1, 2]);
+        Ok(Segment::of(Inner::new(region, sealed)))
     }
 
     /// As [`Segment::anonymous`], for tests.
@@ -78,7 +79,7 @@ impl Segment {
     }
 
     pub fn header(&self) -> Header {
-        header::read(&self.inner.region)
+        self.inner.sealed.header()
     }
 
     pub fn path(&self) -> &Path {
@@ -94,6 +95,11 @@ impl Segment {
     /// is written is seen by nobody else.
     pub fn was_hit(&self) -> bool {
         self.inner.region.was_hit()
+    }
+
+    /// Whether somebody found a chain that leads nowhere: series are missing, and cannot be made. Everybody else's go on.
+    pub fn is_damaged(&self) -> bool {
+        self.inner.region.word(WORD_DAMAGED).load(Ordering::Acquire) == DAMAGED
     }
 
     /// Whether such a loss is survived; false when this process has too many segments mapped.

@@ -149,7 +149,7 @@ fn for_each_live(inner: &Inner, mut each: impl FnMut(u64, u64)) -> u64 {
 /// A metric whose name and definition are those that it was made with.
 fn read_metric(inner: &Inner, block: u64) -> Option<MetricMeta> {
     let meta = metric::read(&inner.region, block)?;
-    let map = Map { region: &inner.region, places: &inner.places };
+    let map = Map { region: &inner.region, places: &inner.places, hash_key: inner.sealed.key() };
     // Not by its check, which a metric that began anew has no more.
     let is_it = map.has_key(block, &map.key(Kind::Metric, 0, meta.name.as_bytes()))
         && metric::is_intact(&inner.region, block, &meta);

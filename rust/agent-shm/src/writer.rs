@@ -150,7 +150,8 @@ impl Writer {
     }
 
     pub(crate) fn map(&self) -> Map<'_> {
-        Map { region: self.region(), places: self.places() }
+        let hash_key = self.segment().inner.sealed.key();
+        Map { region: self.region(), places: self.places(), hash_key }
     }
 
     pub(crate) fn liveness(&self) -> Liveness<'_> {

@@ -60,7 +60,7 @@ fn populate(path: &Path) -> Segment {
 
 /// A copy of a good segment after `spoil`, and what attaching and opening it say.
 fn refusals(folder: &Folder, spoil: impl FnOnce(&Path)) -> [String; 2] {
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let _ = fs::remove_file(&path);
     drop(populate(&path));
     spoil(&path);
@@ -78,6 +78,14 @@ fn refusals(folder: &Folder, spoil: impl FnOnce(&Path)) -> [String; 2] {
 fn patch(path: &Path, offset: u64, bytes: &[u8]) {
     fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
+
+/// Both halves of the header.
+fn patch_both(path: &Path, offset: u64, bytes: &[u8]) {
+    patch(path, offset, bytes);
+    patch(path, HALF + offset, bytes);
+}
+
+const HALF: u64 = 2048;
 
 fn cut(path: &Path, len: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
@@ -100,12 +108,12 @@ const SPOILED: &[Spoiled] = &[
     ),
     (
         "another magic and limits",
-        |path| (patch(path, 0, b"elf"), patch(path, 86, &[0xff])).1,
+        |path| (patch_both(path, 0, b"elf"), patch_both(path, 86, &[0xff])).1,
         "it does not begin like a segment",
     ),
     (
         "another version and length",
-        |path| (patch(path, 12, &[9]), cut(path, 4096)).1,
+        |path| (patch_both(path, 12, &[9]), cut(path, 4096)).1,
         "has layout 9, this version of Agent reads",
     ),
     ("mode 0666", |path| mode(path, 0o666), "others may write to it (mode 666)"),
@@ -145,14 +153,14 @@ fn what_is_not_a_good_segment_is_refused_and_told_why() {
 
 /// What a file that contradicts itself says of it.
 const DAMAGED: &[Spoiled] = &[
-    ("magic", |path| patch(path, 0, b"e"), "it does not begin like a segment"),
-    ("version", |path| patch(path, 12, &[9]), "has layout 9, this version of Agent reads"),
-    ("layout", |path| patch(path, 8, &[1, 2, 3]), "its layout differs"),
-    ("magic and version", |path| patch(path, 0, &[0; 16]), "it does not begin like a segment"),
+    ("magic", |path| patch_both(path, 0, b"e"), "it does not begin like a segment"),
+    ("version", |path| patch_both(path, 12, &[9]), "has layout 9, this version of Agent reads"),
+    ("layout", |path| patch_both(path, 8, &[1, 2, 3]), "its layout differs"),
+    ("magic and version", |path| patch_both(path, 0, &[0; 16]), "it does not begin like a segment"),
     ("empty", |path| cut(path, 0), "it is 0 bytes long, shorter than a header"),
     ("cut in its header", |path| cut(path, 100), "it is 100 bytes long, its header speaks of"),
     ("header only", |path| cut(path, 4096), "it is 4096 bytes long, its header speaks of"),
-    ("limits", |path| patch(path, 86, &[0xff]), "its limits are out of range"),
+    ("limits", |path| patch_both(path, 86, &[0xff]), "its limits are out of range"),
     ("too long", |path| cut(path, fs::metadata(path).unwrap().len() + 1), "its header speaks of"),
 ];
 
@@ -160,7 +168,7 @@ const DAMAGED: &[Spoiled] = &[
 fn a_file_that_was_cut_off_behind_all_that_is_used_is_read_and_made_whole() {
     let _turn = alone();
     let folder = Folder::new("cut");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     // More than one chunk of memory, so that some of it is not used.
     drop(Segment::open_or_create(&path, "shop", &Options { bytes_max: 1 << 20, ..options() }));
     let old = populate(&path);
@@ -186,7 +194,7 @@ fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
     let _turn = alone();
     for (name, spoil, expected) in DAMAGED {
         let folder = Folder::new("damaged");
-        let path = folder.file("shop.v2.seg");
+        let path = folder.file("shop.v3.seg");
         let old = populate(&path).file_id();
         spoil(&path);
         let told = Segment::attach(&path).err().expect("refused").to_string();
@@ -194,9 +202,61 @@ fn a_damaged_file_is_kept_aside_and_replaced_when_nobody_lives_in_it() {
         let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
         assert_ne!(new.file_id(), old, "{name}");
         assert_eq!(told_count(&new), 0, "{name}");
-        let kept = fs::metadata(folder.file("shop.v2.seg.damaged")).unwrap();
+        let kept = fs::metadata(folder.file("shop.v3.seg.damaged")).unwrap();
         assert_eq!(Some((kept.dev(), kept.ino())), old, "{name}");
     }
+}
+
+/// Words that are written once: magic, layout, boot, hash key, time, limits, check, name of the app.
+fn constants() -> impl Iterator<Item = u64> {
+    (0..96).chain(512..648).flat_map(|at| [at, HALF + at])
+}
+
+#[test]
+fn a_changed_byte_of_the_header_costs_nothing_and_is_mended() {
+    let _turn = alone();
+    let folder = Folder::new("header");
+    let path = folder.file("shop.v3.seg");
+    let old = populate(&path);
+    let (whole, header, count) = (fs::read(&path).unwrap(), old.header(), told_count(&old));
+    let total = |segment: &Segment| {
+        let writer = segment.writer().unwrap();
+        let series = get(&writer, "requests", Shape::Counter, "path=\"/hot\"");
+        assert_eq!(writer.add(&series, 1), Outcome::Applied);
+        assert!(!series.is_overflow());
+        told_count(segment)
+    };
+    for at in constants() {
+        for bits in [1, 0x80, 0xff] {
+            let byte = whole[at as usize] ^ bits;
+            patch(&path, at, &[byte]);
+            // Who has it open counts into the same series, and who comes reads the same.
+            assert_eq!((total(&old), old.header()), (count, header.clone()), "byte {at}");
+            let reader = Segment::attach(&path).unwrap();
+            assert_eq!((told_count(&reader), reader.header()), (count, header.clone()), "{at}");
+            assert_eq!(fs::read(&path).unwrap()[at as usize], byte, "a reader changes nothing");
+            let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
+            assert_eq!((new.file_id(), total(&new)), (old.file_id(), count), "byte {at}");
+            assert_eq!(fs::read(&path).unwrap()[at as usize], whole[at as usize], "byte {at}");
+        }
+    }
+    let writer = old.writer().unwrap();
+    (0..6).for_each(|_| assert!(writer.reclaim_now().passed));
+    drop(writer);
+    assert_eq!(old.audit().faults, Vec::<String>::new());
+}
+
+#[test]
+fn a_header_that_is_damaged_twice_is_that_of_a_damaged_file() {
+    let _turn = alone();
+    let folder = Folder::new("header-twice");
+    let path = folder.file("shop.v3.seg");
+    drop(populate(&path));
+    // The name of the app.
+    patch(&path, 520, b"s?op");
+    patch(&path, HALF + 520, b"sh?p");
+    let told = Segment::attach(&path).err().expect("refused").to_string();
+    assert!(told.contains("its header contradicts itself"), "{told}");
 }
 
 #[test]
@@ -205,7 +265,7 @@ fn a_file_with_the_name_of_none_of_ours_is_refused_whatever_is_in_it() {
     for name in ["shop.v1.seg", "shop.seg", "notes"] {
         let path = folder.file(name);
         drop(populate(&path));
-        patch(&path, 0, b"elf");
+        patch_both(&path, 0, b"elf");
         let error = Segment::open_or_create(&path, "shop", &options()).err().expect("refused");
         assert!(matches!(error, agent_shm::Error::NotUsable { .. }), "{name}: {error}");
         assert!(!folder.file(&format!("{name}.damaged")).exists(), "{name}");
@@ -217,7 +277,7 @@ fn a_damaged_file_is_not_replaced_under_a_living_writer() {
     let _turn = alone();
     for (name, spoil, expected) in DAMAGED {
         let folder = Folder::new("living");
-        let path = folder.file("shop.v2.seg");
+        let path = folder.file("shop.v3.seg");
         let old = populate(&path);
         let writer = old.writer().unwrap();
         spoil(&path);
@@ -236,10 +296,10 @@ fn a_damaged_file_is_not_replaced_under_a_living_writer() {
 fn a_file_of_another_boot_with_a_living_writer_is_used() {
     let _turn = alone();
     let folder = Folder::new("boot-living");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let old = populate(&path);
     let writer = old.writer().unwrap();
-    patch(&path, 16, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    change_header(&path, BOOT_ID_AT, &[7, 8]).unwrap();
     let same = Segment::open_or_create(&path, "shop", &options()).unwrap();
     assert_eq!(same.file_id(), old.file_id());
     assert_eq!(Segment::attach(&path).unwrap().file_id(), old.file_id());
@@ -251,7 +311,7 @@ fn a_truncated_file_does_not_kill_its_writers_and_readers() {
     let _turn = alone();
     for keep in [0, 4096, 16384] {
         let folder = Folder::new("bus");
-        let path = folder.file("shop.v2.seg");
+        let path = folder.file("shop.v3.seg");
         let segment = populate(&path);
         let reader = Segment::attach(&path).unwrap();
         let child = fork(|| {
@@ -304,10 +364,10 @@ fn a_folder_that_others_may_write_to_is_refused() {
 fn a_segment_of_another_boot_is_replaced_by_a_new_one() {
     let _turn = alone();
     let folder = Folder::new("boot");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     // Held open, so that its inode has no new owner.
     let old = populate(&path);
-    patch(&path, 16, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    change_header(&path, BOOT_ID_AT, &[7, 8]).unwrap();
     let told = Segment::attach(&path).err().unwrap().to_string();
     assert!(told.contains("before the last boot"), "{told}");
     let new = Segment::open_or_create(&path, "shop", &options()).unwrap();
@@ -365,7 +425,7 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
         Err(_) => 61,
     };
     let folder = Folder::new("flip");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     drop(populate(&path));
     let good = fs::read(&path).unwrap();
     let board = Board::new(4);
@@ -402,7 +462,7 @@ fn no_changed_byte_crashes_or_delays_a_reader() {
     assert_eq!(status, 0, "byte {} of {} ends the reader", board.get(AT), good.len());
     let (attached, refused) = (board.get(ATTACHED), board.get(REFUSED));
     println!("{attached} attached, {refused} refused, {} ms the slowest", board.get(SLOWEST_MS));
-    assert!(attached > 1000 && refused > 10);
+    assert!(attached > 1000 && refused == 0);
     assert!(board.get(SLOWEST_MS) < 100);
 }
 

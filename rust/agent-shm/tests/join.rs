@@ -64,8 +64,8 @@ fn count(writer: &Writer, n: u64) {
 #[test]
 fn every_number_of_both_files_is_on_the_page() {
     let folder = Folder::new("join");
-    let (old, old_writer) = made(&folder, "shop.v2.seg");
-    let (new, new_writer) = made(&folder, "shop~2.v2.seg");
+    let (old, old_writer) = made(&folder, "shop.v3.seg");
+    let (new, new_writer) = made(&folder, "shop~2.v3.seg");
     count(&old_writer, 3);
     count(&new_writer, 5);
     done(old_writer.add(&series(&old_writer, "early", Shape::Counter, ""), 7));
@@ -92,13 +92,13 @@ fn every_number_of_both_files_is_on_the_page() {
 #[test]
 fn a_gauge_of_all_is_what_the_newer_file_says_and_what_is_held_in_both() {
     let folder = Folder::new("join-held");
-    let (old, one) = made(&folder, "shop.v2.seg");
+    let (old, one) = made(&folder, "shop.v3.seg");
     let shape = Shape::Gauge(GaugeMode::MostRecent);
     let a = series(&one, "level", shape, "");
     done(one.set(&a, 3.0));
     done(one.hold(&a, 1.0));
     let older = Segment::attach(old.path()).unwrap();
-    let (new, other) = made_after(&old, &folder, "shop~2.v2.seg");
+    let (new, other) = made_after(&old, &folder, "shop~2.v3.seg");
     let b = series(&other, "level", shape, "");
     done(other.set(&b, 5.0));
     done(other.hold(&b, 1.0));
@@ -111,9 +111,9 @@ fn a_gauge_of_all_is_what_the_newer_file_says_and_what_is_held_in_both() {
 #[test]
 fn a_family_that_both_define_otherwise_is_that_of_the_newer() {
     let folder = Folder::new("join-clash");
-    let (old, one) = made(&folder, "shop.v2.seg");
+    let (old, one) = made(&folder, "shop.v3.seg");
     done(one.add(&series(&one, "m", Shape::Counter, ""), 3));
-    let (new, other) = made_after(&old, &folder, "shop~2.v2.seg");
+    let (new, other) = made_after(&old, &folder, "shop~2.v3.seg");
     done(other.set(&series(&other, "m", Shape::Gauge(GaugeMode::Max), ""), 5.0));
     let joined = Segment::joined(vec![old, new]).unwrap();
     assert_eq!(total(&joined, "m", ""), Some(5.0));
@@ -123,10 +123,10 @@ fn a_family_that_both_define_otherwise_is_that_of_the_newer() {
 #[test]
 fn quantiles_are_never_taken_from_a_series_of_the_other_file() {
     let folder = Folder::new("join-recent");
-    let (old, one) = made(&folder, "shop.v2.seg");
+    let (old, one) = made(&folder, "shop.v3.seg");
     let only = series(&one, "only", Shape::Summary(&[0.5]), "");
     done(one.observe(&only, 3.0, 1));
-    let (new, other) = made_after(&old, &folder, "shop~2.v2.seg");
+    let (new, other) = made_after(&old, &folder, "shop~2.v3.seg");
     done(other.observe(&series(&other, "twin", Shape::Summary(&[0.5]), ""), 5.0, 1));
     let joined = Segment::joined(vec![old, new]).unwrap();
     for family in joined.view().families() {
@@ -145,9 +145,9 @@ fn quantiles_are_never_taken_from_a_series_of_the_other_file() {
 #[test]
 fn files_beside_each_other_are_told_by_their_names() {
     assert_eq!((base("shop~2"), base("shop"), base("shop~x")), ("shop", "shop", "shop~x"));
-    let first = std::path::Path::new("/f/shop.v2.seg");
+    let first = std::path::Path::new("/f/shop.v3.seg");
     let third = path_beside(first, 3);
-    assert_eq!(third, std::path::Path::new("/f/shop~3.v2.seg"));
+    assert_eq!(third, std::path::Path::new("/f/shop~3.v3.seg"));
     assert_eq!(
         (path_beside(&third, 1), path_beside(&third, 9)),
         (first.into(), path_beside(first, 9))
@@ -157,8 +157,8 @@ fn files_beside_each_other_are_told_by_their_names() {
 #[test]
 fn a_minimum_that_nobody_set_in_the_newer_file_is_no_zero() {
     let folder = Folder::new("unset");
-    let (old, old_writer) = made(&folder, "shop.v2.seg");
-    let (new, new_writer) = made_after(&old, &folder, "shop~2.v2.seg");
+    let (old, old_writer) = made(&folder, "shop.v3.seg");
+    let (new, new_writer) = made_after(&old, &folder, "shop~2.v3.seg");
     for (name, mode, value) in [("least", GaugeMode::Min, 5.0), ("most", GaugeMode::Max, -5.0)] {
         done(old_writer.set(&series(&old_writer, name, Shape::Gauge(mode), ""), value));
         drop(series(&new_writer, name, Shape::Gauge(mode), ""));

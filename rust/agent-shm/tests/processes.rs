@@ -16,7 +16,7 @@ fn totals_of_many_processes_are_exact() {
     const ROUNDS: u64 = 20_000;
     let _turn = alone();
     let folder = Folder::new("totals");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let board = Board::new(1);
     let children: Vec<Child> = (0..PROCESSES)
         .map(|n| {
@@ -80,7 +80,7 @@ fn eight_processes_that_create_the_same_file_get_the_same_one() {
     let _turn = alone();
     let folder = Folder::new("race");
     for round in 0..40 {
-        let path = folder.file(&format!("shop{round}.v2.seg"));
+        let path = folder.file(&format!("shop{round}.v3.seg"));
         let board = Board::new(10);
         let children: Vec<Child> = (0..PROCESSES as usize)
             .map(|n| {
@@ -227,7 +227,7 @@ fn two_thousand_lives_leave_no_trace() {
     const LIVES: u64 = 2000;
     let _turn = alone();
     let folder = Folder::new("lives");
-    let path = folder.file("shop.v2.seg");
+    let path = folder.file("shop.v3.seg");
     let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
     let reclaimer = segment.writer().unwrap();
     let mut after_20 = (0, 0);
@@ -279,7 +279,7 @@ fn a_segment_can_be_opened_while_others_make_it_grow() {
     let folder = Folder::new("growing");
     let board = Board::new(1);
     for round in 0..30 {
-        let path = folder.file(&format!("shop{round}.v2.seg"));
+        let path = folder.file(&format!("shop{round}.v3.seg"));
         let segment = Segment::open_or_create(&path, "shop", &options()).unwrap();
         board.set(0, 0);
         let grower = fork(|| {
@@ -317,7 +317,7 @@ fn what_a_killed_maker_leaves_is_swept_and_what_a_living_one_fills_is_not() {
         let child = fork(|| {
             for n in 0.. {
                 board.add(0, 1);
-                let path = folder.file(&format!("made{n}.v2.seg"));
+                let path = folder.file(&format!("made{n}.v3.seg"));
                 Segment::open_or_create(&path, "made", &options()).unwrap();
                 std::fs::remove_file(&path).unwrap();
             }
@@ -326,15 +326,15 @@ fn what_a_killed_maker_leaves_is_swept_and_what_a_living_one_fills_is_not() {
         board.wait(0, 1 + round % 5);
         child.kill();
     }
-    std::fs::write(folder.file(".made.v2.seg.1.0.new"), "half").unwrap();
+    std::fs::write(folder.file(".made.v3.seg.1.0.new"), "half").unwrap();
     std::fs::write(folder.file(".precious.new"), "not ours").unwrap();
-    let held = std::fs::File::create(folder.file(".made.v2.seg.2.0.new")).unwrap();
+    let held = std::fs::File::create(folder.file(".made.v3.seg.2.0.new")).unwrap();
     hold_as_maker(&held);
-    Segment::open_or_create(&folder.file("shop.v2.seg"), "shop", &options()).unwrap();
+    Segment::open_or_create(&folder.file("shop.v3.seg"), "shop", &options()).unwrap();
     let mut names = left();
     names.retain(|name| !name.starts_with("made"));
     names.sort();
-    assert_eq!(names, [".made.v2.seg.2.0.new", ".precious.new", "shop.v2.seg"]);
+    assert_eq!(names, [".made.v3.seg.2.0.new", ".precious.new", "shop.v3.seg"]);
 }
 
 /// What a process does that fills in a new file.

@@ -8,8 +8,9 @@ use crate::folder::Folder;
 use crate::operation::Operation;
 use crate::random::Random;
 use agent_metric::{GaugeMode, Shape};
-use agent_shm::{MetricSpec, Options, Outcome, Segment, Series, Writer, HASH_KEY_AT};
-use std::os::unix::fs::FileExt;
+use agent_shm::{
+    change_header, MetricSpec, Options, Outcome, Segment, Series, Writer, HASH_KEY_AT,
+};
 use std::path::{Path, PathBuf};
 
 pub struct Stage {
@@ -28,7 +29,7 @@ pub struct Beside {
 }
 
 pub const APP: &str = "torture";
-pub const FILE: &str = "app.v2.seg";
+pub const FILE: &str = "app.v3.seg";
 
 impl Stage {
     pub fn new(
@@ -88,7 +89,5 @@ impl Stage {
 
 /// Draws the key anew, from the seed: chains are the same in every run with it. Before anything is in the map.
 fn set_hash_key(path: &Path, random: &mut Random) -> std::io::Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).open(path)?;
-    let key = [random.number(), random.number()].map(u64::to_le_bytes).concat();
-    file.write_all_at(&key, HASH_KEY_AT)
+    change_header(path, HASH_KEY_AT, &[random.number(), random.number()])
 }

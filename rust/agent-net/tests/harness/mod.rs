@@ -104,7 +104,7 @@ impl Worker {
         let listener = |fd: i32, source: &str| json!({"fd": fd, "source": source});
         let config = json!({
             "worker": 0,
-            "segment": folder.join("agent.v2.seg"),
+            "segment": folder.join("agent.v3.seg"),
             "apps_dir": folder,
             "control_fd": sockets.control.as_raw_fd(),
             "limits": limits,
@@ -208,7 +208,7 @@ impl Worker {
     }
 
     pub fn segment(&self) -> Segment {
-        Segment::attach(&self.folder.join("agent.v2.seg")).expect("a segment")
+        Segment::attach(&self.folder.join("agent.v3.seg")).expect("a segment")
     }
 
     pub fn totals(&self) -> BTreeMap<String, f64> {

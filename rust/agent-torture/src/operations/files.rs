@@ -2,7 +2,7 @@
 
 use crate::grain::Grain;
 use crate::operation::*;
-use agent_shm::{Options, Segment, BOOT_ID_AT};
+use agent_shm::{change_header, Options, Segment, BOOT_ID_AT};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub fn rows() -> Vec<Operation> {
         row(
             "create where a killed maker left its file",
             |path, random| {
-                let left = path.with_file_name(".app.v2.seg.1.0.new");
+                let left = path.with_file_name(".app.v3.seg.1.0.new");
                 fs::write(left, vec![0; random.below(5000) as usize]).expect("a file is written");
             },
             open,
@@ -32,7 +32,7 @@ pub fn rows() -> Vec<Operation> {
             "replace a file of an earlier boot",
             |path, _| {
                 with_a_counter(path);
-                overwrite(path, BOOT_ID_AT, &[0x55; 16]);
+                change_header(path, BOOT_ID_AT, &[5, 5]).expect("its header is changed");
             },
             open,
             false,
@@ -60,8 +60,8 @@ pub fn rows() -> Vec<Operation> {
             "replace a file with impossible limits",
             |path, random| {
                 with_a_counter(path);
-                // The limit of series, the upper half of which is zero otherwise.
-                overwrite(path, 60, &(u32::MAX - random.below(9) as u32).to_le_bytes());
+                // The limits of series, which cannot be so high.
+                change_header(path, 56, &[u64::MAX - random.below(9)]).expect("it is changed");
             },
             open,
             false,
@@ -102,9 +102,4 @@ fn with_a_counter(path: &Path) {
     let segment = Segment::open_or_create(path, "app", &options()).expect("a segment is made");
     let writer = writer(&segment);
     applied(writer.add(&series(&writer, "kept", COUNTER, ""), 5));
-}
-
-fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
-    let file = OpenOptions::new().write(true).open(path).expect("it is there");
-    file.write_all_at(bytes, at).expect("it is written");
 }

@@ -9,8 +9,8 @@ use agent_shm::{MetricSpec, Options, Outcome, Segment};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const DAMAGED: &str = "app.v2.seg.damaged";
-const OTHER: &str = "other.v2.seg";
+const DAMAGED: &str = "app.v3.seg.damaged";
+const OTHER: &str = "other.v3.seg";
 
 /// Everything that does not hold: the number of the instruction, and a sentence.
 pub fn judge(
