@@ -64,7 +64,11 @@ impl Sealed {
         put(WORD_METRICS_MAX, u64::from(options.metrics_max) << 32 | u64::from(options.slots_max));
         put(WORD_RING_RECORDS, options.ring_records.into());
         put(WORD_BYTES_MAX, options.bytes_max);
-        let name = &app[..app.floor_char_boundary(APP_BYTES_MAX as usize)];
+        let mut end = app.len().min(APP_BYTES_MAX as usize);
+        while !app.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = &app[..end];
         put(WORD_APP_LEN, name.len() as u64);
         for (offset, chunk) in (APP_START..).step_by(8).zip(name.as_bytes().chunks(8)) {
             let mut bytes = [0; 8];
