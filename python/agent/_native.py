@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.errors import AgentWarning
 
 __version__ = "0.1.0"
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 try:
     from agent import _core

@@ -13,6 +13,7 @@ __all__ = [
     "BufferTypeError",
     "ConfigureError",
     "ConflictError",
+    "FolderError",
     "InvalidNameError",
     "LabelError",
     "SegmentError",
@@ -49,6 +50,10 @@ class BufferTypeError(AgentError, TypeError):
 
 class SegmentError(AgentError, RuntimeError):
     """A segment that was asked for by its path cannot be used."""
+
+
+class FolderError(AgentError, OSError):
+    """The folder of segments cannot be used. Updates never raise it: they go to private memory."""
 
 
 class AgentWarning(RuntimeWarning):

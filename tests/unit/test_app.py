@@ -18,6 +18,7 @@ from agent import app
 from agent._native import LAYOUT_VERSION
 from agent.app import clean, deployment, identify, names, place, program, project
 from agent.app.program import Program
+from agent.errors import FolderError
 from collector import clean_environment
 
 SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
@@ -492,7 +493,7 @@ def test_the_remedy_for_an_open_folder_leaves_a_shared_one_shared(
     path.mkdir()
     path.chmod(mode)
     monkeypatch.setenv("AGENT_METRICS_DIR", str(path))
-    with pytest.raises(PermissionError, match=rf"\(mode {mode:o}\): chmod {remedy} it"):
+    with pytest.raises(FolderError, match=rf"\(mode {mode:o}\): chmod {remedy} it"):
         app.folder()
     path.chmod(int(remedy, 8))
     assert app.folder() == str(path)
@@ -505,7 +506,7 @@ def test_a_folder_of_somebody_else_is_refused(
     """Who made the folder first does not get to read our metrics."""
     os.chown(tmp_path, 12345, 12345)
     monkeypatch.setenv("AGENT_METRICS_DIR", str(tmp_path))
-    with pytest.raises(PermissionError, match="12345"):
+    with pytest.raises(FolderError, match="12345"):
         app.folder()
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import copy
 import functools
+import gc
 import math
 import pickle
 import re
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import prometheus_client
@@ -656,8 +659,6 @@ def test_a_collection_of_garbage_may_count(registry: agent.Registry) -> None:
         cycle.__dict__["me"] = cycle
         steps.labels(number).inc()
         del cycle
-    import gc
-
     gc.collect()
     assert value(registry, "steps_total", a="gone") == 300
 
@@ -672,17 +673,171 @@ def test_metrics_of_a_file_are_pickled(segments: str) -> None:
     """The copy adds to the same series."""
     registry = agent.Registry(f"{segments}/x.v3.seg", "x")
     sizes = agent.Histogram("sizes", "S.", ["a"], registry=registry, buckets=[1, 2])
-    copy = pickle.loads(pickle.dumps(sizes.labels("b")))
-    copy.observe(1)
+    sent = pickle.loads(pickle.dumps(sizes.labels("b")))
+    sent.observe(1)
     sizes.labels("b").observe(1)
     assert value(registry, "sizes_count", a="b") == 2
+
+
+def test_a_counter_whose_name_ends_twice_in_total_is_pickled(segments: str) -> None:
+    registry = agent.Registry(f"{segments}/x.v3.seg", "x")
+    steps = agent.Counter("steps_total_total", "S.", registry=registry)
+    sent = pickle.loads(pickle.dumps(steps))
+    sent.inc()
+    assert (sent.name, steps.name) == ("steps_total", "steps_total")
+    assert value(registry, "steps_total_total") == 1
+
+
+def test_a_copy_of_a_metric_is_the_metric(registry: agent.Registry) -> None:
+    steps = agent.Counter("steps", "S.", registry=registry)
+    assert copy.copy(steps) is steps
+    assert copy.deepcopy({"steps": steps})["steps"] is steps
+
+
+def test_clear_of_a_child_removes_its_own_series_alone(registry: agent.Registry) -> None:
+    """It begins anew at 0."""
+    steps = agent.Counter("steps", "S.", ["a"], registry=registry)
+    steps.labels("x").inc(3)
+    steps.labels("y").inc(4)
+    steps.labels("x").clear()
+    assert (value(registry, "steps_total", a="x"), value(registry, "steps_total", a="y")) == (0, 4)
+    steps.labels("x").inc()
+    assert value(registry, "steps_total", a="x") == 1
+
+
+def test_clear_of_a_registry_begins_unlabelled_metrics_at_0(registry: agent.Registry) -> None:
+    steps = agent.Counter("steps", "S.", registry=registry)
+    other = agent.Counter("other", "O.", ["a"], registry=registry)
+    steps.inc(3)
+    other.labels("x").inc()
+    assert registry.clear() == 2
+    assert value(registry, "steps_total") == 0
+    assert b'a="x"' not in registry.render()
+
+
+@pytest.mark.parametrize("how", ["keywords", "dict", "both"])
+def test_labels_by_keyword_leave_nothing_behind(registry: agent.Registry, how: str) -> None:
+    """Of calls with new names each time, too."""
+    steps = agent.Counter("steps", "S.", ["a", "b"], registry=registry)
+    calls = {
+        "keywords": lambda: steps.labels(a="v", b="w").inc(),
+        "dict": lambda: steps.labels(a="v", b="w").inc(),
+        "both": lambda: (
+            steps.labels(b="w", a="v").inc(),
+            steps.labels(b="w", a="v").inc(),
+            steps.labels(a="v", b="w").inc(),
+        ),
+    }
+    call = calls[how]
+    for _ in range(100):
+        call()
+    before = sys.getallocatedblocks()
+    for _ in range(10_000):
+        call()
+    assert sys.getallocatedblocks() - before < 1000
+
+
+def test_errors_leave_nothing_behind(registry: agent.Registry) -> None:
+    steps = agent.Counter("steps", "S.", ["a"], registry=registry)
+    level = agent.Gauge("level", "L.", registry=registry)
+
+    calls: list[Callable[[], object]] = [
+        lambda: level.set("x"),  # type: ignore[arg-type]
+        lambda: steps.inc(),
+        lambda: steps.labels(),
+        lambda: steps.labels("x").inc(-1),
+    ]
+
+    def refused() -> None:
+        for call in calls:
+            try:
+                call()
+            except (TypeError, ValueError):
+                continue
+            raise AssertionError("it was not refused")
+
+    for _ in range(100):
+        refused()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(1000):
+        refused()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 500
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        [9.1e18] * 3,
+        array.array("q", [2**62] * 5),
+        [float(2**62), float(2**62)],
+        [2.0**62, 2.0**62 - 1024, 1023.5, 0.5],
+        [2.0**63],
+    ],
+)
+def test_amounts_that_pass_the_end_together_are_refused(
+    registry: agent.Registry, amounts: Any
+) -> None:
+    steps = agent.Counter("steps", "S.", registry=registry)
+    steps.inc()
+    with pytest.raises(agent.AmountError):
+        steps.inc_many(amounts)
+    assert value(registry, "steps_total") == 1
+
+
+def test_amounts_that_pass_the_end_with_what_is_there_are_refused(
+    registry: agent.Registry,
+) -> None:
+    """The fraction too."""
+    steps = agent.Counter("steps", "S.", registry=registry)
+    steps.inc(2**63 - 2)
+    steps.inc(0.75)
+    with pytest.raises(agent.AmountError):
+        steps.inc_many([0.5, 1.0])
+    steps.inc_many([0.125, 0.0625])
+    steps.inc_many([0.0625])
+    with pytest.raises(agent.AmountError):
+        steps.inc_many([0.5, 0.5])
+
+
+@pytest.mark.parametrize("exception", ["ValueError", [ValueError], int, (ValueError, int), 3])
+def test_only_exceptions_are_counted(registry: agent.Registry, exception: Any) -> None:
+    """Said where it is written, not in the midst of an exception of the program."""
+    with pytest.raises(TypeError, match="takes a class of exceptions"):
+        agent.Counter("faults", "F.", registry=registry).count_exceptions(exception)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agent_private_metrics",
+        "agent_private_metrics_total",
+        "agent_superseded_metrics",
+        "agent_damaged_series",
+    ],
+)
+def test_what_every_page_says_of_itself_is_no_name_of_a_program(
+    registry: agent.Registry, name: str
+) -> None:
+    for metric in (agent.Counter, agent.Gauge, agent.Histogram):
+        with pytest.raises(agent.InvalidNameError, match="reserved"):
+            metric(name, "X.", registry=registry)
+
+
+def test_an_amount_is_shown_as_people_write_it(registry: agent.Registry) -> None:
+    steps = agent.Counter("steps", "S.", registry=registry)
+    with pytest.raises(agent.AmountError, match=r"\(-1e-300\)"):
+        steps.inc(-1e-300)
+    with pytest.raises(agent.AmountError, match=r"\(-1\.5\)"):
+        steps.inc(-1.5)
 
 
 def test_a_path_that_cannot_be_used_raises(segments: str) -> None:
     """Who asks for a certain file is told why it cannot be had."""
     with open(f"{segments}/x.v3.seg", "w") as file:
         file.write("not a segment" * 1000)
-    with pytest.raises(agent.SegmentError, match=r"x\.v2\.seg"):
+    with pytest.raises(agent.SegmentError, match=r"x\.v3\.seg"):
         agent.Registry(f"{segments}/x.v3.seg", "x")
 
 

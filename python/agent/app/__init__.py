@@ -30,6 +30,7 @@ from agent._native import LAYOUT_VERSION, default_registry
 from agent.app import deployment, given, place
 from agent.app.given import COLLECTOR, clean
 from agent.app.place import folder
+from agent.errors import FolderError
 
 # What `typing` has, without its 8 ms: type checkers take the name for true.
 TYPE_CHECKING = False
@@ -62,9 +63,18 @@ def open_before_fork() -> None:
 def find(start_dir: str) -> tuple[str, str]:
     """The app of this process and the path of its segment; two empty texts while it is not known.
 
-    `start_dir`: where the process was when `agent` was imported. Raises OSError when the folder of
-    segments cannot be used.
+    `start_dir`: where the process was when `agent` was imported. Raises FolderError when the folder
+    of segments cannot be used, and what a signal handler raises meanwhile.
     """
+    try:
+        return _find(start_dir)
+    except OSError as error:
+        if isinstance(error, FolderError) or place.is_of_program(error):
+            raise
+        raise FolderError(str(error)) from None
+
+
+def _find(start_dir: str) -> tuple[str, str]:
     name = given.name()
     if name:
         if name == given.INSTEAD and os.environ.get(given.VARIABLE) == COLLECTOR:

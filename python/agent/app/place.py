@@ -12,6 +12,7 @@ import sys
 
 from agent.app import given
 from agent.app.deployment import root_of
+from agent.errors import FolderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ VARIABLE = "AGENT_METRICS_DIR"
 
 
 def where() -> str:
-    """Where the folder of segments is, or would be; a whole path, or an OSError is raised.
+    """Where the folder of segments is, or would be; a whole path, or FolderError is raised.
 
     Without the variable it depends on the user only, so that a login shell, a cron job and a
     service of one user meet: `$XDG_RUNTIME_DIR` is there for the first and not for the others.
@@ -31,35 +32,42 @@ def where() -> str:
     path = path or f"/dev/shm/agent-metrics-{os.geteuid()}"  # noqa: S108 - owner and mode are checked
     if not os.path.isabs(path):
         # Each working directory would have a folder of its own.
-        raise NotADirectoryError(f"{VARIABLE} is {path!r}: write the whole path, from / on")
+        raise FolderError(f"{VARIABLE} is {path!r}: write the whole path, from / on")
     return os.path.normpath(path)
 
 
 def folder() -> str:
-    """The folder of segments, made with mode 0700. Raises OSError when it is not ours alone."""
+    """The folder of segments, made with mode 0700. Raises FolderError when it is not ours alone."""
     path = where()
     try:
         os.makedirs(path, 0o700, exist_ok=True)
         status = os.lstat(path)
     except FileExistsError:
-        raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)") from None
+        raise FolderError(f"{path} is not a folder (symbolic links are refused)") from None
     except OSError as error:
-        raise type(error)(
+        if is_of_program(error):
+            raise
+        raise FolderError(
             f"the folder of segments {path} cannot be made: {error.strerror}; let "
             "AGENT_METRICS_DIR be one that can"
         ) from None
     if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(f"{path} is not a folder (symbolic links are refused)")
+        raise FolderError(f"{path} is not a folder (symbolic links are refused)")
     if status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
+        raise FolderError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & 0o022:
         # A folder that gives its group to its files is shared with a collector, and shall stay so.
         remedy = "2750" if status.st_mode & stat.S_ISGID else "700"
-        raise PermissionError(
+        raise FolderError(
             f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):03o}): "
             f"chmod {remedy} it"
         )
     return path
+
+
+def is_of_program(error: OSError) -> bool:
+    """Whether a signal handler of the program raised it (a TimeoutError), not the kernel."""
+    return error.errno is None
 
 
 def mark_path(where: str, stem: str) -> str:
@@ -71,7 +79,9 @@ def mark(where: str, app: str, stem: str, found: Project) -> None:
     at = root_of(found.root)
     try:
         os.symlink(at, mark_path(where, stem))
-    except OSError:
+    except OSError as error:
+        if is_of_program(error):
+            raise
         # It is there, or it cannot be made: then only `apps list` knows less.
         return
     if given.clean(found.name) == given.COLLECTOR:
@@ -103,7 +113,9 @@ def _others(where: str, app: str, stem: str) -> list[str]:
         if name.startswith(f".{app}-") and name.endswith(MARK) and is_of(other, app):
             try:
                 target = os.readlink(os.path.join(where, name))
-            except OSError:
+            except OSError as error:
+                if is_of_program(error):
+                    raise
                 continue
             if other != stem:
                 found.append(target)

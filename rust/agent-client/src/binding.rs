@@ -1,6 +1,6 @@
 //! A segment opened for a store: the app's, the one at a path, or private memory and why.
 
-use crate::host::{Host, Place};
+use crate::host::{Host, NoPlace, Place};
 use crate::refusal::Refusal;
 use agent_shm::{path_beside, Error, Options, Segment, BESIDE_MAX};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,8 @@ impl Binding {
                 let private = Binding::private("program", options, None);
                 return (private.map(|binding| Binding { pending: true, ..binding }), None);
             }
-            Err(text) => {
+            Err(NoPlace::Interrupted) => return (None, None),
+            Err(NoPlace::Because(text)) => {
                 let why = Some((Cause::Folder, text));
                 return (Binding::private("program", options, why.clone()), why);
             }

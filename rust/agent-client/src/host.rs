@@ -13,6 +13,15 @@ pub enum Place {
     Later,
 }
 
+/// Why there is no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoPlace {
+    /// In words: private memory is used, and the user is told.
+    Because(String),
+    /// The program was interrupted meanwhile, which the host raises when the store is done: nothing is decided.
+    Interrupted,
+}
+
 /// The language that a store serves. Called with no borrow of the store held: it may come back to it.
 pub trait Host {
     /// Called when the first metric is defined: loads what `find_app` will need, so that it loads nothing later, when
@@ -20,7 +29,7 @@ pub trait Host {
     fn prepare(&self) {}
 
     /// Which app this process is of, or why that cannot be told.
-    fn find_app(&self) -> Result<Place, String>;
+    fn find_app(&self) -> Result<Place, NoPlace>;
 
     /// Whether what would end in private memory is refused instead.
     fn is_strict(&self) -> bool;

@@ -38,7 +38,7 @@ pub use binding::{Cause, Source};
 pub use family::{Definition, Family};
 pub use handle::Handle;
 pub use hold::Hold;
-pub use host::{Host, Place};
+pub use host::{Host, NoPlace, Place};
 pub use name::Class;
 pub use refusal::{Kind, Refusal};
 pub use store::Store;

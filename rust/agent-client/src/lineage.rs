@@ -1,8 +1,15 @@
 //! Who started this process: what a worker that is recycled has in common with the one before it.
 //!
 //! Read once for each process, from `/proc`: 20 microseconds.
+//!
+//! The first process of a machine is the parent of every daemon and of every orphan, and says nothing. The first one of a
+//! container often is the master of an app; it has the same number in every container, and is told by its namespace.
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
+
+/// What the kernel numbers the first namespace of processes with (`PROC_PID_INIT_INO`).
+const NAMESPACE_OF_MACHINE: u64 = 0xeffffffc;
 
 /// A hash of the parent's id and start, kept for one process.
 #[derive(Default)]
@@ -11,7 +18,7 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// 0 when nobody knows, or the parent is the one that every orphan has.
+    /// 0 when nobody knows, or the parent is the first process of the machine.
     pub fn of_this_process(&self) -> u32 {
         let process = std::process::id();
         let (of, known) = self.known.get();
@@ -26,12 +33,17 @@ impl Lineage {
 
 fn read() -> Option<u32> {
     let parent = std::os::unix::process::parent_id();
-    if parent <= 1 {
+    let namespace = match parent {
+        0 => return None,
+        1 => std::fs::metadata("/proc/self/ns/pid").map(|found| found.ino()).ok()?,
+        _ => 0,
+    };
+    if namespace == NAMESPACE_OF_MACHINE {
         return None;
     }
     let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).ok()?;
     // The name, which may hold anything, is in parentheses; the start is the 20th field behind it.
     let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
-    let text = format!("{parent}:{start}");
+    let text = format!("{parent}:{start}:{namespace}");
     Some((crate::name::hash(text.as_bytes()) as u32).max(1))
 }

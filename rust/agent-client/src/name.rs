@@ -89,6 +89,10 @@ fn check(full: &str) -> Result<(), Refusal> {
         let text = format!("metric name {full:?} does not match [a-zA-Z_:][a-zA-Z0-9_:]*");
         return Err(Refusal::new(Kind::Name, text));
     }
+    if agent_metric::own::is_own(full) {
+        let text = format!("metric name {full:?} is reserved: every page writes it about itself");
+        return Err(Refusal::new(Kind::Name, text));
+    }
     if full.len() > NAME_BYTES_MAX {
         let text = format!("metric name of {} bytes, at most {NAME_BYTES_MAX} fit", full.len());
         return Err(Refusal::new(Kind::Name, text));

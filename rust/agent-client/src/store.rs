@@ -346,7 +346,8 @@ impl Store {
         placed
     }
 
-    /// Removes every series of every metric, of all processes; gives how many there were.
+    /// Removes every series of every metric, of all processes; gives how many there were. Metrics of this process without
+    /// labels begin anew at 0.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -355,7 +356,9 @@ impl Store {
         let Some(writer) = self.opened(epoch) else { return Ok(0) };
         let metrics = writer.segment().metrics();
         let ids = metrics.iter().filter_map(|meta| writer.find_metric(&meta.name));
-        Ok(ids.map(|(id, _)| writer.clear(id)).sum())
+        let removed = ids.map(|(id, _)| writer.clear(id)).sum();
+        self.announce();
+        Ok(removed)
     }
 
     /// The series of a metric without room, in memory of this process; tells once, and every page.

@@ -27,7 +27,7 @@ impl Program {
 }
 
 impl Host for Program {
-    fn find_app(&self) -> Result<Place, String> {
+    fn find_app(&self) -> Result<Place, NoPlace> {
         Ok(Place::Known { app: "shop".into(), path: self.path.clone() })
     }
 
@@ -399,7 +399,7 @@ fn private_memory_is_given_back_once_whoever_asks_meanwhile() {
         handle: RefCell<Option<&'a Handle>>,
     }
     impl Host for Reentrant<'_> {
-        fn find_app(&self) -> Result<Place, String> {
+        fn find_app(&self) -> Result<Place, NoPlace> {
             let handle = self.handle.borrow_mut().take();
             if let Some(handle) = handle {
                 handle.store.ask_again_now();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 struct Program(PathBuf, RefCell<Vec<String>>);
 
 impl Host for Program {
-    fn find_app(&self) -> Result<Place, String> {
+    fn find_app(&self) -> Result<Place, NoPlace> {
         Ok(Place::Known { app: "shop".into(), path: self.0.clone() })
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 struct Program(PathBuf);
 
 impl Host for Program {
-    fn find_app(&self) -> Result<Place, String> {
+    fn find_app(&self) -> Result<Place, NoPlace> {
         Ok(Place::Known { app: "shop".into(), path: self.0.clone() })
     }
 

@@ -4,6 +4,7 @@
 pub mod bounds;
 mod family;
 pub mod octave;
+pub mod own;
 mod shape;
 
 pub use family::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};

@@ -6,10 +6,10 @@ use agent_metric::{FamilyHead, Piece, Sample, SampleValue};
 use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
 
 use super::labels::{inspect, Labels};
-use super::names::PRIVATE;
 use super::*;
 use crate::http::conn_test::tick;
 use crate::http::gateway_path::GroupKey;
+use agent_metric::own::PRIVATE;
 
 fn segment(name: &str) -> (Segment, Writer) {
     let segment = Segment::private(name, &Options::default());

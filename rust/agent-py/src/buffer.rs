@@ -9,6 +9,7 @@
 use crate::error::{Kind, Refusal};
 use crate::number;
 use agent_metric::bounds::is_observable;
+use agent_shm::COUNTER_END;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -157,25 +158,30 @@ unsafe fn walk(
 /// Whole part and fraction of the sum of amounts that a counter can be raised by.
 pub fn sum_of_amounts(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(u64, f64)> {
     let values = Values::of(values)?;
-    let (mut whole, mut fraction) = (0u64, 0.0);
+    let (mut whole, mut fraction) = (0_u128, 0.0);
     let mut bad = None;
     values.each_run(&mut |run| {
         for &value in run {
             // NaN is in no range.
-            if !(0.0..9.2e18).contains(&value) {
+            if !(0.0..COUNTER_END as f64).contains(&value) {
                 bad.get_or_insert(value);
                 return;
             }
             let part = value as u64;
-            whole = whole.wrapping_add(part);
+            whole += u128::from(part);
             fraction += value - part as f64;
         }
     });
     if let Some(value) = bad {
         number::check_amount(name, value)?;
-        let text = format!("counter {name} cannot be raised by {value} in inc_many()");
-        return Err(Refusal::new(Kind::Amount, text).into());
     }
     let carry = fraction as u64;
-    Ok((whole.wrapping_add(carry), fraction - carry as f64))
+    whole += u128::from(carry);
+    match u64::try_from(whole).ok().filter(|&whole| bad.is_none() && whole < COUNTER_END) {
+        Some(whole) => Ok((whole, fraction - carry as f64)),
+        None => {
+            let text = format!("counter {name} cannot be raised by so much: it ends at 2^63 - 1");
+            Err(Refusal::new(Kind::Amount, text).into())
+        }
+    }
 }

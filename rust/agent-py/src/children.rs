@@ -1,15 +1,18 @@
 //! The children of a metric with labels, by their values.
 //!
 //! Keys are tuples of exact `str`, so looking one up runs no foreign code. A call by keyword is
-//! turned into the constructor's order through the tuple of names, which is one constant object per
-//! place in the code: the last few such tuples are remembered by identity.
+//! turned into the constructor's order by the names, in the order of the call: the last few such
+//! orders are remembered. The tuple of names is one constant object per place in the code, or new in
+//! every call (`labels(**tags)`); the names in it are the same objects as a rule, because Python
+//! keeps one of each name. Names are compared by identity, so looking an order up runs no foreign
+//! code either.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::cell::UnsafeCell;
 
-/// Places of calls by keyword that are remembered.
+/// Orders of names that are remembered; a new one takes the place of the oldest.
 const SHAPES_MAX: usize = 4;
 
 pub struct Children {
@@ -83,15 +86,33 @@ impl Children {
         // SAFETY: attached; `learn` is the only other user, and no reference is kept over a call of
         // it.
         let shapes = unsafe { &*self.shapes.get() };
-        shapes.iter().find(|shape| shape.names.as_ptr() == names).map(|shape| &*shape.places)
+        let same = shapes.iter().find(|shape| shape.names.as_ptr() == names);
+        // SAFETY: `names` is the tuple of names of a call under way, the others are ours.
+        same.or_else(|| {
+            shapes.iter().find(|shape| unsafe { has_same_items(shape.names.as_ptr(), names) })
+        })
+        .map(|shape| &*shape.places)
     }
 
     pub fn learn(&self, names: Borrowed<'_, '_, PyTuple>, places: Vec<usize>) {
         // SAFETY: as in `places`.
         let shapes = unsafe { &mut *self.shapes.get() };
-        let shape = Shape { names: names.to_owned().unbind(), places: places.into() };
-        if shapes.len() < SHAPES_MAX {
-            shapes.push(shape);
+        if shapes.len() == SHAPES_MAX {
+            shapes.remove(0);
         }
+        shapes.push(Shape { names: names.to_owned().unbind(), places: places.into() });
+    }
+}
+
+/// # Safety
+/// Both are live tuples, and the thread is attached.
+unsafe fn has_same_items(ours: *mut ffi::PyObject, theirs: *mut ffi::PyObject) -> bool {
+    // SAFETY: promised by the caller; every index is below the size of both.
+    unsafe {
+        let size = ffi::PyTuple_GET_SIZE(ours);
+        size == ffi::PyTuple_GET_SIZE(theirs)
+            && (0..size).all(|index| {
+                ffi::PyTuple_GET_ITEM(ours, index) == ffi::PyTuple_GET_ITEM(theirs, index)
+            })
     }
 }

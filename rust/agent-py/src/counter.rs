@@ -1,17 +1,18 @@
 //! `Counter`: only goes up.
 
 use crate::buffer;
-use crate::metric::{slowly, Common, Metric};
+use crate::metric::{Common, Metric};
 use crate::number;
-use crate::raw::{none, Arguments, Method};
+use crate::raw::{none, slowly, Arguments, Method};
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_client::Class;
 use agent_shm::OwnedShape;
+use pyo3::exceptions::{PyBaseException, PyException, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
@@ -53,19 +54,39 @@ impl Counter {
     fn inc_many(slf: &Bound<'_, Self>, amounts: &Bound<'_, PyAny>) -> PyResult<()> {
         let metric = slf.as_super().get();
         let (whole, fraction) = buffer::sum_of_amounts(&metric.family().name, amounts)?;
-        metric.apply(slf.py(), |writer, series| writer.add(series, whole))?;
-        if fraction > 0.0 {
-            metric.apply(slf.py(), |writer, series| writer.add_f64(series, fraction))?;
-        }
-        Ok(())
+        metric.apply(slf.py(), |writer, series| writer.add_parts(series, whole, fraction))
     }
 
     /// Counts the exceptions of a `with` block or of a decorated function, and lets them pass.
     #[pyo3(signature = (exception = None))]
-    fn count_exceptions(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> Block {
-        let exception = exception
-            .unwrap_or_else(|| PyType::new::<pyo3::exceptions::PyException>(slf.py()).into_any());
-        Block::new(slf.as_any(), Action::CountExceptions(exception.unbind()))
+    fn count_exceptions(
+        slf: &Bound<'_, Self>,
+        exception: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Block> {
+        let exception =
+            exception.unwrap_or_else(|| PyType::new::<PyException>(slf.py()).into_any());
+        check_is_caught(&exception)?;
+        Ok(Block::new(slf.as_any(), Action::CountExceptions(exception.unbind())))
+    }
+}
+
+/// What can stand behind `except`: a class of exceptions, or a tuple of such.
+fn check_is_caught(exception: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(several) = exception.cast::<PyTuple>() {
+        return several.iter().try_for_each(|one| check_is_caught(&one));
+    }
+    let is_class = exception
+        .cast::<PyType>()
+        .is_ok_and(|class| class.is_subclass_of::<PyBaseException>().unwrap_or(false));
+    match is_class {
+        true => Ok(()),
+        false => {
+            let text = format!(
+                "count_exceptions() takes a class of exceptions or a tuple of them, not {}",
+                exception.repr()?
+            );
+            Err(PyTypeError::new_err(text))
+        }
     }
 }
 
@@ -84,11 +105,11 @@ unsafe extern "C" fn inc(
         if metric.try_apply(&|writer, series| writer.add(series, 1)) {
             return none();
         }
-        return slowly(py, || metric.apply(py, |writer, series| writer.add(series, 1)));
+        return slowly(|| metric.apply(py, |writer, series| writer.add(series, 1)));
     }
     // SAFETY: the arguments are those of this call.
     let args = unsafe { Arguments::new(py, args, nargs, names) };
-    slowly(py, || inc_by(py, metric, args))
+    slowly(|| inc_by(py, metric, args))
 }
 
 fn inc_by(py: Python<'_>, metric: &Metric, args: Arguments<'_, '_>) -> PyResult<()> {

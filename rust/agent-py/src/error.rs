@@ -48,15 +48,18 @@ pub fn segment(error: &agent_shm::Error) -> PyErr {
     raised(error.into())
 }
 
-/// Warns once for each text and place, through Python's filters. A filter that turns warnings into
-/// errors must not break an increment, so an exception is shown as unraisable.
-pub fn warn(py: Python<'_>, text: &str) {
-    let warned = class(py, "AgentWarning").and_then(|category| {
-        py.import("warnings")?.call_method1("warn", (text, category, 2)).map(drop)
-    });
-    if let Err(error) = warned {
-        error.write_unraisable(py, None);
-    }
+/// Warns once for each text and place, through Python's filters.
+///
+/// # Errors
+/// What a filter makes of it, and what the program raises meanwhile.
+pub fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
+    let category = class(py, "AgentWarning")?;
+    py.import("warnings")?.call_method1("warn", (text, category, 2)).map(drop)
+}
+
+/// Whether it is one of the exceptions of `agent.errors`.
+pub fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
+    class(py, "AgentError").is_ok_and(|class| error.is_instance(py, &class))
 }
 
 fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {

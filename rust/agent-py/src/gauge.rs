@@ -1,8 +1,8 @@
 //! `Gauge`: goes up and down.
 
 use crate::error::{Kind, Refusal};
-use crate::metric::{needed_number, single_number, slowly, Common, Metric};
-use crate::raw::{none, Method};
+use crate::metric::{needed_number, single_number, Common, Metric};
+use crate::raw::{none, raise, slowly, Method};
 use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
@@ -80,13 +80,16 @@ unsafe extern "C" fn set(
     // SAFETY: CPython calls it as a method of its class.
     let (py, metric, args) = unsafe { Metric::called(slf, args, nargs, names) };
     if nargs == 1 && args.named() == 0 {
-        if let Ok(value) = crate::number::real(&args.get(0)) {
-            if metric.try_apply(&|writer, series| writer.set(series, value)) {
-                return none();
+        match crate::number::real(&args.get(0)) {
+            Ok(value) => {
+                if metric.try_apply(&|writer, series| writer.set(series, value)) {
+                    return none();
+                }
             }
+            Err(error) => return raise(py, error),
         }
     }
-    slowly(py, || {
+    slowly(|| {
         let value = needed_number(args, "set", "value")?;
         metric.apply(py, |writer, series| writer.set(series, value))
     })
@@ -108,7 +111,7 @@ unsafe extern "C" fn shift<const DOWN: bool>(
     {
         return none();
     }
-    slowly(py, || {
+    slowly(|| {
         let amount = single_number(args, method, "amount")?.unwrap_or(1.0) * sign;
         metric.apply(py, |writer, series| writer.shift(series, amount))
     })

@@ -1,32 +1,71 @@
 //! What a store asks of Python: which app this is, and to warn.
+//!
+//! Any of it may run a signal handler, which may raise. What it raised goes to the caller of the method, after the store has
+//! done its work; trouble of our own is told, and never raised.
 
 use crate::error;
-use agent_client::{Host, Place};
+use agent_client::{Host, NoPlace, Place};
+use pyo3::exceptions::PyWarning;
 use pyo3::prelude::*;
+use std::cell::RefCell;
+use std::path::PathBuf;
 
-/// An attached thread.
-pub struct PythonHost<'py>(pub Python<'py>);
+/// An attached thread, and what the program raised meanwhile.
+pub struct PythonHost<'py> {
+    py: Python<'py>,
+    raised: RefCell<Option<PyErr>>,
+}
+
+/// Does something with a store.
+///
+/// # Errors
+/// What the store refuses, or what the program raised meanwhile: then what was to be done is done, if that was possible.
+pub fn with<T>(
+    py: Python<'_>,
+    work: impl FnOnce(&PythonHost<'_>) -> Result<T, agent_client::Refusal>,
+) -> PyResult<T> {
+    let host = PythonHost { py, raised: RefCell::new(None) };
+    let result = work(&host);
+    match host.raised.into_inner() {
+        Some(error) => Err(error),
+        None => result.map_err(error::raised),
+    }
+}
 
 impl PythonHost<'_> {
-    fn find(&self) -> PyResult<(String, String)> {
+    fn find(&self) -> PyResult<(String, PathBuf)> {
         let start_dir = crate::START_DIR.get().map_or("", String::as_str);
-        self.0.import("agent.app")?.call_method1("find", (start_dir,))?.extract()
+        self.py.import("agent.app")?.call_method1("find", (start_dir,))?.extract()
+    }
+
+    fn keep(&self, error: PyErr) {
+        let mut raised = self.raised.borrow_mut();
+        match *raised {
+            None => *raised = Some(error),
+            Some(_) => error.write_unraisable(self.py, None),
+        }
     }
 }
 
 impl Host for PythonHost<'_> {
     fn prepare(&self) {
-        let prepared = self.0.import("agent.app").and_then(|app| app.call_method0("prepare"));
+        let prepared = self.py.import("agent.app").and_then(|app| app.call_method0("prepare"));
         if let Err(error) = prepared {
-            error.write_unraisable(self.0, None);
+            self.keep(error);
         }
     }
 
-    fn find_app(&self) -> Result<Place, String> {
+    fn find_app(&self) -> Result<Place, NoPlace> {
         match self.find() {
             Ok((app, _)) if app.is_empty() => Ok(Place::Later),
-            Ok((app, path)) => Ok(Place::Known { app, path: path.into() }),
-            Err(error) => Err(error.value(self.0).to_string()),
+            Ok((app, path)) => Ok(Place::Known { app, path }),
+            Err(error) if error::is_ours(self.py, &error) => {
+                Err(NoPlace::Because(error.value(self.py).to_string()))
+            }
+            Err(error) => {
+                self.keep(error);
+                Err(NoPlace::Interrupted)
+            }
         }
     }
 
@@ -34,7 +73,14 @@ impl Host for PythonHost<'_> {
         crate::configure::is_strict()
     }
 
+    /// A filter that turns warnings into errors must not break an increment: that one is shown as unraisable.
     fn warn(&self, text: &str) {
-        error::warn(self.0, text);
+        match error::warn(self.py, text) {
+            Err(error) if error.is_instance_of::<PyWarning>(self.py) => {
+                error.write_unraisable(self.py, None);
+            }
+            Err(error) => self.keep(error),
+            Ok(()) => {}
+        }
     }
 }

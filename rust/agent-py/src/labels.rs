@@ -1,7 +1,7 @@
 //! `labels(...)`: from label values to the child, by position or by keyword.
 
 use crate::error::{Kind, Refusal};
-use crate::metric::{exact, guarded, Metric};
+use crate::metric::{exact, Metric};
 use crate::raw::{self, Arguments, Method};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -27,10 +27,7 @@ pub unsafe extern "C" fn labels(
     if !found.is_null() {
         return found;
     }
-    match guarded(|| slow(py, metric, args)) {
-        Ok(child) => child.into_ptr(),
-        Err(error) => raw::raise(py, error),
-    }
+    raw::enter(|| slow(py, metric, args).map(Bound::into_ptr))
 }
 
 /// A known child for exact strings, else null.

@@ -2,18 +2,17 @@
 
 use crate::children::Children;
 use crate::error::{self, Kind, Refusal};
-use crate::host::PythonHost;
-use crate::raw::{self, Arguments};
+use crate::host;
+use crate::raw::Arguments;
 use crate::registry::Registry;
 use crate::text::{self, Text};
 use agent_client::name::{self, Class};
 use agent_client::{Definition, Family, Handle, Hold, Store};
 use agent_shm::{Outcome, OwnedShape, Series, Writer};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::PyClass;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 /// One of the four classes.
@@ -115,17 +114,17 @@ impl Metric {
         update: &impl Fn(&Writer, &Series) -> Outcome,
     ) -> PyResult<()> {
         self.check_is_bound()?;
-        self.handle.apply_slowly(&PythonHost(py), update).map_err(error::raised)
+        host::with(py, |host| self.handle.apply_slowly(host, update))
     }
 
     /// What a block takes; nothing when there is no room for it.
     pub fn hold(&self, py: Python<'_>) -> PyResult<Option<Hold>> {
         self.check_is_bound()?;
-        self.handle.hold(&PythonHost(py)).map_err(error::raised)
+        host::with(py, |host| self.handle.hold(host))
     }
 
     pub fn give_back(&self, py: Python<'_>, hold: &Hold) -> PyResult<()> {
-        self.handle.give_back(&PythonHost(py), hold).map_err(error::raised)
+        host::with(py, |host| self.handle.give_back(host, hold))
     }
 
     fn check_is_bound(&self) -> PyResult<()> {
@@ -172,7 +171,7 @@ impl Metric {
             self.store().note_early(&self.handle.family, &self.handle.text);
             return Ok(());
         }
-        self.handle.resolve(&PythonHost(py)).map(drop).map_err(error::raised)
+        host::with(py, |host| self.handle.resolve(host).map(drop))
     }
 
     /// Canonical label text of values in the constructor's order.
@@ -206,7 +205,10 @@ impl Metric {
             Some(registry) => registry.get().store.clone(),
             None => Registry::default_of(py)?.get().store.clone(),
         };
-        store.prepare(&PythonHost(py));
+        host::with(py, |host| {
+            store.prepare(host);
+            Ok(())
+        })?;
         let family = store.define(definition).map_err(error::raised)?;
         let mut metric = Metric::new(store, family, String::new(), None, wrap::<C>);
         if !metric.family().label_names.is_empty() {
@@ -288,19 +290,21 @@ impl Metric {
         let key = self.key_of_values(py, labelvalues)?;
         let text = self.canonical(&key)?;
         children.forget(&key)?;
-        self.handle.remove(&PythonHost(py), &text).map_err(error::raised)
+        host::with(py, |host| self.handle.remove(host, &text))
     }
 
-    /// Removes every series of the metric, of all processes. Without labels it begins anew at 0.
+    /// Removes every series of the metric, of all processes. A metric without labels begins anew at 0, and so does a
+    /// child, which removes its own series alone.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         if let Some(children) = &self.children {
             children.clear(py);
+            return host::with(py, |host| self.handle.clear(host).map(drop));
         }
-        self.handle.clear(&PythonHost(py)).map_err(error::raised)?;
-        match self.children {
-            None => self.begin(py),
-            Some(_) => Ok(()),
-        }
+        host::with(py, |host| match self.values {
+            Some(_) => self.handle.remove(host, &self.handle.text).map(drop),
+            None => self.handle.clear(host).map(drop),
+        })?;
+        self.begin(py)
     }
 
     fn __repr__(&self) -> String {
@@ -310,6 +314,15 @@ impl Metric {
             None => format!("<agent.{class} {name}>"),
             Some(_) => format!("<agent.{class} {name}{{{}}}>", self.handle.text),
         }
+    }
+
+    /// A metric is a name for numbers that are shared: a copy would be another name for the same.
+    fn __copy__<'py>(slf: &Bound<'py, Self>) -> Bound<'py, Self> {
+        slf.clone()
+    }
+
+    fn __deepcopy__<'py>(slf: &Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf.clone()
     }
 
     /// A metric can be sent to a spawned process: it finds the same series there.
@@ -335,7 +348,12 @@ impl Metric {
             options.set_item("registry", Registry::of_store(py, metric.store().clone())?)?;
         }
         let rebuild = py.import("agent.metrics")?.getattr("rebuild")?;
-        let arguments = (slf.get_type(), &family.name, &family.help, options, metric.values(py));
+        // The constructor takes one `_total` away.
+        let name = match family.class {
+            Class::Counter => format!("{}_total", family.name),
+            _ => family.name.clone(),
+        };
+        let arguments = (slf.get_type(), name, &family.help, options, metric.values(py));
         (rebuild, arguments).into_pyobject(py)
     }
 }
@@ -381,20 +399,6 @@ pub fn exact<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
             let plain = pyo3::ffi::PyUnicode_FromObject(text.as_ptr());
             Ok(Bound::from_owned_ptr_or_err(value.py(), plain)?.cast_into_unchecked())
         },
-    }
-}
-
-/// The slow part of a raw method. A panic in it becomes an exception, not the end of the process.
-#[cold]
-#[inline(never)]
-pub fn slowly(py: Python<'_>, work: impl FnOnce() -> PyResult<()>) -> *mut pyo3::ffi::PyObject {
-    raw::finish(py, guarded(work))
-}
-
-pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result,
-        Err(_) => Err(PyRuntimeError::new_err("a bug in agent._core: see the message on stderr")),
     }
 }
 

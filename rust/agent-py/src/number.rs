@@ -50,7 +50,8 @@ pub fn check_amount(name: &str, amount: f64) -> Result<(), Refusal> {
         _ if amount.is_infinite() => "an infinite amount",
         _ => "a negative amount",
     };
-    let text = format!("counter {name} cannot be raised by {why} ({amount}); a gauge can go down");
+    let text =
+        format!("counter {name} cannot be raised by {why} ({amount:?}); a gauge can go down");
     Err(Refusal::new(Kind::Amount, text))
 }
 

@@ -2,9 +2,9 @@
 //! timer.
 
 use crate::buffer::Values;
-use crate::metric::{needed_number, slowly, Metric};
+use crate::metric::{needed_number, Metric};
 use crate::number;
-use crate::raw::none;
+use crate::raw::{none, slowly};
 use agent_metric::bounds::is_observable;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn method(
             Err(error) => return crate::raw::raise(py, error),
         }
     }
-    slowly(py, || {
+    slowly(|| {
         let value = needed_number(args, "observe", "amount")?;
         number::check_observation(&metric.family().name, value)?;
         one(py, metric, value)

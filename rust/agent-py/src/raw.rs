@@ -5,11 +5,14 @@
 //! themselves. They are installed into each concrete class, because the interpreter's specialised
 //! call wants the method's class to be exactly the object's.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
+use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use std::ffi::CStr;
+use std::marker::PhantomData;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 pub type Raw = unsafe extern "C" fn(
     *mut ffi::PyObject,
@@ -126,12 +129,45 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-/// Ends a raw method: `None`, or the error raised.
-pub fn finish(py: Python<'_>, result: PyResult<()>) -> *mut ffi::PyObject {
-    match result {
-        Ok(()) => none(),
-        Err(error) => raise(py, error),
-    }
+/// The slow part of a raw method, run as PyO3 runs the methods that it generates. PyO3 then knows that this thread is
+/// attached: references that are dropped go at once instead of waiting for the next method of PyO3, and nothing asks the
+/// interpreter for its lock again, which in a sub-interpreter would never be given. A panic becomes an exception, not the
+/// end of the process.
+///
+/// PyO3 has no public name for this; the version is pinned in Cargo.toml.
+#[cold]
+#[inline(never)]
+pub fn enter<F: FnOnce() -> PyResult<*mut ffi::PyObject>>(work: F) -> *mut ffi::PyObject {
+    let mut work = Some(work);
+    // SAFETY: called by methods, so attached. The pointer goes to `run` as it is, within this call.
+    unsafe { trampoline::unaryfunc::<Entry<F>>((&raw mut work).cast()) }
+}
+
+struct Entry<F>(PhantomData<F>);
+
+impl<F: FnOnce() -> PyResult<*mut ffi::PyObject>> MethodDef<trampoline::unaryfunc::Func>
+    for Entry<F>
+{
+    const METH: trampoline::unaryfunc::Func = run::<F>;
+}
+
+/// # Safety
+/// `work` is the pointer that [`enter`] gave.
+unsafe fn run<F: FnOnce() -> PyResult<*mut ffi::PyObject>>(
+    _: Python<'_>,
+    work: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: promised by the caller.
+    let work = unsafe { (*work.cast::<Option<F>>()).take() };
+    let result = catch_unwind(AssertUnwindSafe(|| work.map_or_else(|| Ok(none()), |work| work())));
+    result.unwrap_or_else(|_| {
+        Err(PyRuntimeError::new_err("a bug in agent._core: see the message on stderr"))
+    })
+}
+
+/// As [`enter`], for methods that give nothing.
+pub fn slowly(work: impl FnOnce() -> PyResult<()>) -> *mut ffi::PyObject {
+    enter(|| work().map(|()| none()))
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! `Registry`: metrics bound to one segment. The default one is the app's.
 
-use crate::error::{self, Kind, Refusal};
-use crate::host::PythonHost;
+use crate::error::{Kind, Refusal};
+use crate::host;
 use agent_client::{Source, Store};
 use agent_shm::Options;
 use pyo3::prelude::*;
@@ -38,7 +38,7 @@ impl Registry {
         options: Options,
     ) -> PyResult<Registry> {
         let store = Store::new(Source::Path { app: app.into(), path }, options);
-        store.open(&PythonHost(py)).map_err(error::raised)?;
+        host::with(py, |host| store.open(host))?;
         Ok(Registry { store })
     }
 }
@@ -107,10 +107,14 @@ impl Registry {
 
     /// Opens the segment, if there is anything to count and it is not open; what cannot be opened is left to the first
     /// update.
-    fn open(&self, py: Python<'_>) {
-        if !self.store.is_open() && !self.store.families().is_empty() {
-            let _ = self.store.open(&PythonHost(py));
+    fn open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.store.is_open() || self.store.families().is_empty() {
+            return Ok(());
         }
+        host::with(py, |host| {
+            let _ = self.store.open(host);
+            Ok(())
+        })
     }
 
     /// The merged view of all processes, as bytes of a text format.
@@ -122,7 +126,7 @@ impl Registry {
     /// Removes every series of every metric, of all processes: counters begin anew. Gives how many
     /// there were.
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
-        self.store.clear(&PythonHost(py)).map_err(error::raised)
+        host::with(py, |host| self.store.clear(host))
     }
 
     fn __repr__(&self) -> String {

@@ -5,7 +5,7 @@
 //! the last 60 seconds (nearest rank); without a value in that time it shows none.
 
 use crate::error;
-use crate::host::PythonHost;
+use crate::host;
 use agent_client::Store;
 use agent_net::scrape::{self, Source};
 use agent_shm::{now_unix_ms, OwnedShape, RecentReader, Segment, SeriesId};
@@ -19,7 +19,7 @@ const WINDOW_MS: u64 = 60_000;
 
 pub fn render<'py>(py: Python<'py>, store: &Store, format: &str) -> PyResult<Bound<'py, PyBytes>> {
     let format = format_of(format)?;
-    store.open(&PythonHost(py)).map_err(error::raised)?;
+    host::with(py, |host| store.open(host))?;
     let mut page = Vec::new();
     if let Some(segment) = store.segment() {
         py.detach(|| page_of(&segment, format, &mut page));

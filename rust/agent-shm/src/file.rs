@@ -318,11 +318,7 @@ fn open_new(path: &Path) -> io::Result<File> {
 
 fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<Region, Error> {
     let fail = |stage| move |source| Error::Io { stage, path: temporary.into(), source };
-    let mut key = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut key))
-        .map_err(fail("draw a hash key for"))?;
-    let half = |i: usize| u64::from_le_bytes(key[i..i + 8].try_into().unwrap_or_default());
+    let key = random_key().map_err(fail("draw a hash key for"))?;
     let places = Places::of(options);
     if places.total > file_bytes_max() {
         // Asked before: the system call would also send a signal that ends a process.
@@ -332,8 +328,22 @@ fn fill(file: &File, temporary: &Path, app: &str, options: &Options) -> Result<R
     let region = Region::map(file, temporary, &places, true)?;
     region.commit(0, places.slots).map_err(fail("commit memory of"))?;
     region.word(WORD_EPOCH).store(1, Ordering::Relaxed);
-    Sealed::new(app, options, boot_id(), [half(0), half(8)]).put(&region);
+    Sealed::new(app, options, boot_id(), key).put(&region);
     Ok(region)
+}
+
+/// From the kernel: a jail has no `/dev/urandom`.
+fn random_key() -> io::Result<[u64; 2]> {
+    let mut key = [0_u64; 2];
+    loop {
+        // SAFETY: 16 bytes of ours; so few are given whole or not at all.
+        let given = unsafe { libc::getrandom(key.as_mut_ptr().cast(), 16, 0) };
+        match given {
+            16 => return Ok(key),
+            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// The largest file that this process may make.
@@ -359,7 +369,7 @@ fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error
         };
     }
     let stale = file.metadata().map_err(fail)?;
-    if leads_to(path, (stale.dev(), stale.ino()), None) != Some(true) {
+    if leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
         return Ok(());
     }
     match damage {

@@ -59,10 +59,19 @@ impl Writer {
         }
         self.change_own(own + own_pair(mode, self.generation()), &change);
         if mode == GaugeMode::LiveMostRecent {
-            let time = self.region().word(own + LANE_TIME);
-            time.store(clock::now_unix_ns(), Ordering::Release);
+            self.region().word(own + LANE_TIME).store(self.next_time(), Ordering::Release);
         }
         Outcome::Applied
+    }
+
+    /// Later than every stamp before it in this segment, whatever the clock does: the time, or the last one and 1.
+    fn next_time(&self) -> u64 {
+        let (latest, now) = (self.region().word(WORD_LATEST), clock::now_unix_ns());
+        match latest.fetch_max(now, Ordering::AcqRel) < now {
+            true => now,
+            // Not 0 even when somebody damaged the word.
+            false => latest.fetch_add(1, Ordering::AcqRel).wrapping_add(1).max(1),
+        }
     }
 
     /// Adds `change` to what this process says.

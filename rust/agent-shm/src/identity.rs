@@ -33,15 +33,43 @@ pub fn replaced(path: &Path) -> Error {
     Error::NotUsable { path: path.into(), reason }
 }
 
-/// Whether `path` leads to the file with this device and inode, which is mapped at `address`; nothing when it cannot be
-/// told. A process that may not search the folder any more learns from its own mapping whether the file has a name still.
+/// Whether `path` leads to the file with this device and inode; nothing when it cannot be told (no permission).
 #[cfg(not(model))]
-pub fn leads_to(path: &Path, id: FileId, address: Option<usize>) -> Option<bool> {
+pub fn leads_to(path: &Path, id: FileId) -> Option<bool> {
     match std::fs::symlink_metadata(path) {
         Ok(now) => Some((now.dev(), now.ino()) == id),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
-        Err(_) => is_unlinked(address?)?.then_some(false),
+        Err(_) => None,
     }
+}
+
+/// Where a file was mapped, by a process that may have no right to its folder any more, or another root.
+#[cfg(not(model))]
+pub struct Mapped<'a> {
+    pub path: &'a Path,
+    pub id: FileId,
+    pub address: usize,
+    /// The root of this process when it mapped the file.
+    pub root: Option<FileId>,
+}
+
+#[cfg(not(model))]
+impl Mapped<'_> {
+    /// As [`leads_to`]. Who cannot look, or has another root (`chroot`), learns from its own mapping whether the file has
+    /// a name still.
+    pub fn is_in_place(&self) -> Option<bool> {
+        match leads_to(self.path, self.id) {
+            Some(false) if root() == self.root => Some(false),
+            Some(true) => Some(true),
+            _ => is_unlinked(self.address)?.then_some(false),
+        }
+    }
+}
+
+/// Device and inode of the root of this process.
+#[cfg(not(model))]
+pub fn root() -> Option<FileId> {
+    std::fs::metadata("/").ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Whether the file that is mapped at `address` has no name any more, by what the kernel lists of this process.

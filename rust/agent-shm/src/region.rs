@@ -21,7 +21,7 @@ pub use model::Region;
 mod mapped {
     use crate::bus::Guard;
     use crate::error::Error;
-    use crate::identity::{leads_to, open_again, FileId};
+    use crate::identity::{self, open_again, FileId, Mapped};
     use crate::layout::{Places, PAGE_BYTES, WORD_COMMITTED};
     use crate::sync::{Ordering, Pair, Word};
     use std::fs::File;
@@ -43,6 +43,8 @@ mod mapped {
         reach: Word,
         /// Device and inode of the file; nothing for private memory.
         file_id: Option<FileId>,
+        /// Of the file system as this process saw it then.
+        root: Option<FileId>,
         path: PathBuf,
         writable: bool,
         damaged: Word,
@@ -99,6 +101,7 @@ mod mapped {
             let (limit, damaged) = (Word::new(places.blocks), Word::new(0));
             let (reserved, path) = (places.total, path.into());
             let (places, reach, guard) = (*places, Word::new(u64::MAX), None);
+            let root = file_id.and_then(|_| identity::root());
             Region {
                 base,
                 reserved,
@@ -106,6 +109,7 @@ mod mapped {
                 limit,
                 reach,
                 file_id,
+                root,
                 path,
                 writable,
                 damaged,
@@ -124,8 +128,9 @@ mod mapped {
 
         /// As [`crate::Segment::is_in_place`].
         pub fn is_in_place(&self) -> Option<bool> {
-            let address = Some(self.base.as_ptr() as usize);
-            self.file_id.map_or(Some(true), |id| leads_to(&self.path, id, address))
+            let Some(id) = self.file_id else { return Some(true) };
+            let address = self.base.as_ptr() as usize;
+            Mapped { path: &self.path, id, address, root: self.root }.is_in_place()
         }
 
         /// Device and inode of the mapped file.

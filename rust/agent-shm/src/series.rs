@@ -130,6 +130,15 @@ impl Writer {
         self.guarded(s, || self.add_fraction(s, whole, amount - whole as f64))
     }
 
+    /// Adds a whole amount and a fraction below 1 to a counter, all or nothing.
+    pub fn add_parts(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {
+        debug_assert!((0.0..1.0).contains(&fraction));
+        match fraction > 0.0 {
+            true => self.guarded(s, || self.add_fraction(s, whole, fraction)),
+            false => self.add(s, whole),
+        }
+    }
+
     /// Both parts in one step; what the fractions make together goes over to the whole.
     #[cfg(not(model))]
     fn add_fraction(&self, s: &Series, whole: u64, fraction: f64) -> Outcome {

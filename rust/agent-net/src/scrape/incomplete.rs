@@ -4,9 +4,9 @@ use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, OwnedShape, Piece, Sam
 use agent_shm::View;
 
 use super::labels::AppLabels;
-use super::names::{DAMAGED, PRIVATE, SUPERSEDED};
 use super::plan::Merged;
 use super::{Skipped, Source};
+use agent_metric::own::{DAMAGED, PRIVATE, SUPERSEDED};
 
 const PRIVATE_HELP: &str =
     "Metrics that a process counts in memory of its own, because the segment \

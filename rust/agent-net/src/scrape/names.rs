@@ -7,6 +7,7 @@
 //!
 //! The page, the status document and the check of a push use the same rules, this file.
 
+use agent_metric::own::{DAMAGED, PRIVATE, SUPERSEDED};
 use std::fmt;
 
 use agent_metric::{FamilyKind, OwnedShape};
@@ -172,10 +173,7 @@ pub fn clash(
 /// All that [`Type::suffixes`] gives.
 const SUFFIXES: [&str; 5] = ["_total", "_bucket", "_sum", "_count", "_created"];
 
-/// Families that the page itself writes, about the numbers that are not on it.
-pub const PRIVATE: &str = "agent_private_metrics";
-pub const SUPERSEDED: &str = "agent_superseded_metrics";
-pub const DAMAGED: &str = "agent_damaged_series";
+/// Families that the page itself writes.
 const OF_PAGE: [(&str, Type); 3] =
     [(PRIVATE, Type::Counter), (SUPERSEDED, Type::Gauge), (DAMAGED, Type::Gauge)];
 
