@@ -383,12 +383,139 @@ fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
             inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
         }
     }
-    for _ in 0..5 {
-        assert!(level.hold(&host).unwrap().is_none());
+    let holds: Vec<_> = (0..5).map(|_| level.hold(&host).unwrap().expect("aside")).collect();
+    assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 0));
+    let told = host.warned.borrow().clone();
+    assert!(told.len() == 1 && told[0].contains("no room for metric level"), "{told:?}");
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 1);
+    level.give_back(&host, &holds[0]).unwrap();
+    let all = Handle::new(store.clone(), filler, String::new());
+    assert!(all.clear(&host).unwrap() > 100);
+    // Asked once a second; what is held then is held in the segment, as long as it is.
+    while value(&path, "level") == Some(100.0) {
+        store.ask_again_now();
+        level.apply_slowly(&host, &|writer, series| writer.shift(series, 0.0)).unwrap();
     }
-    assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 5));
+    assert_eq!((value(&path, "level"), store.lost()), (Some(104.0), 0));
+    for hold in &holds[1..] {
+        level.give_back(&host, hold).unwrap();
+    }
+    assert_eq!(value(&path, "level"), Some(100.0));
+}
+
+/// Of each kind that needs memory of its own for what one process says, or for a new bucket.
+#[test]
+fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
+    let _turn = alone();
+    let folder = Folder::new("kept");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { bytes_max: 512 << 10, ..options() });
+    let modes = [GaugeMode::Sum, GaugeMode::LiveSum, GaugeMode::Max, GaugeMode::LiveMostRecent];
+    let gauges = modes.map(|mode| {
+        let family = define(&store, mode.name(), OwnedShape::Gauge(mode), &[]);
+        Handle::new(store.clone(), family, String::new())
+    });
+    let [times, rest] = ["times", "rest"].map(|name| {
+        let family = define(&store, name, OwnedShape::Exponential { schema: 6 }, &[]);
+        Handle::new(store.clone(), family, String::new())
+    });
+    let observe = |value: f64| move |writer: &Writer, s: &Series| writer.observe(s, value, 1);
+    times.apply_slowly(&host, &observe(1.0)).unwrap();
+    let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
+    for bytes in (1..900).step_by(4) {
+        for n in 0..90 {
+            let text = format!("n=\"{n:0bytes$}\"");
+            inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
+        }
+    }
+    // Takes the octaves that there still is memory for.
+    for power in 0..30 {
+        rest.apply_slowly(&host, &observe(f64::from(1 << power))).unwrap();
+    }
+    let raise = |writer: &Writer, s: &Series| writer.shift(s, 2.0);
+    for _ in 0..10 {
+        gauges.iter().for_each(|gauge| gauge.apply_slowly(&host, &raise).unwrap());
+        times.apply_slowly(&host, &observe(100.0)).unwrap();
+        times.apply_slowly(&host, &|writer, s| writer.observe_many(s, &[1.0, 1e-3])).unwrap();
+        let many: Vec<f64> = (0..100).map(|n| if n % 2 == 0 { 1.0 } else { 1e6 }).collect();
+        times.apply_slowly(&host, &|writer, s| writer.observe_many(s, &many)).unwrap();
+    }
+    assert_eq!(store.lost(), 0);
+    assert_eq!(value(&path, "times"), Some(1.0), "nothing in a wrong bucket");
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 6);
+
+    let all = Handle::new(store.clone(), filler, String::new());
+    assert!(all.clear(&host).unwrap() > 100);
+    while value(&path, "times") == Some(1.0) {
+        store.ask_again_now();
+        inc(&all, &host, 1);
+    }
+    for (mode, gauge) in modes.iter().zip(&gauges) {
+        gauge.apply_slowly(&host, &raise).unwrap();
+        assert_eq!(value(&path, mode.name()), Some(22.0), "{mode:?}");
+    }
+    assert_eq!(value(&path, "times"), Some(1.0 + 10.0 * 103.0));
+    let segment = Segment::attach(&path).unwrap();
+    let (mut below, mut above) = (0, 0);
+    segment.view().families().iter().filter(|f| f.meta().name == "times").for_each(|family| {
+        family.for_each(&mut |series| {
+            if let agent_shm::Value::Histogram { buckets, .. } = series.value {
+                for &(upper, count) in buckets {
+                    below += if upper < 0.01 { count } else { 0 };
+                    above += if upper > 1e5 { count } else { 0 };
+                }
+            }
+        });
+    });
+    assert_eq!((below, above), (10, 500));
+}
+
+/// Neither the segment nor the memory of the process has room: said, and counted on every page.
+#[test]
+fn what_is_kept_nowhere_is_lost_and_every_page_counts_it() {
+    let _turn = alone();
+    let folder = Folder::new("lost");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { metrics_max: 2, ..options() });
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let counters: Vec<_> = names.iter().map(|name| counter(&store, name)).collect();
+    for _ in 0..100 {
+        counters.iter().for_each(|counter| inc(counter, &host, 1));
+    }
+    let usage = Segment::attach(&path).unwrap().usage();
+    assert_eq!((store.lost(), usage.lost, usage.fallbacks), (200, 200, 2));
     let told = host.warned.borrow();
-    assert!(told.len() == 1 && told[0].contains("gauge level"), "{told:?}");
+    assert_eq!(told.iter().filter(|text| text.contains("are lost")).count(), 2, "{told:?}");
+    assert_eq!(told.len(), 4, "{told:?}");
+}
+
+/// A thousand definitions after the first update: each is joined once, not all of them at each.
+#[test]
+fn to_define_a_metric_takes_no_longer_when_there_are_thousands() {
+    let _turn = alone();
+    let folder = Folder::new("thousands");
+    let host = Program::new(&folder.file("shop.v3.seg"));
+    let store = store();
+    let first = counter(&store, "first");
+    inc(&first, &host, 1);
+    let define = |from: usize| {
+        let began = child::cpu_us();
+        for n in from..from + 1000 {
+            inc(&counter(&store, &format!("metric_{n}")), &host, 1);
+        }
+        child::cpu_us() - began
+    };
+    let early = define(0);
+    for part in 1..5 {
+        define(part * 1000);
+    }
+    let late = define(5000);
+    assert!(
+        late < early * 4 + 20_000,
+        "{early} us for the first thousand, {late} us for the sixth"
+    );
 }
 
 /// Finding the app is foreign code, which may come back into the store, or let another thread do so.

@@ -66,7 +66,7 @@ impl Counter {
         let exception =
             exception.unwrap_or_else(|| PyType::new::<PyException>(slf.py()).into_any());
         check_is_caught(&exception)?;
-        Ok(Block::new(slf.as_any(), Action::CountExceptions(exception.unbind())))
+        Block::new(slf.as_any(), Action::CountExceptions(exception.unbind()))
     }
 }
 

@@ -127,7 +127,7 @@ impl Metric {
         host::with(py, |host| self.handle.give_back(host, hold))
     }
 
-    fn check_is_bound(&self) -> PyResult<()> {
+    pub fn check_is_bound(&self) -> PyResult<()> {
         match &self.children {
             None => Ok(()),
             Some(_) => {

@@ -50,6 +50,8 @@ pub struct Usage {
     pub damage: u64,
     /// Metrics of processes that went to private memory, for want of room here.
     pub fallbacks: u64,
+    /// Updates of processes that found no memory anywhere.
+    pub lost: u64,
 }
 
 impl Segment {
@@ -161,6 +163,13 @@ impl Segment {
         }
     }
 
+    /// Says on the page that some process could keep an update nowhere.
+    pub fn count_lost(&self) {
+        if self.inner.region.is_writable() {
+            self.inner.region.word(WORD_LOST).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub fn usage(&self) -> Usage {
         let region = &self.inner.region;
         let word = |offset| region.word(offset).load(Ordering::Relaxed);
@@ -177,6 +186,7 @@ impl Segment {
             damage: region.damage(),
             fallbacks: word(WORD_FALLBACKS)
                 + self.beside.iter().map(|s| s.usage().fallbacks).sum::<u64>(),
+            lost: word(WORD_LOST) + self.beside.iter().map(|s| s.usage().lost).sum::<u64>(),
         }
     }
 
