@@ -137,7 +137,6 @@ impl Handle {
                     return Ok(true);
                 }
                 Err(Error::Replaced) => {}
-                Err(Error::Corrupt) if self.store.leave_if_due(host) => {}
                 Err(error @ Error::TooLarge { .. }) => return Err(Refusal::from(&error)),
                 Err(error) => return self.go_aside(host, &error),
             }

@@ -36,6 +36,9 @@ impl Store {
         if self.leave_if_due(host) {
             return Ok(());
         }
+        if let Some(segment) = self.segment() {
+            segment.mend_header();
+        }
         if now.abs_diff(self.renewed_ms.get()) >= RENEW_MS {
             self.renewed_ms.set(now);
             if let Some(segment) = self.segment() {
@@ -54,7 +57,7 @@ impl Store {
     }
 
     /// Leaves a segment that was removed, replaced, truncated or damaged; the next use begins in another.
-    pub(crate) fn leave_if_due(&self, host: &dyn Host) -> bool {
+    fn leave_if_due(&self, host: &dyn Host) -> bool {
         let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
         let Some(why) = why else { return false };
         let (app, path) = (self.app(), self.path().unwrap_or_default());

@@ -194,13 +194,9 @@ impl Store {
                         return Ok(Some(self.epoch.get()));
                     }
                 }
-                // The file was replaced after it was mapped: look again at its path.
-                Some(Err(Error::NotUsable { .. })) => self.unbind(),
-                Some(Err(Error::Io { ref source, .. }))
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    self.unbind();
-                }
+                // The file was replaced after it was mapped: look again at its path. Not so in a jail, where the path
+                // leads elsewhere.
+                Some(Err(_)) if self.is_out_of_place() => self.unbind(),
                 Some(Err(error)) if !self.is_private() => {
                     self.fall_back(host, Cause::Open, &error.to_string())?;
                 }
@@ -209,6 +205,10 @@ impl Store {
         }
         self.fall_back(host, Cause::Open, "the segment keeps being replaced by others")?;
         Ok(None)
+    }
+
+    fn is_out_of_place(&self) -> bool {
+        self.segment().is_some_and(|segment| segment.is_in_place() == Some(false))
     }
 
     /// Before the first definition: see [`Host::prepare`].
@@ -341,6 +341,7 @@ impl Store {
     pub(crate) fn join(&self, family: &Arc<Family>, writer: &Writer) -> Result<MetricId, Error> {
         let (epoch, before) = (self.epoch.get(), writer.segment().births());
         let joined = family.join(writer, epoch, self.lineage.of_this_process())?;
+        self.note(family);
         // What this process itself defines is no news to it.
         let after = before + joined.births;
         if self.births.get() == before && writer.segment().births() == after {
@@ -350,6 +351,17 @@ impl Store {
             self.fresh.borrow_mut().push(family.clone());
         }
         Ok(joined.id)
+    }
+
+    /// A child of a fork from C may have begun without the families that its handles have; see `after_fork`.
+    fn note(&self, family: &Arc<Family>) {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.families.contains_key(&family.name) {
+            for suffix in family.class.suffixes() {
+                inner.samples.insert(format!("{}{suffix}", family.name), family.name.clone());
+            }
+            inner.families.insert(family.name.clone(), family.clone());
+        }
     }
 
     /// The series of a family with these labels, in the segment.

@@ -101,41 +101,42 @@ fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     assert_eq!(value(&path, "b"), Some(1.0));
 }
 
-/// Every chain of the metric map is made to lead nowhere, under two living processes.
+/// Every chain of the map is made to lead nowhere, under two living processes.
 #[test]
-fn a_chain_that_leads_nowhere_costs_no_count_and_its_file_is_left() {
+fn a_chain_that_leads_nowhere_costs_what_hangs_in_it_and_nothing_else() {
     let _turn = alone();
     let folder = Folder::new("chains");
     let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
-    let (store, other) = (store(), self::store());
-    let labelled = define(&store, "labelled", OwnedShape::Counter, &["x"]);
-    let (steps, of_other) = (counter(&store, "steps"), counter(&other, "steps"));
+    let (first, second, third) = (store(), store(), store());
+    let labelled = define(&first, "labelled", OwnedShape::Counter, &["x"]);
+    let (steps, of_second) = (counter(&first, "steps"), counter(&second, "steps"));
     inc(&steps, &host, 5);
-    inc(&of_other, &host, 6);
-    let one = Handle::new(store.clone(), labelled.clone(), "x=\"1\"".into());
-    inc(&one, &host, 7);
+    inc(&of_second, &host, 6);
     // The heads of the chains stand behind the header.
     let heads = u64::from(options().series_max / 2).next_power_of_two();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let nowhere = 8_u64.to_le_bytes().repeat(heads as usize);
     std::os::unix::fs::FileExt::write_all_at(&file, &nowhere, 4096).unwrap();
 
-    let two = Handle::new(store.clone(), labelled, "x=\"2\"".into());
-    inc(&two, &host, 1);
-    inc(&two, &host, 1);
+    // What has no place goes aside, and that is said; the others go on where they are.
+    let new = Handle::new(first.clone(), labelled, "x=\"1\"".into());
+    inc(&new, &host, 7);
     inc(&steps, &host, 10);
-    assert_eq!(store.lost(), 0);
-    assert!(host.warned.borrow().iter().any(|text| text.contains("was damaged")));
+    inc(&of_second, &host, 20);
+    assert_eq!((first.lost(), second.lost()), (0, 0));
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 1);
+    let told = host.warned.borrow().clone();
+    assert!(told.iter().any(|text| text.contains("no room for metric labelled")), "{told:?}");
+    // Who comes later begins beside it, and a page adds both.
+    inc(&counter(&third, "steps"), &host, 100);
     let beside = folder.file("shop~2.v3.seg");
-    assert_eq!(total(&Segment::attach(&beside).unwrap(), "labelled", "x=\"2\""), Some(2.0));
-    assert_eq!(value(&beside, "steps"), Some(10.0));
-    // The other notices when it looks, and takes the damaged file away: it was the last one in it.
-    other.ask_again_now();
-    inc(&of_other, &host, 20);
-    let damaged = folder.file("shop.v3.seg.damaged");
-    assert!(damaged.exists());
-    assert_eq!(value(&path, "steps"), Some(20.0));
+    assert_eq!(value(&beside, "steps"), Some(100.0));
+    // When nobody is left in it, it is taken away.
+    drop((steps, of_second, new, first, second));
+    inc(&counter(&store(), "steps"), &host, 1);
+    assert!(folder.file("shop.v3.seg.damaged").exists());
+    assert_eq!(value(&path, "steps"), Some(1.0));
 }
 
 /// Root starts, its child becomes another user, and forks: the grandchild may not open the file.

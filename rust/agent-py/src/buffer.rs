@@ -12,7 +12,7 @@ use agent_metric::bounds::is_observable;
 use agent_shm::COUNTER_END;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyList, PyMemoryView, PyTuple};
 use std::os::raw::c_void;
 
 /// Values converted at one time, on the stack.
@@ -53,17 +53,23 @@ pub enum Values {
 impl Values {
     pub fn of(values: &Bound<'_, PyAny>) -> PyResult<Values> {
         if values.is_instance_of::<PyList>() || values.is_instance_of::<PyTuple>() {
-            let mut owned = Vec::with_capacity(values.len()?);
+            let mut owned = Vec::new();
             for value in values.try_iter()? {
                 owned.push(number::real(&value?.as_borrowed())?);
             }
             return Ok(Values::Owned(owned));
         }
-        let buffer = PyUntypedBuffer::get(values).map_err(|_| {
+        // What leaves out its strides (arrays of ctypes) has them in a memoryview.
+        let buffer = PyUntypedBuffer::get(values)
+            .or_else(|_| PyUntypedBuffer::get(PyMemoryView::from(values)?.as_any()));
+        let buffer = buffer.map_err(|error| {
             let class = values.get_type().name().map(|name| name.to_string()).unwrap_or_default();
             PyErr::from(Refusal::new(
                 Kind::Buffer,
-                format!("values must be a buffer, a list or a tuple of numbers, not {class}"),
+                format!(
+                    "values must be a buffer, a list or a tuple of numbers, not {class}: {}",
+                    error.value(values.py())
+                ),
             ))
         })?;
         let format = buffer.format().to_str().unwrap_or("?");

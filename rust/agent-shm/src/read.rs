@@ -280,11 +280,21 @@ impl Reader<'_> {
     fn each_living(&self, mode: GaugeMode, mut each: impl FnMut(u32, f64, u64)) {
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let (who, bits) = self.pair_bits(lane + lane::own_pair(mode, generation));
+            let pair = || self.pair_bits(lane + lane::own_pair(mode, generation));
+            let time = || self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
+            // A value with a time that is not later than it: the time is written after the value.
+            let mut before = time();
+            let (who, bits) = loop {
+                let found = pair();
+                let now = time();
+                if now == before {
+                    break found;
+                }
+                before = now;
+            };
             let Some(value) = lane::lane_value(bits) else { return };
             if who as u32 == generation as u32 && self.liveness.is_alive(slot, generation) {
-                let time = self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
-                each((who >> 32) as u32, value, time);
+                each((who >> 32) as u32, value, before);
             }
         });
     }
