@@ -93,10 +93,9 @@ impl Children {
         let shapes = unsafe { &*self.shapes.get() };
         let same = shapes.iter().find(|shape| shape.names.as_ptr() == names);
         // SAFETY: `names` is the tuple of names of a call under way, the others are ours.
-        same.or_else(|| {
-            shapes.iter().find(|shape| unsafe { has_same_items(shape.names.as_ptr(), names) })
-        })
-        .map(|shape| shape.places)
+        let is_alike = |shape: &Shape| unsafe { has_same_items(shape.names.as_ptr(), names) };
+        let alike = || shapes.iter().find(|shape| is_alike(shape));
+        same.or_else(alike).map(|shape| shape.places)
     }
 
     pub fn learn(&self, names: Borrowed<'_, '_, PyTuple>, places: &[usize]) {
