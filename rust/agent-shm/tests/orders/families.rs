@@ -24,6 +24,8 @@ fn two_writers_bring_the_same_definition() {
         assert_eq!(first, second);
         assert!(first.is_shown);
         assert_eq!(segment.usage().metrics, 1);
+        // At once: a pass finds what hangs nowhere only when the memory that it hung in is used again.
+        assert_eq!(segment.blocks_in_use(), BLOCKS, "what was made for nothing is given back");
         settle(&segment, &one, BLOCKS..=BLOCKS);
     });
 }
@@ -37,6 +39,8 @@ fn two_writers_bring_two_definitions() {
         let first = join(&one, OLD, 1);
         let (second, two) = other.join().unwrap();
         assert_ne!(first.id, second.id);
+        let births = segment.births_of("m");
+        assert!(births.len() == 2 && births[0] > births[1], "who came last counts: {births:?}");
         let view = segment.view();
         let counts_new = view.families()[0].meta().shape.borrowed() == NEW;
         assert_eq!((view.families().len(), view.superseded()), (1, 1));
@@ -44,6 +48,44 @@ fn two_writers_bring_two_definitions() {
         assert_eq!(join(&one, OLD, 1), Joined { id: first.id, is_shown: !counts_new });
         assert_eq!(join(&two, NEW, 2), Joined { id: second.id, is_shown: counts_new });
         settle(&segment, &one, 2 * BLOCKS..=2 * BLOCKS);
+    });
+}
+
+/// A process looks for its definitions again whenever the number of births has changed.
+#[test]
+fn who_looks_whenever_births_change_finds_the_definition_that_appeared() {
+    explore(None, || {
+        let segment = segment(8, 4);
+        let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
+        join(&old, OLD, 1);
+        let newer = spawn(move || (join(&new, NEW, 2), new));
+        let look = || {
+            let births = segment.births();
+            (births, join(&old, OLD, 1).is_shown)
+        };
+        let looks = [look(), look()];
+        let (joined, _new) = newer.join().unwrap();
+        assert!(joined.is_shown);
+        for (births, was_shown) in looks {
+            assert!(!was_shown || births != segment.births(), "it would not look again");
+        }
+        assert!(!look().1);
+    });
+}
+
+/// It is used from the moment on at which it can be found.
+#[test]
+fn an_old_writer_never_takes_the_name_from_one_that_begins() {
+    explore(None, || {
+        let segment = segment(8, 4);
+        let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
+        let first = join(&old, OLD, 1);
+        let newer = spawn(move || (join(&new, NEW, 2), new));
+        assert_eq!(join(&old, OLD, 1).id, first.id);
+        let (joined, _new) = newer.join().unwrap();
+        assert!(joined.is_shown);
+        assert_eq!(join(&old, OLD, 1), Joined { id: first.id, is_shown: false });
+        assert_eq!(segment.usage().metrics, 2);
     });
 }
 
