@@ -181,7 +181,7 @@ class Bench:
 
 
 def judge(bench: Bench, mutant: Mutant) -> tuple[str, str]:
-    text = (ROOT / SOURCES / mutant.file).read_text()
+    text = (bench.folder / SOURCES / mutant.file).read_text()
     bench.change(mutant.file, text.replace(mutant.old, mutant.new))
     try:
         program, said = bench.build(mutant.by, mutant.test)
