@@ -1,7 +1,11 @@
 //! Definitions that change under one name: old and new writers, and who reclaims.
+//!
+//! Under loom two models end: who looks for its definitions again, and that a definition is used from the moment on at which
+//! it can be found. Two writers that bring definitions at once make ten blocks, too many steps for it; shuttle tries them.
 
 use crate::world::*;
 use agent_shm::*;
+#[cfg(shuttle)]
 use shuttle::rand::{thread_rng, Rng};
 
 const OLD: Shape<'static> = Shape::Counter;
@@ -14,8 +18,9 @@ fn join(writer: &Writer, shape: Shape<'_>, lineage: u32) -> Joined {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "no end within a minute with one preemption")]
 fn two_writers_bring_the_same_definition() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(7, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, OLD, 1), two));
@@ -31,8 +36,9 @@ fn two_writers_bring_the_same_definition() {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "no end within a minute with one preemption")]
 fn two_writers_bring_two_definitions() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(8, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, NEW, 2), two));
@@ -54,7 +60,7 @@ fn two_writers_bring_two_definitions() {
 /// A process looks for its definitions again whenever the number of births has changed.
 #[test]
 fn who_looks_whenever_births_change_finds_the_definition_that_appeared() {
-    explore(None, || {
+    explore_pair(Some(2), || {
         let segment = segment(8, 4);
         let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
         join(&old, OLD, 1);
@@ -76,7 +82,7 @@ fn who_looks_whenever_births_change_finds_the_definition_that_appeared() {
 /// It is used from the moment on at which it can be found.
 #[test]
 fn an_old_writer_never_takes_the_name_from_one_that_begins() {
-    explore(None, || {
+    explore_pair(Some(2), || {
         let segment = segment(8, 4);
         let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
         let first = join(&old, OLD, 1);
@@ -90,13 +96,14 @@ fn an_old_writer_never_takes_the_name_from_one_that_begins() {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "no end within a minute with one preemption")]
 fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
-    explore(None, || {
+    explore(Some(1), || {
         let segment = segment(9, 4);
         let [old, new, third] = [0; 3].map(|_| segment.writer().unwrap());
         let before = join(&old, OLD, 1);
         let series = old.series(before.id, "a").unwrap();
-        let newer = spawn(move || {
+        let newer = spawn_first(move || {
             let joined = join(&new, NEW, 2);
             let series = new.series(joined.id, "a").unwrap();
             applied(new.observe(&series, 2.0, 1));
@@ -115,8 +122,9 @@ fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "no end within a minute with one preemption")]
 fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(10, 4);
         let first = {
             let gone = segment.writer().unwrap();
@@ -139,9 +147,10 @@ fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
 
 /// A writer was killed while it brought the new definition; then, in any order, another one brings it and counts, an old
 /// one counts, somebody reclaims, a page is read and the dead slot is taken over, while one of the first three is killed.
+#[cfg(shuttle)]
 #[test]
 fn five_roles_around_a_definition_that_changes() {
-    explore(None, || {
+    explore(Some(1), || {
         let segment = segment(16, 4);
         let [old, new, third, victim] = [0; 4].map(|_| segment.writer().unwrap());
         let before = join(&old, OLD, 1);
@@ -205,6 +214,7 @@ fn five_roles_around_a_definition_that_changes() {
     });
 }
 
+#[cfg(shuttle)]
 fn add_observation(writer: &Writer, joined: Joined) {
     let series = writer.series(joined.id, "a").unwrap();
     applied(writer.observe(&series, 1.5, 1));

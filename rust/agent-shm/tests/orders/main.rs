@@ -7,8 +7,6 @@
 
 #[cfg(shuttle)]
 mod crowd;
-// Under loom two writers that bring definitions did not end with one preemption.
-#[cfg(shuttle)]
 mod families;
 mod pairs;
 mod roles;
