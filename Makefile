@@ -64,7 +64,7 @@ test-rust: $(STAMPS)/venv  ## cargo test of the crates that know no Python
 	cargo test --workspace --exclude agent-py --locked --quiet
 
 .PHONY: loom
-loom: $(STAMPS)/venv  ## every order of events in the lock-free parts, within bounds, model-checked
+loom: $(STAMPS)/venv  ## orders of events in the lock-free parts, within bounds, model-checked
 	ci/orders.sh loom $(ARGS)
 
 .PHONY: shuttle
@@ -73,7 +73,7 @@ shuttle: $(STAMPS)/venv  ## 20,000 random orders of five roles, one of which is 
 
 # A million random orders of each model, and loom's models one preemption deeper than their bounds can be in CI.
 .PHONY: orders
-orders: $(STAMPS)/venv  ## 1,000,000 random orders of each model, and every order with 3 preemptions (hours)
+orders: $(STAMPS)/venv  ## 1,000,000 random orders of each model, and loom's with 3 preemptions (hours)
 	AGENT_SCHEDULES=1000000 ci/orders.sh shuttle $(ARGS)
 	LOOM_MAX_PREEMPTIONS=3 ci/orders.sh loom --include-ignored $(ARGS)
 

@@ -8,7 +8,8 @@
 //! does what the kernel does, and no more: it lets go of the locks.
 //!
 //! Not modelled: a pair is one indivisible thing (which is the machine's promise), never two words; the barrier that Linux
-//! executes for others is a fence of our own. Processes test both.
+//! executes for others is a fence of our own. Processes test both. That somebody relies on this barrier and nobody can
+//! execute it is modelled: [`lose_membarrier`].
 
 use std::cell::Cell;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -37,6 +38,17 @@ thread_local! {
     // All threads of a model run on one thread of the machine.
     /// Who dies, and after how many steps.
     static MORTAL: Cell<Option<(thread::ThreadId, u64)>> = const { Cell::new(None) };
+    static LOST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Writers that come from now on leave the barrier to others, and nobody has it: as in a process that registered, beside
+/// one with a filter of system calls. For the whole model; to be said or denied at its beginning.
+pub fn lose_membarrier(is_lost: bool) {
+    LOST.set(is_lost);
+}
+
+pub fn membarrier_is_lost() -> bool {
+    LOST.get()
 }
 
 /// Runs `life`, which dies before step `steps` (counted from 0) of this thread. Gives nothing when it died.

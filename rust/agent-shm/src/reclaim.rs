@@ -324,6 +324,7 @@ impl Pass<'_> {
 mod tests {
     use super::*;
     use crate::handle::Outcome;
+    use crate::inner::Inner;
     use crate::map::Lookup;
     use crate::metric::MetricSpec;
     use crate::segment::Segment;
@@ -426,6 +427,42 @@ mod tests {
             writer.reclaim_now();
         }
         assert_eq!(segment.audit().faults, [""; 0]);
+    }
+
+    /// With it, not when its memory is used again: that others in its page live on must not matter.
+    #[test]
+    fn what_hangs_below_a_series_is_freed_with_it() {
+        let segment = Segment::private("t", &Options::default());
+        let writer = segment.writer().unwrap();
+        for shape in [Shape::Exponential { schema: 3 }, Shape::Summary(&[0.5])] {
+            let metric = writer.metric(&spec(&shape.told(), shape)).unwrap();
+            for labels in ["k=\"stays\"", "k=\"goes\""] {
+                let series = writer.series(metric, labels).unwrap();
+                applied(writer.observe(&series, 1.0, 1));
+            }
+            assert!(writer.remove(metric, "k=\"goes\""));
+            let freed: u64 = (0..3).map(|_| writer.reclaim_now().freed).sum();
+            assert_eq!((freed, segment.audit().faults), (1, vec![]), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_owner_left_inside_of_an_operation_is_recovered_by_the_next_call_of_the_next_one() {
+        let segment = Segment::private("t", &Options::default());
+        let killed = segment.writer().unwrap();
+        let metric = killed.metric(&spec("c", Shape::Counter)).unwrap();
+        let slot = killed.slot();
+        std::mem::forget(killed.enter());
+        let purpose = block::Purpose { state: CLAIMED, what: "series" };
+        let block = killed.claimer().claim(512, purpose).unwrap();
+        std::mem::forget(killed);
+        let Inner { region, places, .. } = &*segment.inner;
+        // What the kernel does with the lock of a file.
+        region.word(places.slot(slot) + SLOT_CLAIMED).store(0, Ordering::Release);
+        let next = segment.writer().unwrap();
+        assert_eq!(next.slot(), slot);
+        next.series(metric, "").unwrap();
+        assert_eq!(block::state(region, block).state, FREE);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What a user of the crate may rely on, one sentence each.
 
+mod child;
+
 use agent_shm::*;
+use child::Folder;
 
 fn spec<'a>(name: &'a str, shape: Shape<'a>) -> MetricSpec<'a> {
     MetricSpec { name, help: "help", unit: "", shape }
@@ -187,6 +190,13 @@ fn gauges_merge_by_mode() {
     // The slot's next owner takes the place of the dead one without changing what it left behind.
     let three = segment.writer().unwrap();
     assert_eq!(three.slot(), 0);
+    for (mode, value) in live {
+        assert_eq!(
+            values(&segment, mode.name()),
+            [(String::new(), value)],
+            "{mode:?} before the new owner says anything"
+        );
+    }
     for (mode, value) in [(Sum, 14.0), (Max, 7.0), (Min, 2.0), (LiveSum, 7.0)] {
         let metric = three.metric(&spec(mode.name(), Shape::Gauge(mode))).unwrap();
         let series = three.series(metric, "").unwrap();
@@ -196,6 +206,10 @@ fn gauges_merge_by_mode() {
             [(String::new(), value)],
             "{mode:?} after a new owner"
         );
+        // Another handle of the same process changes nothing of what it said before.
+        let again = three.series(metric, "").unwrap();
+        assert_eq!(three.set(&again, 5.0), Outcome::Applied);
+        assert_eq!(values(&segment, mode.name()), [(String::new(), value)], "{mode:?} again");
     }
 }
 
@@ -268,6 +282,19 @@ fn hot_series_of_several_writers_keep_exact_totals() {
 #[test]
 fn a_histograms_count_and_sum_belong_together_under_load() {
     let segment = Segment::private("t", &Options::default());
+    count_and_sum_belong_together(&segment, &segment);
+}
+
+/// Without write permission there is no load of 16 bytes on every machine: two of 8 are put together.
+#[test]
+fn a_histograms_count_and_sum_belong_together_for_a_reader_that_may_not_write() {
+    let folder = Folder::new("together");
+    let path = folder.file("a.seg");
+    let segment = Segment::open_or_create(&path, "a", &small()).unwrap();
+    count_and_sum_belong_together(&segment, &Segment::attach(&path).unwrap());
+}
+
+fn count_and_sum_belong_together(segment: &Segment, reader: &Segment) {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let busy = {
         let (segment, stop) = (segment.clone(), stop.clone());
@@ -282,7 +309,7 @@ fn a_histograms_count_and_sum_belong_together_under_load() {
     };
     let mut seen = 0;
     while seen < 20_000 {
-        for family in segment.view().families() {
+        for family in reader.view().families() {
             family.for_each(&mut |series| {
                 let Value::Histogram { count, sum, .. } = series.value else { panic!() };
                 assert_eq!(count as f64, sum);

@@ -206,6 +206,57 @@ fn a_forked_child_that_keeps_the_descriptor_only_delays_the_slot() {
     assert_eq!(segment.writer().unwrap().slot(), 0);
 }
 
+/// A daemoniser closes every number, and the next files get them: nothing is asked, locked or closed through those.
+#[test]
+fn a_number_that_is_somebody_elses_file_by_now_is_left_alone() {
+    let _turn = alone();
+    let folder = Folder::new("numbers");
+    let path = folder.file("a.seg");
+    let segment = Segment::open_or_create(&path, "a", &options()).unwrap();
+    let other = segment.writer().unwrap();
+    let foreign = std::fs::File::create(folder.file("b")).unwrap();
+    let lost = fork(|| {
+        let writer = segment.writer().unwrap();
+        let numbers = numbers_of(&path);
+        assert!(!numbers.is_empty(), "it keeps one for asking");
+        for &number in &numbers {
+            // SAFETY: numbers of this process, which is ours alone.
+            assert_eq!(unsafe { libc::dup2(foreign.as_raw_fd(), number) }, number);
+        }
+        let metric = writer.metric(&spec("a", Shape::Gauge(GaugeMode::LiveSum))).unwrap();
+        for (writer, value) in [(&writer, 1.0), (&other, 2.0)] {
+            let series = writer.series(metric, "").unwrap();
+            assert_eq!(writer.set(&series, value), Outcome::Applied);
+        }
+        let mut shown = Value::Gauge(0.0);
+        writer.view().families()[0].for_each(&mut |series| {
+            if let Value::Gauge(value) = series.value {
+                shown = Value::Gauge(value);
+            }
+        });
+        assert_eq!(shown, Value::Gauge(3.0), "the parent lives");
+        assert!(writer.reclaim_now().passed);
+        let slot = writer.slot();
+        drop(writer);
+        assert!(!segment.slot_is_alive(slot));
+        for number in numbers {
+            // SAFETY: a system call without pointers.
+            assert_ne!(unsafe { libc::fcntl(number, libc::F_GETFD) }, -1, "it was closed");
+        }
+        0
+    });
+    lost.join();
+    assert!(segment.slot_is_alive(other.slot()));
+}
+
+/// The descriptors of this process that lead to the file.
+fn numbers_of(path: &std::path::Path) -> Vec<i32> {
+    let leads_there = |number: &i32| {
+        std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|found| found == path)
+    };
+    (3..256).filter(leads_there).collect()
+}
+
 #[test]
 fn a_forked_child_that_drops_the_writer_of_its_parent_does_no_harm() {
     let _turn = alone();

@@ -1,21 +1,28 @@
 //! Definitions that change under one name: old and new writers, and who reclaims.
+//!
+//! Under loom two models end: who looks for its definitions again, and that a definition is used from the moment on at which
+//! it can be found. Those in which two writers bring definitions, or somebody reclaims beside one that does, had no end within a
+//! minute with one preemption; shuttle tries them.
 
 use crate::world::*;
 use agent_shm::*;
+#[cfg(shuttle)]
 use shuttle::rand::{thread_rng, Rng};
 
 const OLD: Shape<'static> = Shape::Counter;
 const NEW: Shape<'static> = Shape::Summary(&[]);
 /// Of a definition that is used: the metric, its overflow series, and three levels of lanes.
+#[cfg(shuttle)]
 const BLOCKS: usize = 5;
 
 fn join(writer: &Writer, shape: Shape<'_>, lineage: u32) -> Joined {
     writer.family(&MetricSpec { name: "m", help: "", unit: "", shape }, "", lineage).unwrap()
 }
 
+#[cfg(shuttle)]
 #[test]
 fn two_writers_bring_the_same_definition() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(7, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, OLD, 1), two));
@@ -24,19 +31,24 @@ fn two_writers_bring_the_same_definition() {
         assert_eq!(first, second);
         assert!(first.is_shown);
         assert_eq!(segment.usage().metrics, 1);
+        // At once: a pass finds what hangs nowhere only when the memory that it hung in is used again.
+        assert_eq!(segment.blocks_in_use(), BLOCKS, "what was made for nothing is given back");
         settle(&segment, &one, BLOCKS..=BLOCKS);
     });
 }
 
+#[cfg(shuttle)]
 #[test]
 fn two_writers_bring_two_definitions() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(8, 4);
         let [one, two] = [0; 2].map(|_| segment.writer().unwrap());
         let other = spawn(move || (join(&two, NEW, 2), two));
         let first = join(&one, OLD, 1);
         let (second, two) = other.join().unwrap();
         assert_ne!(first.id, second.id);
+        let births = segment.births_of("m");
+        assert!(births.len() == 2 && births[0] > births[1], "who came last counts: {births:?}");
         let view = segment.view();
         let counts_new = view.families()[0].meta().shape.borrowed() == NEW;
         assert_eq!((view.families().len(), view.superseded()), (1, 1));
@@ -47,14 +59,53 @@ fn two_writers_bring_two_definitions() {
     });
 }
 
+/// A process looks for its definitions again whenever the number of births has changed.
+#[test]
+fn who_looks_whenever_births_change_finds_the_definition_that_appeared() {
+    explore_pair(Some(2), || {
+        let segment = segment(8, 4);
+        let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
+        join(&old, OLD, 1);
+        let newer = spawn(move || (join(&new, NEW, 2), new));
+        let look = || {
+            let births = segment.births();
+            (births, join(&old, OLD, 1).is_shown)
+        };
+        let looks = [look(), look()];
+        let (joined, _new) = newer.join().unwrap();
+        assert!(joined.is_shown);
+        for (births, was_shown) in looks {
+            assert!(!was_shown || births != segment.births(), "it would not look again");
+        }
+        assert!(!look().1);
+    });
+}
+
+/// It is used from the moment on at which it can be found.
+#[test]
+fn an_old_writer_never_takes_the_name_from_one_that_begins() {
+    explore_pair(Some(2), || {
+        let segment = segment(8, 4);
+        let [old, new] = [0; 2].map(|_| segment.writer().unwrap());
+        let first = join(&old, OLD, 1);
+        let newer = spawn(move || (join(&new, NEW, 2), new));
+        assert_eq!(join(&old, OLD, 1).id, first.id);
+        let (joined, _new) = newer.join().unwrap();
+        assert!(joined.is_shown);
+        assert_eq!(join(&old, OLD, 1), Joined { id: first.id, is_shown: false });
+        assert_eq!(segment.usage().metrics, 2);
+    });
+}
+
+#[cfg(shuttle)]
 #[test]
 fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
-    explore(None, || {
+    explore(Some(1), || {
         let segment = segment(9, 4);
         let [old, new, third] = [0; 3].map(|_| segment.writer().unwrap());
         let before = join(&old, OLD, 1);
         let series = old.series(before.id, "a").unwrap();
-        let newer = spawn(move || {
+        let newer = spawn_first(move || {
             let joined = join(&new, NEW, 2);
             let series = new.series(joined.id, "a").unwrap();
             applied(new.observe(&series, 2.0, 1));
@@ -72,9 +123,10 @@ fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
     });
 }
 
+#[cfg(shuttle)]
 #[test]
 fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
-    explore(None, || {
+    explore_pair(Some(1), || {
         let segment = segment(10, 4);
         let first = {
             let gone = segment.writer().unwrap();
@@ -97,9 +149,10 @@ fn two_writers_roll_back_to_a_definition_that_nobody_uses_any_more() {
 
 /// A writer was killed while it brought the new definition; then, in any order, another one brings it and counts, an old
 /// one counts, somebody reclaims, a page is read and the dead slot is taken over, while one of the first three is killed.
+#[cfg(shuttle)]
 #[test]
 fn five_roles_around_a_definition_that_changes() {
-    explore(None, || {
+    explore(Some(1), || {
         let segment = segment(16, 4);
         let [old, new, third, victim] = [0; 4].map(|_| segment.writer().unwrap());
         let before = join(&old, OLD, 1);
@@ -163,6 +216,7 @@ fn five_roles_around_a_definition_that_changes() {
     });
 }
 
+#[cfg(shuttle)]
 fn add_observation(writer: &Writer, joined: Joined) {
     let series = writer.series(joined.id, "a").unwrap();
     applied(writer.observe(&series, 1.5, 1));
