@@ -25,7 +25,7 @@
 //! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
 //! | [`admission`], [`memory`] | who may send how much; how much memory is left |
 //! | [`system`] | system calls |
-//! | [`telemetry`] | the table of self-metrics |
+//! | [`telemetry`], [`counts`] | the table of self-metrics; what HTTP, scrapes and gateway count |
 //! | [`window`], [`unique`], [`aggregator`] | sliding quantiles and unique counts from the rings |
 //! | [`events`] | the last events, where the status page finds them |
 //! | [`http`], [`scrape`], [`apps`] | requests, rendering, the segments of apps |
@@ -44,6 +44,7 @@ pub mod child;
 pub mod config;
 pub mod conns;
 pub mod control;
+pub mod counts;
 pub mod datagram;
 pub mod desk;
 pub mod engine;
