@@ -42,9 +42,6 @@ pub fn explicit_index(bounds: &[f64], value: f64) -> usize {
     }
 }
 
-/// No counter reaches it.
-pub const COUNTER_END: u64 = 1 << 63;
-
 /// The part of a counter below 1. What is none, a damaged cell says: the whole is what is known.
 #[cfg(not(model))]
 #[inline]

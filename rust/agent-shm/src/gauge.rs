@@ -4,7 +4,6 @@ use crate::cells::Cells;
 use crate::clock;
 use crate::handle::{Outcome, Series};
 use crate::lane::{fold, folds, lane_value, own_pair, to_lane};
-use crate::lane::{LANE_BYTES, LANE_GENERATION, LANE_TIME};
 use crate::layout::*;
 use crate::sync::{overflows, Ordering};
 use crate::writer::Writer;

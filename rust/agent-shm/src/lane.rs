@@ -17,15 +17,10 @@
 //! `track_inprogress` holds 1, and a page adds what living processes hold. A dead one holds nothing.
 
 use crate::cells::plain;
+use crate::layout::*;
 use crate::parts;
 use crate::region::Region;
 use agent_metric::GaugeMode;
-
-pub const LANE_BYTES: u64 = 32;
-/// Of a fold lane.
-pub const LANE_GENERATION: u64 = 16;
-/// Of an own lane of `livemostrecent`, which has one pair of values and this one: when it was set, nanoseconds.
-pub const LANE_TIME: u64 = 16;
 
 /// Whether the values of the dead are folded together.
 pub fn folds(mode: GaugeMode) -> bool {
@@ -35,7 +30,7 @@ pub fn folds(mode: GaugeMode) -> bool {
 /// Where an incarnation writes in its own lane.
 pub fn own_pair(mode: GaugeMode, generation: u64) -> u64 {
     match mode {
-        GaugeMode::All => generation % 2 * 16,
+        GaugeMode::All => generation % 2 * LANE_NEXT,
         _ => 0,
     }
 }

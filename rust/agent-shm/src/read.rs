@@ -1,7 +1,6 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
 use crate::block;
-use crate::cells::COUNTER_END;
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -152,20 +151,19 @@ impl Reader<'_> {
         let (mut zero, mut over, mut under) = ((0, 0.0), (0, 0.0), (0, 0.0));
         let mut total = (0, 0.0);
         self.each_copy(|_, cells| {
-            add(&mut zero, self.pair(cells + parts::EXPONENTIAL_ZERO));
-            add(&mut over, self.pair(cells + parts::EXPONENTIAL_OVER));
-            add(&mut under, self.pair(cells + parts::EXPONENTIAL_UNDER));
+            add(&mut zero, self.pair(cells + EXPONENTIAL_ZERO));
+            add(&mut over, self.pair(cells + EXPONENTIAL_OVER));
+            add(&mut under, self.pair(cells + EXPONENTIAL_UNDER));
             for (negative, group) in
                 [false, true].into_iter().flat_map(|n| (0..16).map(move |g| (n, g)))
             {
-                let side =
-                    if negative { self.part(cells + parts::EXPONENTIAL_NEGATIVE) } else { cells };
+                let side = if negative { self.part(cells + EXPONENTIAL_NEGATIVE) } else { cells };
                 let octaves_of = if side == 0 { 0 } else { self.part(side + group * 8) };
                 if octaves_of == 0 {
                     continue;
                 }
                 for octave in group as usize * 8..group as usize * 8 + 8 {
-                    let body = self.part(octaves_of + octave as u64 % parts::OCTAVES_IN_GROUP * 8);
+                    let body = self.part(octaves_of + octave as u64 % OCTAVES_IN_GROUP * 8);
                     if body == 0 || !self.holds(body, 16 << schema) {
                         continue;
                     }
@@ -283,7 +281,7 @@ impl Reader<'_> {
             let (who, bits) = self.pair_bits(lane + lane::own_pair(mode, generation));
             let Some(value) = lane::lane_value(bits) else { return };
             if who as u32 == generation as u32 && self.liveness.is_alive(slot, generation) {
-                let time = self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
+                let time = self.region().word(lane + LANE_TIME).load(Ordering::Acquire);
                 each((who >> 32) as u32, value, time);
             }
         });

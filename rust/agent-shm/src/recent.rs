@@ -36,7 +36,6 @@ use crate::sync::{fence, Ordering};
 use crate::writer::Writer;
 use std::collections::HashSet;
 
-const NUMBER_BITS: u32 = 22;
 const NUMBERS: u64 = 1 << NUMBER_BITS;
 /// Values that may be on their way: those before are lost.
 const WAITED_FOR: u64 = 64;
