@@ -119,12 +119,12 @@ def text(told: dict[str, Any]) -> str:
     ]
     for slot in told["slots"]:
         life = "alive" if slot["alive"] else "dead"
-        ring = f"ring {slot['ring_written']} written" if slot["ring_written"] else "no ring used"
+        ring = f"  ring {slot['ring_written']} written" if slot["ring_written"] else ""
         if slot["ring_refused"]:
-            ring += f", {slot['ring_refused']} refused"
+            ring += f"  {slot['ring_refused']} records refused"
         lines.append(
             f"    {slot['index']:>5}  {life:<5}  pid {slot['pid']:<8}"
-            f" since {_when(slot['started_unix_ms'])}  {ring}"
+            f" since {_when(slot['started_unix_ms'])}{ring}"
         )
     for family in told["families"]:
         unit = f", {family['unit']}" if family["unit"] else ""

@@ -48,7 +48,7 @@ impl Registry {
     #[new]
     #[pyo3(signature = (
         path = None, app = None, *, series_max = None, metric_series_max = None, metrics_max = None,
-        slots_max = None, ring_records = None, bytes_max = None
+        slots_max = None, recent_max = None, bytes_max = None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -59,7 +59,7 @@ impl Registry {
         metric_series_max: Option<u32>,
         metrics_max: Option<u32>,
         slots_max: Option<u16>,
-        ring_records: Option<u32>,
+        recent_max: Option<u32>,
         bytes_max: Option<u64>,
     ) -> PyResult<Registry> {
         let usual = Options::default();
@@ -68,8 +68,9 @@ impl Registry {
             metric_series_max: metric_series_max.unwrap_or(usual.metric_series_max),
             metrics_max: metrics_max.unwrap_or(usual.metrics_max),
             slots_max: slots_max.unwrap_or(usual.slots_max),
-            ring_records: ring_records.unwrap_or(usual.ring_records),
+            recent_max: recent_max.unwrap_or(usual.recent_max),
             bytes_max: bytes_max.unwrap_or(usual.bytes_max),
+            ..usual
         };
         match path {
             Some(path) => Registry::of_path(py, app.unwrap_or("program"), path, options),

@@ -36,6 +36,7 @@ pub fn open_segment(
         slots_max: slots_max.unwrap_or(usual.slots_max),
         ring_records: ring_records.unwrap_or(usual.ring_records),
         bytes_max: bytes_max.unwrap_or(usual.bytes_max),
+        ..usual
     };
     Registry::of_path(py, app, path, options)
 }

@@ -63,6 +63,7 @@ impl Sealed {
         );
         put(WORD_METRICS_MAX, u64::from(options.metrics_max) << 32 | u64::from(options.slots_max));
         put(WORD_RING_RECORDS, options.ring_records.into());
+        put(WORD_RECENT_MAX, options.recent_max.into());
         put(WORD_BYTES_MAX, options.bytes_max);
         let mut end = app.len().min(APP_BYTES_MAX as usize);
         while !app.is_char_boundary(end) {
@@ -144,6 +145,7 @@ impl Sealed {
             metrics_max: (self.word(WORD_METRICS_MAX) >> 32) as u32,
             slots_max: self.word(WORD_METRICS_MAX) as u16,
             ring_records: self.word(WORD_RING_RECORDS) as u32,
+            recent_max: self.word(WORD_RECENT_MAX) as u32,
             bytes_max: self.word(WORD_BYTES_MAX),
         }
     }

@@ -5,7 +5,7 @@
 //! 4096         heads      one word per hash bucket of the metric map: the newest entry of its chain
 //! ...          pages      one word per page: size class of its blocks, blocks in use; see block.rs
 //! (4 KiB)      slots      slots_max x 128: one per writer (a process, or a thread of the collector); committed when used
-//! (4 KiB)      rings      slots_max x ring_records x 32: committed with a slot's first record
+//! (4 KiB)      rings      slots_max x ring_records x 32: committed with a slot's first record; none in the segment of an app
 //! (4 KiB)      blocks     pages of 16 KiB, each cut into blocks of one size class: metrics, series, lanes, octaves
 //! ```
 //!
@@ -75,7 +75,8 @@ layout! {
     pub const WORD_METRICS_MAX: u64 = 64; // metrics_max, slots_max
     pub const WORD_RING_RECORDS: u64 = 72;
     pub const WORD_BYTES_MAX: u64 = 80;
-    pub const WORD_CHECK: u64 = 88; // of the words before it and the name of the app; see header.rs
+    pub const WORD_RECENT_MAX: u64 = 88;
+    pub const WORD_CHECK: u64 = 96; // of the words before it and the name of the app; see header.rs
     pub const WORD_COMMITTED: u64 = 128; // pages whose memory exists
     pub const WORD_CLAIMED: u64 = 136; // pages below this one have a class (a hint)
     pub const WORD_EPOCH: u64 = 192; // see epoch.rs; alone on its line: every operation reads it
@@ -328,21 +329,24 @@ pub struct Options {
     pub metrics_max: u32,
     /// Writers alive at the same time.
     pub slots_max: u16,
-    /// Records in a writer's ring, a power of two; and newest values of a summary, where `RECENT_MAX` is not less.
+    /// Records in a writer's ring, a power of two; 0 where nobody writes one.
     pub ring_records: u32,
+    /// Newest values that one copy of a summary's cells keeps, a power of two up to `RECENT_MAX`.
+    pub recent_max: u32,
     /// Bytes of blocks.
     pub bytes_max: u64,
 }
 
 impl Default for Options {
-    /// For an app: 100,000 series, 4,096 processes, at most 256 MiB; 0.7 MB when new.
+    /// For an app: 100,000 series, 4,096 processes, at most 256 MiB, no rings; 0.7 MB when new.
     fn default() -> Options {
         Options {
             series_max: 100_000,
             metric_series_max: 10_000,
             metrics_max: 10_000,
             slots_max: SLOTS_MAX,
-            ring_records: 2048,
+            ring_records: 0,
+            recent_max: RECENT_MAX as u32,
             bytes_max: 256 << 20,
         }
     }
@@ -357,13 +361,9 @@ impl Options {
             metrics_max: 65_536,
             slots_max: 512,
             ring_records: 65_536,
+            recent_max: RECENT_MAX as u32,
             bytes_max: 2 << 30,
         }
-    }
-
-    /// Newest values that one copy of a summary's cells keeps.
-    pub fn recent_max(&self) -> u32 {
-        self.ring_records.min(RECENT_MAX as u32)
     }
 
     /// Brings every limit into the range that the layout can hold.
@@ -377,10 +377,11 @@ impl Options {
             metric_series_max: self.metric_series_max.clamp(1, 1 << 26),
             metrics_max: self.metrics_max.clamp(1, 1 << 24),
             slots_max,
-            ring_records: self
-                .ring_records
-                .clamp(RING_RECORDS_MIN, records_max)
-                .next_power_of_two(),
+            ring_records: match self.ring_records {
+                0 => 0,
+                records => records.clamp(RING_RECORDS_MIN, records_max).next_power_of_two(),
+            },
+            recent_max: self.recent_max.clamp(1, RECENT_MAX as u32).next_power_of_two(),
             bytes_max: self.bytes_max.clamp(PAGE_BYTES, 16 << 30),
         }
     }

@@ -64,7 +64,7 @@ impl Writer {
         let (n, sum) = (values.len() as u64, values.iter().sum());
         let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
         if keeps {
-            let kept = self.segment().inner.options.recent_max() as usize;
+            let kept = self.segment().inner.options.recent_max as usize;
             let now = now_unix_ms();
             // In parts, so that no pair falls behind by so many numbers that it looks newer than what comes.
             for (part, values) in values.chunks(NUMBERS as usize / 4).enumerate() {
@@ -101,7 +101,7 @@ impl Writer {
     /// Inside an epoch.
     #[inline]
     fn keep(&self, own: u64, number: u64, unix_ms: u64, value: f64) {
-        let index = number & u64::from(self.segment().inner.options.recent_max() - 1);
+        let index = number & u64::from(self.segment().inner.options.recent_max - 1);
         let chunk = match parts::part(self.region(), own) {
             0 => 0,
             table => parts::part(self.region(), table + index / RECENT_IN_CHUNK * 8),
@@ -221,7 +221,7 @@ impl Reader<'_> {
         reader: &mut RecentReader,
         mut each: impl FnMut(u64, f64),
     ) -> Option<Drained> {
-        let kept = u64::from(self.inner.options.recent_max());
+        let kept = u64::from(self.inner.options.recent_max);
         let copies = self.copies(id, &reader.next, !reader.missing.is_empty())?;
         let was_missing = std::mem::take(&mut reader.missing);
         let (mut drained, mut came_late) = (Drained::default(), 0);
@@ -287,7 +287,7 @@ impl Reader<'_> {
 }
 
 fn read_copy(reader: &Reader<'_>, place: usize, cells: u64, count: u64) -> Copy {
-    let kept = u64::from(reader.inner.options.recent_max());
+    let kept = u64::from(reader.inner.options.recent_max);
     let mut values = Vec::new();
     let table = reader.part(cells);
     let chunks = if table == 0 { 0 } else { kept.div_ceil(RECENT_IN_CHUNK) };

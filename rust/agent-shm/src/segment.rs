@@ -203,12 +203,13 @@ impl Segment {
         let Inner { region, places, options, .. } = &*self.inner;
         let slot = places.slot(index);
         let start = places.rings + u64::from(index) * places.ring_bytes;
-        let there =
-            index < options.slots_max && region.word(slot + SLOT_RING).load(Ordering::Acquire) == 1;
+        let there = places.ring_bytes > 0
+            && index < options.slots_max
+            && region.word(slot + SLOT_RING).load(Ordering::Acquire) == 1;
         there.then_some(Ring { region, slot, start, cells: u64::from(options.ring_records) })
     }
 
-    /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one.
+    /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one, and where there are none.
     pub fn ring_reader(&self, slot: u16) -> Option<RingReader> {
         let ring = self.ring(slot)?;
         let cursor = ring::RingReader::new(&ring);
