@@ -5,6 +5,7 @@ pub mod bounds;
 mod family;
 pub mod octave;
 pub mod own;
+pub mod quantiles;
 mod shape;
 
 pub use family::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};

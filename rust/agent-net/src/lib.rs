@@ -25,6 +25,7 @@
 //! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
 //! | [`admission`], [`memory`] | who may send how much; how much memory is left |
 //! | [`system`] | system calls |
+//! | [`settle`] | the ledger of a worker that died |
 //! | [`telemetry`], [`counts`] | the table of self-metrics; what HTTP, scrapes and gateway count |
 //! | [`window`], [`unique`], [`aggregator`] | sliding quantiles and unique counts from the rings |
 //! | [`events`] | the last events, where the status page finds them |
@@ -59,6 +60,7 @@ pub mod nap;
 pub mod place;
 pub mod scrape;
 pub mod seats;
+pub mod settle;
 pub mod side;
 pub mod slab;
 pub mod stream;
