@@ -162,7 +162,7 @@ def test_a_truncated_file_is_kept_aside_and_counters_begin_anew(program: Program
 
 
 def test_a_segment_whose_first_words_are_damaged_is_kept_aside(program: Program) -> None:
-    """Both times that they stand there. The file is ours by name, owner and length: the app begins anew, and shares."""
+    """Both copies. The file is ours by name, owner and length: the app begins anew, and shares."""
     program.run("counting.py", AGENT_METRICS_APP="shop")
     path = Path(program.segments, "shop.v3.seg")
     data = bytearray(path.read_bytes())

@@ -39,7 +39,7 @@ use write::{Flush, Page};
 
 pub use disputes::{disputes, Repeated};
 pub use labels::LabelSets;
-pub use names::{clash, Claim, Conflict, Names, Owner, Type};
+pub use names::{clash, Claim, Conflict, Names, Owner};
 pub use own::render_own;
 pub use plan::{refused, Candidate};
 

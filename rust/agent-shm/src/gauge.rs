@@ -7,7 +7,7 @@ use crate::lane::{fold, folds, lane_value, own_pair, to_lane};
 use crate::layout::*;
 use crate::sync::{overflows, Ordering};
 use crate::writer::Writer;
-use agent_metric::GaugeMode;
+use agent_metric::{GaugeMode, Reduction};
 use std::cell::Cell;
 
 /// An addition that does not make an infinite number of two finite ones.
@@ -57,7 +57,7 @@ impl Writer {
             return Outcome::Applied;
         }
         self.change_own(own + own_pair(mode, self.generation()), &change);
-        if mode == GaugeMode::LiveMostRecent {
+        if mode.reduction() == Reduction::Latest {
             self.region().word(own + LANE_TIME).store(self.next_time(), Ordering::Release);
         }
         Outcome::Applied

@@ -12,7 +12,7 @@
 use crate::handle::SeriesId;
 use crate::value::{ProcessValue, Value};
 use crate::view::{FamilyView, SeriesView, View};
-use agent_metric::{GaugeMode, OwnedShape};
+use agent_metric::{OwnedShape, Storage};
 use std::collections::HashMap;
 
 impl<'s> View<'s> {
@@ -172,12 +172,9 @@ impl Total {
 
 fn joined_gauge(shape: &OwnedShape, value: f64, other: f64, held: f64) -> f64 {
     let OwnedShape::Gauge(mode) = shape else { return value };
-    match mode {
-        GaugeMode::Sum | GaugeMode::LiveSum => value + other,
-        GaugeMode::Min | GaugeMode::LiveMin => value.min(other),
-        GaugeMode::Max | GaugeMode::LiveMax => value.max(other),
-        GaugeMode::MostRecent => value + held,
-        GaugeMode::LiveMostRecent | GaugeMode::All | GaugeMode::LiveAll => value,
+    match mode.storage() {
+        Storage::Shared => value + held,
+        _ => mode.reduction().of(value, other),
     }
 }
 

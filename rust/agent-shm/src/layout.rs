@@ -9,14 +9,17 @@
 //! (4 KiB)      blocks     pages of 16 KiB, each cut into blocks of one size class: metrics, series, lanes, octaves
 //! ```
 //!
-//! All constants that two processes must agree on stand in `layout!` below, which makes them part of `layout_hash`. Two
-//! exceptions: the numbers of gauge modes (`GaugeMode` of agent-metric), and halves of words, which are 32 bits.
+//! All constants that two processes must agree on stand in `layout!` below, which makes them part of `layout_hash`. The
+//! numbers of gauge modes, and where each has its cells, come from agent-metric and are part of it too. Halves of words are
+//! 32 bits, and have no constant.
 //!
 //! The file has its full size from the start and is sparse: it grows by committing memory, never by being made longer.
 //!
 //! Offsets of blocks are stored divided by 16 (a *unit*), so that 31 bits reach 32 GiB and one bit is left for a mark.
 //! `LAYOUT_VERSION` stands in the file's name too: two versions live beside each other during an upgrade, each unseen by
 //! the other.
+
+use agent_metric::GaugeMode;
 
 /// A constant as the numbers that it is made of.
 trait Numbers {
@@ -446,7 +449,10 @@ impl Places {
 
 /// Differs when any constant of the layout does, so that a forgotten `LAYOUT_VERSION` is noticed.
 pub fn layout_hash() -> u32 {
-    hash_of(&constants())
+    let mut numbers = constants();
+    let modes = GaugeMode::ALL.iter().map(|row| (row.mode as u64) << 8 | row.storage as u64);
+    numbers.extend(modes);
+    hash_of(&numbers)
 }
 
 /// FNV-1a.
@@ -465,7 +471,7 @@ mod tests {
     fn the_hash_differs_when_any_constant_does_and_when_two_swap_their_values() {
         let constants = constants();
         assert!(constants.len() > 130, "{}", constants.len());
-        let hash = layout_hash();
+        let hash = hash_of(&constants);
         for at in 0..constants.len() {
             let mut changed = constants.clone();
             changed[at] += 1;

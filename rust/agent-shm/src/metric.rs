@@ -197,7 +197,7 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
     };
     let shape = match code {
         SHAPE_COUNTER => OwnedShape::Counter,
-        SHAPE_GAUGE => OwnedShape::Gauge(GaugeMode::ALL.get(usize::from(detail))?.0),
+        SHAPE_GAUGE => OwnedShape::Gauge(GaugeMode::ALL.get(usize::from(detail))?.mode),
         SHAPE_EXPONENTIAL if detail <= SCHEMA_MAX => OwnedShape::Exponential { schema: detail },
         SHAPE_EXPLICIT => OwnedShape::Explicit(numbers()),
         SHAPE_SUMMARY => OwnedShape::Summary(numbers()),

@@ -9,7 +9,7 @@ use crate::region::Region;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
 use crate::value::{ProcessValue, Value};
-use agent_metric::{octave, GaugeMode, OwnedShape};
+use agent_metric::{octave, GaugeMode, OwnedShape, Reduction, Storage};
 
 /// Room that is used again for every series of a family.
 #[derive(Default)]
@@ -192,8 +192,10 @@ impl Reader<'_> {
     /// What living processes hold of a gauge that all share.
     pub(crate) fn held(&self, shape: &OwnedShape) -> f64 {
         let mut sum = 0.0;
-        if *shape == OwnedShape::Gauge(GaugeMode::MostRecent) {
-            self.each_living(GaugeMode::MostRecent, |_, held, _| sum += held);
+        if let OwnedShape::Gauge(mode) = shape {
+            if mode.storage() == Storage::Shared {
+                self.each_living(*mode, |_, held, _| sum += held);
+            }
         }
         sum
     }
@@ -203,53 +205,47 @@ impl Reader<'_> {
         mode: GaugeMode,
         per_process: &'v mut Vec<ProcessValue>,
     ) -> Option<Value<'v>> {
-        use GaugeMode::*;
-        let gauge = |value: Option<f64>| value.map(Value::Gauge);
-        match mode {
-            MostRecent => {
+        let value = match (mode.storage(), mode.reduction()) {
+            (Storage::Shared, _) => {
                 let shared = self.region().word(self.cells).load(Ordering::Acquire);
-                let mut value = f64::from_bits(shared);
-                self.each_living(mode, |_, held, _| value += held);
-                gauge(Some(value))
+                Some(f64::from_bits(shared) + self.held(&OwnedShape::Gauge(mode)))
             }
-            Sum | Min | Max => gauge(Some(self.folded(mode).unwrap_or(0.0))),
-            LiveSum => gauge(self.reduced(mode, |a, b| a + b)),
-            LiveMin => gauge(self.reduced(mode, f64::min)),
-            LiveMax => gauge(self.reduced(mode, f64::max)),
-            LiveMostRecent => {
-                let mut latest: Option<(u64, f64)> = None;
-                self.each_living(mode, |_, value, time| {
-                    if latest.is_none_or(|known| known.0 <= time) {
-                        latest = Some((time, value));
-                    }
-                });
-                gauge(latest.map(|known| known.1))
-            }
-            All | LiveAll => {
+            (Storage::Fold, _) => Some(self.folded(mode).unwrap_or(0.0)),
+            (_, Reduction::Each) => {
                 per_process.clear();
                 self.each_process(mode, per_process);
-                Some(Value::GaugePerProcess(per_process))
+                return Some(Value::GaugePerProcess(per_process));
             }
-        }
+            (_, reduction) => {
+                let mut result: Option<(f64, u64)> = None;
+                self.each_living(mode, |_, value, time| {
+                    result = Some(match result {
+                        Some((_, last)) if reduction == Reduction::Latest && last <= time => {
+                            (value, time)
+                        }
+                        Some((known, last)) => (reduction.of(known, value), last),
+                        None => (value, time),
+                    });
+                });
+                result.map(|(value, _)| value)
+            }
+        };
+        value.map(Value::Gauge)
     }
 
     /// Whether a gauge has no value yet, and shows 0 for that.
     pub fn is_unset(&self, shape: &OwnedShape) -> bool {
-        match shape {
-            OwnedShape::Gauge(mode @ (GaugeMode::Min | GaugeMode::Max)) => {
-                self.folded(*mode).is_none()
-            }
-            _ => false,
-        }
+        let OwnedShape::Gauge(mode) = shape else { return false };
+        mode.storage() == Storage::Fold && self.folded(*mode).is_none()
     }
 
     /// Whether a gauge that all processes share was set, and not only changed.
     pub fn was_set(&self, shape: &OwnedShape) -> bool {
-        *shape == OwnedShape::Gauge(GaugeMode::MostRecent)
+        matches!(shape, OwnedShape::Gauge(mode) if mode.storage() == Storage::Shared)
             && self.region().word(self.cells + GAUGE_SET).load(Ordering::Relaxed) != 0
     }
 
-    /// Sum, minimum or maximum over all processes that ever were.
+    /// The reduction over all processes that ever were; nothing where none has said a number.
     fn folded(&self, mode: GaugeMode) -> Option<f64> {
         let mut values = Vec::new();
         self.each_lane(|_, lane| {
@@ -258,20 +254,7 @@ impl Reader<'_> {
             values.extend(lane::lane_value(retired));
             values.extend(lane::lane_value(value));
         });
-        let values = values.into_iter();
-        match mode {
-            GaugeMode::Sum => Some(values.fold(0.0, |sum, value| sum + value)),
-            GaugeMode::Min => values.reduce(f64::min),
-            _ => values.reduce(f64::max),
-        }
-    }
-
-    fn reduced(&self, mode: GaugeMode, join: impl Fn(f64, f64) -> f64) -> Option<f64> {
-        let mut result: Option<f64> = None;
-        self.each_living(mode, |_, value, _| {
-            result = Some(result.map_or(value, |known| join(known, value)));
-        });
-        result
+        values.into_iter().reduce(|known, value| mode.reduction().of(known, value))
     }
 
     /// Visits what living processes say: the id, the value, and when it was set.
@@ -292,9 +275,9 @@ impl Reader<'_> {
         let mut dead = Vec::new();
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let pairs = if mode == GaugeMode::All { 2 } else { 1 };
-            for pair in 0..pairs {
-                let (who, bits) = self.pair_bits(lane + pair * 16);
+            let has_last = mode.storage() == Storage::OwnAndLast;
+            for pair in 0..1 + u64::from(has_last) {
+                let (who, bits) = self.pair_bits(lane + pair * LANE_NEXT);
                 let Some(value) = lane::lane_value(bits) else { continue };
                 let pid = (who >> 32) as u32;
                 let is_current = who as u32 == generation as u32;
@@ -306,7 +289,7 @@ impl Reader<'_> {
                 }
             }
         });
-        if mode == GaugeMode::All {
+        if mode.storage() == Storage::OwnAndLast {
             dead.sort_by_key(|(generation, _)| std::cmp::Reverse(*generation));
             for (_, value) in dead {
                 if !found.iter().any(|known| known.pid == value.pid) {

@@ -193,7 +193,7 @@ impl Source {
 
     fn new(segment: Segment, app: Option<App>, name: &str) -> Source {
         let mut label = String::from("app=\"");
-        agent_wire::name::escape_label_value(name.as_bytes(), &mut label);
+        agent_metric::name::escape_label_value(name.as_bytes(), &mut label);
         label.push('"');
         let feed =
             Feed { segment: segment.clone(), app, targets: HashMap::new(), shares: HashMap::new() };

@@ -213,7 +213,7 @@ fn count_skipped(stats: &Stats, app: Option<&str>, skipped: &Skipped) {
     let mut of = String::new();
     if let Some(app) = app {
         of.push_str("app=\"");
-        agent_wire::name::escape_label_value(app.as_bytes(), &mut of);
+        agent_metric::name::escape_label_value(app.as_bytes(), &mut of);
         of.push('"');
     }
     stats.add(Count::InfiniteSums, &of, skipped.infinite_sums);

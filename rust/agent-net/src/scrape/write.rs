@@ -86,7 +86,7 @@ impl<'a> Page<'a> {
             name: &family.name,
             help,
             unit: unit.unwrap_or(""),
-            kind: family.kind.kind(),
+            kind: family.kind,
             is_native: family.is_native(),
         };
         self.visitor.family(&head, piece, out);
@@ -94,8 +94,7 @@ impl<'a> Page<'a> {
 
     /// Whether the family has to be written in pieces.
     fn is_below_zero(&mut self, family: &Merged<'_>) -> bool {
-        let is_distribution =
-            matches!(family.kind.kind(), FamilyKind::Histogram | FamilyKind::Summary);
+        let is_distribution = matches!(family.kind, FamilyKind::Histogram | FamilyKind::Summary);
         if !is_distribution || !self.visitor.wants_pieces() {
             return false;
         }
