@@ -18,10 +18,7 @@ from agent import SegmentError
 from agent._native import inspect as read_segment
 
 from .apps_found import UnknownAppError, find, folder_of, segments
-
-EXIT_DATA = 65
-EXIT_NO_INPUT = 66
-EXIT_CONFIG = 78
+from .exits import EXIT_CONFIG, EXIT_DATA, EXIT_NO_INPUT
 
 
 @click.command(name="inspect")
