@@ -3,6 +3,7 @@
 
 use crate::name::{self, Class};
 use crate::refusal::Refusal;
+use agent_metric::name::cut;
 use agent_metric::Reduction;
 use agent_shm::{Error, MetricId, MetricSpec, OwnedShape, Writer};
 use std::cell::Cell;
@@ -168,13 +169,4 @@ impl Family {
         }
         text
     }
-}
-
-/// At most `bytes_max` bytes of a text, whole characters.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -54,6 +54,15 @@ pub fn is_label_clean(raw: &[u8]) -> bool {
     is_clean(raw, LABEL)
 }
 
+/// The longest beginning of a text that has at most so many bytes, in whole characters.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Appends a label value: invalid UTF-8 as U+FFFD, and backslash, quote and line feed escaped.
 pub fn escape_label_value(raw: &[u8], out: &mut String) {
     // Most values: ASCII with nothing to escape.
@@ -96,6 +105,11 @@ mod tests {
         let mut out = String::new();
         escape_label_value(b"a\\b\"c\nd\xffe", &mut out);
         assert_eq!(out, "a\\\\b\\\"c\\nd\u{fffd}e");
+    }
+
+    #[test]
+    fn a_text_is_cut_at_a_character() {
+        assert_eq!((cut("ab", 2), cut("a\u{e9}b", 2), cut("\u{e9}", 1)), ("ab", "a", ""));
     }
 
     #[test]

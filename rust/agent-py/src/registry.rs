@@ -10,6 +10,15 @@ use pyo3::types::{PyBytes, PyTuple};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Limits where some are given: `over!(usual, series_max)` has the `series_max` that is named so here, if it is one.
+macro_rules! over {
+    ($usual:expr, $($limit:ident),+) => {{
+        let usual = $usual;
+        Options { $($limit: $limit.unwrap_or(usual.$limit),)+ ..usual }
+    }};
+}
+pub(crate) use over;
+
 static DEFAULT: PyOnceLock<Py<Registry>> = PyOnceLock::new();
 
 #[pyclass(frozen, module = "agent")]
@@ -62,16 +71,8 @@ impl Registry {
         recent_max: Option<u32>,
         bytes_max: Option<u64>,
     ) -> PyResult<Registry> {
-        let usual = Options::default();
-        let options = Options {
-            series_max: series_max.unwrap_or(usual.series_max),
-            metric_series_max: metric_series_max.unwrap_or(usual.metric_series_max),
-            metrics_max: metrics_max.unwrap_or(usual.metrics_max),
-            slots_max: slots_max.unwrap_or(usual.slots_max),
-            recent_max: recent_max.unwrap_or(usual.recent_max),
-            bytes_max: bytes_max.unwrap_or(usual.bytes_max),
-            ..usual
-        };
+        let options = over!(Options::default(), series_max, metric_series_max, metrics_max);
+        let options = over!(options, slots_max, recent_max, bytes_max);
         match path {
             Some(path) => Registry::of_path(py, app.unwrap_or("program"), path, options),
             None => {

@@ -17,7 +17,7 @@
 use crate::beside::suffix;
 use crate::error::Error;
 use crate::header::{Sealed, Soundness};
-use crate::identity::leads_to;
+use crate::identity::{id_of, leads_to};
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
@@ -369,7 +369,7 @@ fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error
         };
     }
     let stale = file.metadata().map_err(fail)?;
-    if leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
+    if leads_to(path, id_of(&stale)) != Some(true) {
         return Ok(());
     }
     match damage {

@@ -12,6 +12,7 @@ use crate::layout::*;
 use crate::region::Region;
 #[cfg(not(model))]
 use crate::sync::Ordering;
+use agent_metric::name::cut;
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
@@ -65,11 +66,7 @@ impl Sealed {
         put(WORD_RING_RECORDS, options.ring_records.into());
         put(WORD_RECENT_MAX, options.recent_max.into());
         put(WORD_BYTES_MAX, options.bytes_max);
-        let mut end = app.len().min(APP_BYTES_MAX as usize);
-        while !app.is_char_boundary(end) {
-            end -= 1;
-        }
-        let name = &app[..end];
+        let name = cut(app, APP_BYTES_MAX as usize);
         put(WORD_APP_LEN, name.len() as u64);
         for (offset, chunk) in (APP_START..).step_by(8).zip(name.as_bytes().chunks(8)) {
             let mut bytes = [0; 8];

@@ -72,15 +72,18 @@ impl Map<'_> {
         self.places.heads + (key.hash & (self.places.heads_len - 1)) * 8
     }
 
+    #[inline]
+    fn is_of(&self, entry: u64, key: &Key<'_>) -> bool {
+        let meta = entry::meta(self.region, entry);
+        meta == entry::Meta::new(key.kind, key.metric, key.bytes)
+            && entry::key_is(self.region, entry, key.bytes)
+    }
+
     pub fn find(&self, key: &Key<'_>) -> Lookup {
         if key.bytes.len() > entry::KEY_BYTES_MAX {
             return Lookup::Missing(0);
         }
-        self.walk(key, |entry| {
-            let meta = entry::meta(self.region, entry);
-            meta == entry::Meta::new(key.kind, key.metric, key.bytes)
-                && entry::key_is(self.region, entry, key.bytes)
-        })
+        self.walk(key, |entry| self.is_of(entry, key))
     }
 
     /// Visits every entry of this key: metrics of one name and several definitions. Gives the value of the head word when
@@ -90,10 +93,7 @@ impl Map<'_> {
             return Some(0);
         }
         let found = self.walk(key, |entry| {
-            let meta = entry::meta(self.region, entry);
-            if meta == entry::Meta::new(key.kind, key.metric, key.bytes)
-                && entry::key_is(self.region, entry, key.bytes)
-            {
+            if self.is_of(entry, key) {
                 each(entry);
             }
             false

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::layout::*;
 use crate::region::Region;
 use crate::sync::Ordering;
+use agent_metric::name::cut;
 use agent_metric::octave::SCHEMA_MAX;
 use agent_metric::{GaugeMode, OwnedShape, Shape};
 
@@ -102,14 +103,6 @@ impl MetricMeta {
 pub struct MetricId {
     pub(crate) unit: u32,
     pub(crate) generation: u32,
-}
-
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Bytes of the block that `spec` needs.

@@ -49,21 +49,29 @@ impl Writer {
     /// Not inlined: the way of a histogram stays short.
     #[inline(never)]
     pub(crate) fn observe_summary(&self, s: &Series, keeps: bool, value: f64, n: u64) {
-        let own = s.own.get();
         let total = if n == 1 { value } else { value * n as f64 };
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, total);
-        if keeps && n > 0 {
-            self.keep(own, counts.1.wrapping_sub(1), now_unix_ms(), value);
-        }
+        self.count_summary(s, n, total, |own, counts| {
+            if keeps && n > 0 {
+                self.keep(own, counts.1.wrapping_sub(1), now_unix_ms(), value);
+            }
+        });
+    }
+
+    /// Adds to count and sum of a series; what `keep` gets is where its cells are, and the count before and after.
+    #[inline]
+    fn count_summary(&self, s: &Series, n: u64, sum: f64, keep: impl FnOnce(u64, (u64, u64))) {
+        let own = s.own.get();
+        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
+        keep(own, counts);
         self.stripe_if_hot(s, counts);
     }
 
     /// As many values at once: the newest of them are kept.
     pub(crate) fn many_summary(&self, s: &Series, keeps: bool, values: &[f64]) {
-        let own = s.own.get();
-        let (n, sum) = (values.len() as u64, values.iter().sum());
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
-        if keeps {
+        self.count_summary(s, values.len() as u64, values.iter().sum(), |own, counts| {
+            if !keeps {
+                return;
+            }
             let kept = self.segment().inner.options.recent_max as usize;
             let now = now_unix_ms();
             // In parts, so that no pair falls behind by so many numbers that it looks newer than what comes.
@@ -74,8 +82,7 @@ impl Writer {
                     self.keep(own, number, now, value);
                 }
             }
-        }
-        self.stripe_if_hot(s, counts);
+        });
     }
 
     /// Values that were counted elsewhere, and the newest of them with their times. Inside an epoch.
@@ -87,15 +94,12 @@ impl Writer {
         sum: f64,
         recent: &[(u64, f64)],
     ) {
-        let own = s.own.get();
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
-        if keeps {
+        self.count_summary(s, n, sum, |own, counts| {
             let first = counts.1.wrapping_sub(recent.len() as u64);
-            for (number, &(unix_ms, value)) in (first..).zip(recent) {
+            for (number, &(unix_ms, value)) in (first..).zip(recent.iter().filter(|_| keeps)) {
                 self.keep(own, number, unix_ms, value);
             }
-        }
-        self.stripe_if_hot(s, counts);
+        });
     }
 
     /// Inside an epoch.

@@ -15,8 +15,6 @@ use crate::ring::{self, Drained, Entry, Ring};
 use crate::slot::{self, Liveness, SlotInfo};
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
-#[cfg(not(model))]
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 #[cfg(not(model))]
@@ -119,7 +117,7 @@ impl Segment {
         let Inner { region, places, .. } = &*self.inner;
         let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return true };
         let Ok(now) = std::fs::symlink_metadata(region.path()) else { return true };
-        if (now.dev(), now.ino()) != id || now.len() >= places.total {
+        if crate::identity::id_of(&now) != id || now.len() >= places.total {
             return true;
         }
         if now.len() < places.used(region.word(WORD_COMMITTED).load(Ordering::Acquire)) {
