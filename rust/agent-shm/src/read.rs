@@ -10,6 +10,7 @@ use crate::slot::Liveness;
 use crate::sync::Ordering;
 use crate::value::{ProcessValue, Value};
 use agent_metric::{octave, GaugeMode, OwnedShape, Reduction, Storage};
+use std::borrow::Cow;
 
 /// Room that is used again for every series of a family.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Reader<'_> {
                         add(&mut total, pair);
                     }
                 });
-                Value::Histogram { count: total.0, sum: total.1, buckets }
+                Value::Histogram { count: total.0, sum: total.1, buckets: Cow::Borrowed(buckets) }
             }
             OwnedShape::Exponential { schema } => self.exponential(*schema, buckets),
         })
@@ -186,7 +187,7 @@ impl Reader<'_> {
         }
         fill_buckets(&octaves, schema, zero.0, buckets);
         buckets.push((f64::INFINITY, over.0));
-        Value::Histogram { count: total.0, sum: total.1, buckets }
+        Value::Histogram { count: total.0, sum: total.1, buckets: Cow::Borrowed(buckets) }
     }
 
     /// What living processes hold of a gauge that all share.
@@ -214,7 +215,7 @@ impl Reader<'_> {
             (_, Reduction::Each) => {
                 per_process.clear();
                 self.each_process(mode, per_process);
-                return Some(Value::GaugePerProcess(per_process));
+                return Some(Value::GaugePerProcess(Cow::Borrowed(per_process)));
             }
             (_, reduction) => {
                 let mut result: Option<(f64, u64)> = None;

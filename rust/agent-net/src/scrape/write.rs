@@ -178,7 +178,7 @@ impl<'a> Page<'a> {
             };
             if let Value::GaugePerProcess(values) = series.value {
                 let sets = turn.is_merged.then_some(&mut *sets);
-                skipped.repeated += each_process(labels, values, sets, &mut tell);
+                skipped.repeated += each_process(labels, &values, sets, &mut tell);
             } else {
                 quantiles.clear();
                 if let (Value::Summary { .. }, Some(source)) = (&series.value, source.quantiles) {
@@ -249,10 +249,10 @@ fn value_of<'v>(
     Some(match (value, shape) {
         (&Value::Counter { whole, fraction }, _) => SampleValue::Counter { whole, fraction },
         (&Value::Gauge(value), _) => SampleValue::Number(value),
-        (&Value::Histogram { sum, buckets, .. }, &OwnedShape::Exponential { schema }) => {
+        (&Value::Histogram { sum, ref buckets, .. }, &OwnedShape::Exponential { schema }) => {
             SampleValue::Native { schema, buckets, sum }
         }
-        (&Value::Histogram { sum, buckets, .. }, _) => SampleValue::Histogram { buckets, sum },
+        (&Value::Histogram { sum, ref buckets, .. }, _) => SampleValue::Histogram { buckets, sum },
         (&Value::Summary { count, sum }, _) => SampleValue::Summary { quantiles, sum, count },
         (Value::GaugePerProcess(_), _) => return None,
     })
