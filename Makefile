@@ -58,7 +58,8 @@ serve: $(STAMPS)/extension  ## run the collector on its default addresses (ARGS=
 .PHONY: test
 test: test-rust test-python  ## all tests: cargo test and pytest, with real peers
 
-# agent-py is left out: it holds no logic, and a test binary of it would need a libpython to link with.
+# agent-py is left out: a test binary of it would need a libpython to link with. What can be tested without Python stands
+# in the other crates; pytest tests what cannot.
 .PHONY: test-rust
 test-rust: $(STAMPS)/venv  ## cargo test of the crates that know no Python
 	cargo test --workspace --exclude agent-py --locked --quiet

@@ -47,10 +47,28 @@ def use_paths(tree: str) -> Iterator[str]:
             start = index + 1
 
 
+# A module of tests: one that has a file of its own, one on a line, or one that ends where it began.
+TESTS = re.compile(
+    r"^( *)#\[cfg\((?:all\()?test\b[^\n]*\n"
+    r"(?: *#\[[^\n]*\n)*"
+    r" *(?:pub(?:\(\w+\))? )?mod \w+ *(?:;|\{[^\n]*\}$|\{\n.*?^\1\})",
+    re.MULTILINE | re.DOTALL,
+)
+
+
 def code_of(text: str) -> str:
-    """Without comments, and without the tests, which stand at the end."""
-    text = re.sub(r"//[^\n]*", "", text)
-    return re.split(r"#\[cfg\((?:all\()?test", text)[0]
+    """Without comments, and without modules of tests."""
+    return TESTS.sub("", re.sub(r"//[^\n]*", "", text))
+
+
+def shown_by(crate: Path) -> dict[str, str]:
+    """What the root of a crate shows of its modules: each name, and the path that it stands for."""
+    root = code_of((crate / "src" / "lib.rs").read_text(encoding="utf-8"))
+    return {
+        path.split("::")[-1]: path
+        for match in re.finditer(r"\bpub use ([^;]*);", root)
+        for path in use_paths(match[1])
+    }
 
 
 def paths_in(text: str) -> Iterator[list[str]]:
@@ -71,12 +89,7 @@ def rust_graph(crate: Path) -> Graph:
         if parts not in (("lib",), ("main",)) and not path.stem.endswith("_test"):
             name = "::".join(parts).removesuffix("::mod")
             texts[name] = code_of(path.read_text(encoding="utf-8"))
-    root = code_of((source / "lib.rs").read_text(encoding="utf-8"))
-    shown = {
-        path.split("::")[-1]: path
-        for match in re.finditer(r"\bpub use ([^;]*);", root)
-        for path in use_paths(match[1])
-    }
+    shown = shown_by(crate)
 
     def module_of(here: str, path: list[str]) -> str | None:
         parts = [] if path[0] == "crate" else here.split("::")
@@ -166,6 +179,11 @@ def test_a_circle_is_found_however_it_is_written(tmp_path: Path) -> None:
     assert set(found(a__b="use super::c::X;", a__c="use super::b::Y;")) == {"a::b", "a::c"}
     quiet = "// crate::a::Z\n#[cfg(test)]\nmod tests { use crate::a::Z; }"
     assert found(a="use crate::b::X;", b=quiet) == []
+    tests = "#[cfg(all(test, not(model)))]\n#[allow(x)]\nmod tests {\n    crate::a::f();\n}\n"
+    assert found(a="use crate::b::X;", b=tests) == []
+    assert set(found(a="use crate::b::X;", b=tests + "use crate::a::Z;")) == {"a", "b"}
+    root = "#[cfg(all(test, not(model)))]\nmod damage_test;\npub use a::Z;"
+    assert set(found(lib=root, a="use crate::b;", b="use crate::Z;")) == {"a", "b"}
 
 
 def test_the_sources_are_read() -> None:
@@ -173,5 +191,8 @@ def test_the_sources_are_read() -> None:
     arrows = rust_graph(ROOT / "rust" / "agent-shm")
     assert {"layout", "region"} <= arrows["block"]
     assert "writer" in arrows["registry"]
+    shown = shown_by(ROOT / "rust" / "agent-shm")
+    assert shown["Segment"] == "segment::Segment"
+    assert len(shown) >= 40
     graph = python_graph(ROOT / "python" / "agent")
     assert "agent.supervisor.plan" in graph["agent.supervisor.arbiter"]

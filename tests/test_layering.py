@@ -177,7 +177,7 @@ def arrows() -> Iterator[tuple[str, set[str]]]:
         ("agent-load", set()),
         # It kills what it walks through; only the segment is walked.
         ("agent-torture", {"agent-metric", "agent-shm"}),
-        ("agent-client", {"agent-metric", "agent-shm", "agent-wire"}),
+        ("agent-client", {"agent-metric", "agent-shm"}),
         (
             "agent-py",
             {

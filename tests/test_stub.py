@@ -124,3 +124,16 @@ def test_wrong_uses_do_not_type_check(tmp_path: object) -> None:
     )
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
     assert lines == {2, 3, 4, 5, 6, 7}, done.stdout
+
+
+def test_the_modes_of_a_gauge_are_those_of_the_compiled_part() -> None:
+    """What a type checker takes for `multiprocess_mode` is what the constructor takes."""
+    with open(agent.metrics.__file__) as file:
+        tree = ast.parse(file.read())
+    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    literal = next(node.value for node in aliases if ast.unparse(node.target) == "GaugeMode")
+    assert isinstance(literal, ast.Subscript)
+    with pytest.raises(agent.InvalidNameError) as refused:
+        agent.Gauge("modes", "Modes.", multiprocess_mode="of no sort")  # type: ignore[arg-type]
+    known = str(refused.value).partition(" is none of ")[2].split(", ")
+    assert list(ast.literal_eval(literal.slice)) == known

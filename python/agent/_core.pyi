@@ -212,7 +212,7 @@ class Registry:
         metric_series_max: int | None = None,
         metrics_max: int | None = None,
         slots_max: int | None = None,
-        ring_records: int | None = None,
+        recent_max: int | None = None,
         bytes_max: int | None = None,
     ) -> Self: ...
     @property

@@ -52,6 +52,18 @@ def small_tmpfs(tmp_path: Path) -> Iterator[str]:
     subprocess.run(["umount", path], check=True)
 
 
+def test_a_limit_of_the_size_of_files_leaves_room_for_a_segment(program: Program) -> None:
+    """A segment's file is hardly larger than the 256 MiB that its metrics may take."""
+    program.write(
+        "limited.py",
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (258 << 20, 258 << 20))\n" + COUNTING,
+    )
+    told, _ = program.run("limited.py").splitlines()
+    assert told == "0 - 0"
+    assert total(program.app(), "steps") == 1000
+
+
 @root
 def test_a_file_system_that_fills_up_costs_labels_not_the_app(
     program: Program, small_tmpfs: str
@@ -150,11 +162,11 @@ def test_a_truncated_file_is_kept_aside_and_counters_begin_anew(program: Program
 
 
 def test_a_segment_whose_first_words_are_damaged_is_kept_aside(program: Program) -> None:
-    """It is ours by name, owner and length: the app begins anew, and not in private memory."""
+    """Both copies. The file is ours by name, owner and length: the app begins anew, and shares."""
     program.run("counting.py", AGENT_METRICS_APP="shop")
     path = Path(program.segments, "shop.v3.seg")
     data = bytearray(path.read_bytes())
-    data[8:16] = b"\xff" * 8
+    data[8:16] = data[2056:2064] = b"\xff" * 8
     path.write_bytes(data)
     told = program.run("counting.py", AGENT_METRICS_APP="shop").splitlines()
     assert told == ["0 - 0", "True 1000"]

@@ -17,11 +17,7 @@ from agent.app import other_layout
 
 from .apps_found import Found, UnknownAppError, find, find_all, folder_of, forget, forget_marks
 from .duration import duration
-
-EXIT_DATA = 65
-EXIT_NO_INPUT = 66
-EXIT_UNAVAILABLE = 69
-EXIT_CONFIG = 78
+from .exits import EXIT_CONFIG, EXIT_DATA, EXIT_NO_INPUT, EXIT_UNAVAILABLE
 
 DIRECTORY = click.option(
     "--dir", "directory", metavar="PATH", help="Folder of the segments.  [env: AGENT_METRICS_DIR]"

@@ -10,8 +10,7 @@ import sys
 
 import click
 
-EXIT_USAGE = 64
-EXIT_INTERRUPTED = 130
+from .exits import EXIT_INTERRUPTED, EXIT_USAGE
 
 # Name: (module, help). The help stands here so that `--help` imports no command.
 COMMANDS = {

@@ -8,9 +8,8 @@ import click
 
 from agent.config_source import ConfigError
 
+from .exits import EXIT_CANNOT_CREATE
 from .settings import complain, read_settings, setting_options
-
-EXIT_CANNOT_CREATE = 73
 
 
 @click.group(name="config")

@@ -17,6 +17,8 @@ import socket
 import sys
 import time
 
+from .exits import EXIT_USAGE
+
 HELP = """\
 Usage: agent-metrics health [OPTIONS]
 
@@ -31,7 +33,6 @@ Options:
 """
 DEFAULT = "127.0.0.1:9464"
 ANSWER_BYTES_MAX = 64 * 1024
-EXIT_USAGE = 64
 
 
 class UsageError(Exception):

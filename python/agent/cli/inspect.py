@@ -18,10 +18,7 @@ from agent import SegmentError
 from agent._native import inspect as read_segment
 
 from .apps_found import UnknownAppError, find, folder_of, segments
-
-EXIT_DATA = 65
-EXIT_NO_INPUT = 66
-EXIT_CONFIG = 78
+from .exits import EXIT_CONFIG, EXIT_DATA, EXIT_NO_INPUT
 
 
 @click.command(name="inspect")
@@ -119,12 +116,12 @@ def text(told: dict[str, Any]) -> str:
     ]
     for slot in told["slots"]:
         life = "alive" if slot["alive"] else "dead"
-        ring = f"ring {slot['ring_written']} written" if slot["ring_written"] else "no ring used"
+        ring = f"  ring {slot['ring_written']} written" if slot["ring_written"] else ""
         if slot["ring_refused"]:
-            ring += f", {slot['ring_refused']} refused"
+            ring += f"  {slot['ring_refused']} records refused"
         lines.append(
             f"    {slot['index']:>5}  {life:<5}  pid {slot['pid']:<8}"
-            f" since {_when(slot['started_unix_ms'])}  {ring}"
+            f" since {_when(slot['started_unix_ms'])}{ring}"
         )
     for family in told["families"]:
         unit = f", {family['unit']}" if family["unit"] else ""

@@ -15,12 +15,8 @@ from typing import Any
 import click
 
 from .duration import duration
+from .exits import EXIT_CANNOT_CREATE, EXIT_FAIL, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_UNAVAILABLE
 
-EXIT_FAIL = 1
-EXIT_UNAVAILABLE = 69
-EXIT_CANNOT_CREATE = 73
-EXIT_INVALID = 99
-EXIT_INTERRUPTED = 130
 TARGETS = {"statsd": "127.0.0.1:8125", "http": "127.0.0.1:9464"}
 
 

@@ -9,9 +9,7 @@ import sys
 
 import click
 
-EXIT_DATA = 65
-EXIT_NO_INPUT = 66
-EXIT_CANNOT_CREATE = 73
+from .exits import EXIT_CANNOT_CREATE, EXIT_DATA, EXIT_NO_INPUT
 
 
 @click.command(name="report")

@@ -14,8 +14,7 @@ import click
 from agent.config import Config
 from agent.config_source import FILE_BYTES_MAX, ConfigError, Loaded, Problem, load
 
-EXIT_USAGE = 64
-EXIT_CONFIG = 78
+from .exits import EXIT_CONFIG, EXIT_USAGE
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -14,11 +14,7 @@ from typing import Any
 import click
 
 from .duration import duration
-
-EXIT_NOT_HELD = 1
-EXIT_UNAVAILABLE = 69
-EXIT_CANNOT_CREATE = 73
-EXIT_INTERRUPTED = 130
+from .exits import EXIT_CANNOT_CREATE, EXIT_FAIL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE
 
 
 @click.command(
@@ -122,7 +118,7 @@ def _show(report: Any, *, is_json: bool, page: str | None) -> int:
             click.echo(f"Error: {page}: {error.strerror}", err=True)
             return EXIT_CANNOT_CREATE
     if report.verdict == "not held":
-        return EXIT_NOT_HELD
+        return EXIT_FAIL
     if report.status == "interrupted":
         return EXIT_INTERRUPTED
     is_missing = report.verdict == "not run" or (report.is_named and report.unrun_kinds)

@@ -1,4 +1,4 @@
-"""Which bytes of a sparse file exist: a segment reserves half a GiB and has a small part of it.
+"""Which bytes of a sparse file exist: a segment reserves a quarter of a GiB and has little of it.
 
 Limits: where a file system cannot tell holes from data, everything is data.
 """

@@ -20,7 +20,6 @@ pub enum Source {
 pub enum Cause {
     Folder,
     Open,
-    Memory,
 }
 
 impl Cause {
@@ -28,7 +27,6 @@ impl Cause {
         match self {
             Cause::Folder => "folder",
             Cause::Open => "open",
-            Cause::Memory => "memory",
         }
     }
 }
@@ -78,21 +76,20 @@ impl Binding {
                 return (Binding::private("program", options, why.clone()), why);
             }
         };
-        let mut file = path.clone();
-        for number in 2..=BESIDE_MAX {
-            match Segment::open_or_create(&file, &app, options) {
+        let (mut file, mut beside) = (path.clone(), 2..=BESIDE_MAX);
+        loop {
+            let error = match Segment::open_or_create(&file, &app, options) {
                 Ok(segment) => return (Some(Binding::shared(segment, &app, &file)), None),
-                // Its writers go on in it; we begin beside it.
-                Err(Error::Damaged { .. }) if number < BESIDE_MAX => {
-                    file = path_beside(&path, number);
-                }
-                Err(error) => {
-                    let why = Some((Cause::Open, error.to_string()));
-                    return (Binding::private(&app, options, why.clone()), why);
-                }
-            }
+                Err(error) => error,
+            };
+            // The writers of a damaged file go on in it; this process begins beside it.
+            let is_damaged = matches!(error, Error::Damaged { .. });
+            let Some(number) = beside.next().filter(|_| is_damaged) else {
+                let why = Some((Cause::Open, error.to_string()));
+                return (Binding::private(&app, options, why.clone()), why);
+            };
+            file = path_beside(&path, number);
         }
-        (None, None)
     }
 
     fn shared(segment: Segment, app: &str, path: &Path) -> Binding {

@@ -55,7 +55,7 @@ fn held(writer: &Writer, family: &Family) -> Option<Held> {
                 continue;
             };
             let class = Class::of_shape(&other.shape);
-            if class.suffixes().contains(end) && other.first_unix_ms <= own.first_unix_ms {
+            if class.suffixes().any(|own| own == end) && other.first_unix_ms <= own.first_unix_ms {
                 return Some(Held { sample, holder: other.name, class });
             }
         }

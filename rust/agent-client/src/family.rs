@@ -3,7 +3,9 @@
 
 use crate::name::{self, Class};
 use crate::refusal::Refusal;
-use agent_shm::{Error, GaugeMode, Joined, MetricId, MetricSpec, OwnedShape, Writer};
+use agent_metric::name::cut;
+use agent_metric::Reduction;
+use agent_shm::{Error, Joined, MetricId, MetricSpec, OwnedShape, Writer};
 use std::cell::Cell;
 
 pub struct Family {
@@ -49,7 +51,8 @@ impl Family {
     /// The family of a definition whose names can be used.
     pub fn new(definition: Definition) -> Result<Family, Refusal> {
         let Definition { class, name, help, unit, shape, label_names } = definition;
-        let per_process = matches!(shape, OwnedShape::Gauge(GaugeMode::All | GaugeMode::LiveAll));
+        let per_process =
+            matches!(shape, OwnedShape::Gauge(mode) if mode.reduction() == Reduction::Each);
         name::labels(class, &label_names, per_process)?;
         let mut order: Vec<usize> = (0..label_names.len()).collect();
         order.sort_by(|&a, &b| label_names[a].cmp(&label_names[b]));
@@ -163,13 +166,4 @@ impl Family {
         }
         text
     }
-}
-
-/// At most `bytes_max` bytes of a text, whole characters.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

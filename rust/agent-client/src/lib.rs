@@ -13,13 +13,15 @@
 //! | `family.rs`, `name.rs` | a definition; names |
 //! | `clash.rs` | sample names that another program of the app had first |
 //! | `handle.rs` | one series as a user's object holds it |
-//! | `hold.rs` | what `track_inprogress()` holds, given back where it was taken |
+//! | `hold.rs`, `starts.rs` | what `track_inprogress()` holds, given back where it was taken; when `time()` began |
+//! | `amount.rs` | which numbers a metric takes |
 //! | `fork.rs`, `lineage.rs` | what a forked child does first; who started this process |
 //! | `host.rs`, `refusal.rs` | what is asked of the language around; what is refused |
 //!
 //! All of it is used by one thread at a time, as a language with a global lock does; the fork handler runs in a child
 //! that has one thread.
 
+pub mod amount;
 mod aside;
 mod binding;
 mod clash;
@@ -32,6 +34,7 @@ mod lineage;
 mod look;
 pub mod name;
 mod refusal;
+mod starts;
 mod store;
 
 pub use binding::{Cause, Source};
@@ -41,4 +44,5 @@ pub use hold::Hold;
 pub use host::{Host, NoPlace, Place};
 pub use name::Class;
 pub use refusal::{Kind, Refusal};
+pub use starts::Starts;
 pub use store::Store;

@@ -5,7 +5,10 @@
 //! it.
 
 use crate::refusal::{Kind, Refusal};
+use agent_metric::name::{escape_label_value, is_label_clean, is_metric_clean, suffix};
+use agent_metric::FamilyKind;
 use agent_shm::OwnedShape;
+use std::iter;
 
 pub const NAME_BYTES_MAX: usize = 200;
 pub const LABELS_MAX: usize = 32;
@@ -40,14 +43,18 @@ impl Class {
         }
     }
 
-    /// What follows the family's name in the names of its samples.
-    pub const fn suffixes(self) -> &'static [&'static str] {
+    pub const fn kind(self) -> FamilyKind {
         match self {
-            Class::Counter => &["", "_total", "_created"],
-            Class::Gauge => &[""],
-            Class::Histogram => &["", "_bucket", "_sum", "_count", "_created"],
-            Class::Summary => &["", "_sum", "_count", "_created"],
+            Class::Counter => FamilyKind::Counter,
+            Class::Gauge => FamilyKind::Gauge,
+            Class::Histogram => FamilyKind::Histogram,
+            Class::Summary => FamilyKind::Summary,
         }
+    }
+
+    /// What follows the family's name in the names of its samples; the name itself is always taken.
+    pub fn suffixes(self) -> impl Iterator<Item = &'static str> {
+        iter::once("").chain(self.kind().suffixes().iter().copied())
     }
 }
 
@@ -71,7 +78,7 @@ pub fn family(
     }
     full.push_str(name);
     if class == Class::Counter {
-        full.truncate(full.strip_suffix("_total").map_or(full.len(), str::len));
+        full.truncate(full.strip_suffix(suffix::TOTAL).map_or(full.len(), str::len));
     }
     let has_unit = full.strip_suffix(unit).is_some_and(|head| head.ends_with('_'));
     if !unit.is_empty() && !has_unit {
@@ -83,9 +90,7 @@ pub fn family(
 }
 
 fn check(full: &str) -> Result<(), Refusal> {
-    let mut bytes = full.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':');
-    if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':') {
+    if full.is_empty() || !is_metric_clean(full.as_bytes()) {
         let text = format!("metric name {full:?} does not match [a-zA-Z_:][a-zA-Z0-9_:]*");
         return Err(Refusal::new(Kind::Name, text));
     }
@@ -107,9 +112,7 @@ pub fn labels(class: Class, names: &[String], per_process: bool) -> Result<(), R
         return Err(Refusal::new(Kind::Name, text));
     }
     for (index, name) in names.iter().enumerate() {
-        let mut bytes = name.bytes();
-        let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if name.is_empty() || !is_label_clean(name.as_bytes()) {
             let text = format!("label name {name:?} does not match [a-zA-Z_][a-zA-Z0-9_]*");
             return Err(Refusal::new(Kind::Name, text));
         }
@@ -145,7 +148,7 @@ pub fn push_label(text: &mut String, name: &str, value: &str) {
     }
     text.push_str(name);
     text.push_str("=\"");
-    agent_wire::name::escape_label_value(value.as_bytes(), text);
+    escape_label_value(value.as_bytes(), text);
     text.push('"');
 }
 

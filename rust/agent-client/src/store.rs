@@ -510,7 +510,7 @@ impl Store {
             let text = format!("metric {name:?} exists as {known}, not as {told}");
             return Err(Refusal::new(Kind::Conflict, text));
         }
-        let samples = || family.class.suffixes().iter().map(|end| format!("{}{end}", family.name));
+        let samples = || family.class.suffixes().map(|end| format!("{}{end}", family.name));
         for sample in samples() {
             if let Some(owner) = inner.samples.get(&sample) {
                 let name = &family.name;

@@ -139,6 +139,31 @@ fn a_chain_that_leads_nowhere_costs_what_hangs_in_it_and_nothing_else() {
     assert_eq!(value(&path, "steps"), Some(1.0));
 }
 
+/// One file after the other is damaged under a writer that goes on in it.
+#[test]
+fn a_process_begins_in_the_first_of_nine_files_that_is_whole_and_alone_when_none_is() {
+    let _turn = alone();
+    let folder = Folder::new("nine");
+    let first = folder.file("shop.v3.seg");
+    let mut writers = Vec::new();
+    for number in 1..=9 {
+        let path =
+            if number == 1 { first.clone() } else { folder.file(&format!("shop~{number}.v3.seg")) };
+        let (store, host) = (store(), Program::new(&first));
+        inc(&counter(&store, "steps"), &host, 1);
+        assert_eq!(store.path().as_ref(), Some(&path));
+        writers.push(store);
+        // Both copies of the layout word.
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for at in [8, 2056] {
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 8], at).unwrap();
+        }
+    }
+    let (store, host) = (store(), Program::new(&first));
+    inc(&counter(&store, "steps"), &host, 1);
+    assert_eq!(store.fallback().map(|(cause, _)| cause.as_str()), Some("open"));
+}
+
 /// Root starts, its child becomes another user, and forks: the grandchild may not open the file.
 #[test]
 fn what_is_forked_after_the_user_changed_counts_alone_and_the_page_says_so() {
@@ -462,7 +487,7 @@ fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
     segment.view().families().iter().filter(|f| f.meta().name == "times").for_each(|family| {
         family.for_each(&mut |series| {
             if let agent_shm::Value::Histogram { buckets, .. } = series.value {
-                for &(upper, count) in buckets {
+                for &(upper, count) in buckets.iter() {
                     below += if upper < 0.01 { count } else { 0 };
                     above += if upper > 1e5 { count } else { 0 };
                 }

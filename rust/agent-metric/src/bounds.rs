@@ -13,6 +13,8 @@
 //! the last. The range holds durations in seconds from 1 us to 34 years and sizes up to a GiB; a finer ladder, or a
 //! wider one, would cost each series more lines than the classic default, of which there are 15, is worth many times over.
 
+use crate::octave::SCHEMA_MAX;
+
 /// prometheus_client's default: 14 bounds, made for seconds.
 pub const DEFAULT: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -57,6 +59,19 @@ pub fn check(mut bounds: Vec<f64>) -> Result<Vec<f64>, &'static str> {
         Err("they must ascend")
     } else {
         Ok(bounds)
+    }
+}
+
+/// The schema of a native histogram, or the usual one.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn check_schema(schema: Option<u8>) -> Result<u8, String> {
+    match schema.unwrap_or(NATIVE_SCHEMA) {
+        schema if schema <= SCHEMA_MAX => Ok(schema),
+        schema => {
+            Err(format!("schema {schema} is not in 0 to {SCHEMA_MAX} (2^schema buckets an octave)"))
+        }
     }
 }
 
@@ -125,6 +140,13 @@ mod tests {
                 prop_assert_eq!(below, values.iter().filter(|value| **value <= upper).count() as u64);
             }
         }
+    }
+
+    #[test]
+    fn a_schema_that_there_is_not_is_named() {
+        assert_eq!(check_schema(None), Ok(NATIVE_SCHEMA));
+        assert_eq!(check_schema(Some(SCHEMA_MAX)), Ok(SCHEMA_MAX));
+        assert!(check_schema(Some(SCHEMA_MAX + 1)).unwrap_err().contains("not in 0 to"));
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! A walk is `(family, sample*)*, finish`. Families come once and in the order of their names, samples of one family in no
 //! order. Names, label text and bounds are good ones, and no label set comes twice: that is the walk's duty.
 
+use crate::name::suffix;
+use crate::shape::Shape;
+
 /// What a family is to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FamilyKind {
@@ -16,6 +19,38 @@ pub enum FamilyKind {
     Histogram,
     Summary,
     Unknown,
+}
+
+impl FamilyKind {
+    pub fn of_shape(shape: &Shape<'_>) -> FamilyKind {
+        match shape {
+            Shape::Counter => FamilyKind::Counter,
+            Shape::Gauge(_) => FamilyKind::Gauge,
+            Shape::Exponential { .. } | Shape::Explicit(_) => FamilyKind::Histogram,
+            Shape::Summary(_) => FamilyKind::Summary,
+        }
+    }
+
+    /// What its samples add to the name, whatever form of a page shows them.
+    pub const fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            FamilyKind::Counter => &[suffix::TOTAL, suffix::CREATED],
+            FamilyKind::Histogram => &[suffix::BUCKET, suffix::SUM, suffix::COUNT, suffix::CREATED],
+            FamilyKind::Summary => &[suffix::SUM, suffix::COUNT, suffix::CREATED],
+            FamilyKind::BareCounter | FamilyKind::Gauge | FamilyKind::Unknown => &[],
+        }
+    }
+
+    /// As a TYPE line of text 0.0.4 says it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            FamilyKind::Counter | FamilyKind::BareCounter => "counter",
+            FamilyKind::Gauge => "gauge",
+            FamilyKind::Histogram => "histogram",
+            FamilyKind::Summary => "summary",
+            FamilyKind::Unknown => "untyped",
+        }
+    }
 }
 
 /// Which samples of a histogram or summary are meant.
@@ -32,6 +67,17 @@ pub enum Piece {
 impl Piece {
     /// What a family below zero is visited in, where that is asked for.
     pub const EACH: [Piece; 4] = [Piece::Points, Piece::Sum, Piece::Count, Piece::Created];
+
+    /// What its samples add to the name of a family of this kind.
+    pub const fn suffix(self, kind: FamilyKind) -> &'static str {
+        match (self, kind) {
+            (Piece::Points, FamilyKind::Histogram) => suffix::BUCKET,
+            (Piece::All | Piece::Points, _) => "",
+            (Piece::Sum, _) => suffix::SUM,
+            (Piece::Count, _) => suffix::COUNT,
+            (Piece::Created, _) => suffix::CREATED,
+        }
+    }
 }
 
 /// What the samples of a family have in common.
@@ -95,4 +141,22 @@ pub trait FamilyVisitor {
 
     /// Nothing more comes. Afterwards it is as new.
     fn finish(&mut self, out: &mut Vec<u8>);
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suffixes_of_kinds_are_those_of_the_table() {
+        use FamilyKind::*;
+        let kinds = [Counter, BareCounter, Gauge, Histogram, Summary, Unknown];
+        let used: Vec<&str> = kinds.iter().flat_map(|kind| kind.suffixes()).copied().collect();
+        assert!(used.iter().all(|used| suffix::ALL.contains(used)));
+        assert!(suffix::ALL.iter().all(|known| used.contains(known)));
+        for kind in [Histogram, Summary] {
+            let pieces = Piece::EACH.map(|piece| piece.suffix(kind));
+            assert!(pieces.iter().all(|of| of.is_empty() || kind.suffixes().contains(of)));
+        }
+    }
 }

@@ -3,9 +3,11 @@
 
 pub mod bounds;
 mod family;
+pub mod name;
 pub mod octave;
 pub mod own;
+pub mod quantiles;
 mod shape;
 
 pub use family::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};
-pub use shape::{GaugeMode, OwnedShape, Shape};
+pub use shape::{GaugeMode, ModeRow, OwnedShape, Reduction, Shape, Storage};

@@ -21,31 +21,97 @@ pub enum GaugeMode {
     LiveMostRecent = 9,
 }
 
+/// Where the numbers of a gauge stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Storage {
+    /// One number for all, and beside it what each living process holds.
+    Shared,
+    /// One of each slot, into which those of its dead owners are folded.
+    Fold,
+    /// One of each living process.
+    Own,
+    /// As `Own`, and that of the owner before.
+    OwnAndLast,
+}
+
+/// What the numbers of several processes are together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    Sum,
+    Min,
+    Max,
+    /// The one that was set last.
+    Latest,
+    /// Each stands for itself, with the id of its process.
+    Each,
+}
+
+impl Reduction {
+    /// Two numbers as one; the first where both cannot be.
+    pub fn of(self, value: f64, other: f64) -> f64 {
+        match self {
+            Reduction::Sum => value + other,
+            Reduction::Min => value.min(other),
+            Reduction::Max => value.max(other),
+            Reduction::Latest | Reduction::Each => value,
+        }
+    }
+}
+
+/// All that is different between the modes.
+#[derive(Debug, Clone, Copy)]
+pub struct ModeRow {
+    pub mode: GaugeMode,
+    pub name: &'static str,
+    pub storage: Storage,
+    pub reduction: Reduction,
+}
+
+const fn row(
+    mode: GaugeMode,
+    name: &'static str,
+    storage: Storage,
+    reduction: Reduction,
+) -> ModeRow {
+    ModeRow { mode, name, storage, reduction }
+}
+
 impl GaugeMode {
-    pub const ALL: [(GaugeMode, &'static str); 10] = [
-        (GaugeMode::MostRecent, "mostrecent"),
-        (GaugeMode::All, "all"),
-        (GaugeMode::LiveAll, "liveall"),
-        (GaugeMode::Sum, "sum"),
-        (GaugeMode::LiveSum, "livesum"),
-        (GaugeMode::Min, "min"),
-        (GaugeMode::LiveMin, "livemin"),
-        (GaugeMode::Max, "max"),
-        (GaugeMode::LiveMax, "livemax"),
-        (GaugeMode::LiveMostRecent, "livemostrecent"),
+    /// By their numbers. A new mode is a row, and a word of `GaugeMode` in metrics.py.
+    pub const ALL: [ModeRow; 10] = [
+        row(GaugeMode::MostRecent, "mostrecent", Storage::Shared, Reduction::Latest),
+        row(GaugeMode::All, "all", Storage::OwnAndLast, Reduction::Each),
+        row(GaugeMode::LiveAll, "liveall", Storage::Own, Reduction::Each),
+        row(GaugeMode::Sum, "sum", Storage::Fold, Reduction::Sum),
+        row(GaugeMode::LiveSum, "livesum", Storage::Own, Reduction::Sum),
+        row(GaugeMode::Min, "min", Storage::Fold, Reduction::Min),
+        row(GaugeMode::LiveMin, "livemin", Storage::Own, Reduction::Min),
+        row(GaugeMode::Max, "max", Storage::Fold, Reduction::Max),
+        row(GaugeMode::LiveMax, "livemax", Storage::Own, Reduction::Max),
+        row(GaugeMode::LiveMostRecent, "livemostrecent", Storage::Own, Reduction::Latest),
     ];
 
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
+    const fn row(self) -> &'static ModeRow {
+        &Self::ALL[self as usize]
+    }
+
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    #[inline]
+    pub const fn storage(self) -> Storage {
+        self.row().storage
+    }
+
+    #[inline]
+    pub const fn reduction(self) -> Reduction {
+        self.row().reduction
     }
 
     pub fn parse(name: &str) -> Option<GaugeMode> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(mode, _)| *mode)
-    }
-
-    pub fn is_live(self) -> bool {
-        use GaugeMode::*;
-        matches!(self, LiveAll | LiveSum | LiveMin | LiveMax | LiveMostRecent)
+        Self::ALL.iter().find(|row| row.name == name).map(|row| row.mode)
     }
 }
 
@@ -113,6 +179,22 @@ impl Shape<'_> {
             Shape::Exponential { schema } => format!("exponential histogram (schema {schema})"),
             Shape::Explicit(bounds) => format!("histogram with bounds {bounds:?}"),
             Shape::Summary(quantiles) => format!("summary with quantiles {quantiles:?}"),
+        }
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_of_a_mode_stands_at_its_number() {
+        for (number, row) in GaugeMode::ALL.iter().enumerate() {
+            assert_eq!(row.mode as usize, number);
+            assert_eq!(GaugeMode::parse(row.mode.name()), Some(row.mode));
+            // Numbers that are folded into one must have one.
+            let has_one = matches!(row.reduction, Reduction::Sum | Reduction::Min | Reduction::Max);
+            assert!(has_one || row.storage != Storage::Fold, "{}", row.name);
         }
     }
 }

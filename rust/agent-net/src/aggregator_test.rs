@@ -342,7 +342,8 @@ impl Folder {
 
     fn segment(&self, app: &str) -> Segment {
         let path = self.0.join(format!("{app}.v{}.seg", agent_shm::LAYOUT_VERSION));
-        Segment::open_or_create(&path, app, &Options::default()).expect("a segment")
+        let options = if app == "agent" { Options::collector() } else { Options::default() };
+        Segment::open_or_create(&path, app, &options).expect("a segment")
     }
 }
 

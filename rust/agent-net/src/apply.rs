@@ -30,7 +30,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
 use agent_metric::bounds::is_observable;
-use agent_metric::OwnedShape;
+use agent_metric::{FamilyKind, OwnedShape};
 use agent_shm::{
     Error, GaugeMode, Guard, MetricSpec, Outcome, RecordKind, Segment, Series, Shape, Writer,
 };
@@ -42,7 +42,7 @@ use agent_wire::{labels, name, name_tags, Kind, Reject, Value};
 use crate::admission::{Admission, Peer, Shed};
 use crate::cache::{Cache, Key, Known, Target, ENTRIES_MAX, RETRY_S};
 use crate::config::WorkerConfig;
-use crate::scrape::{clash, Type};
+use crate::scrape::clash;
 use crate::telemetry::{Account, Own, Reason, SelfMetric, SourceId};
 use crate::window;
 
@@ -553,13 +553,10 @@ fn conflict_with(writer: &Writer, spec: &MetricSpec<'_>) -> Option<String> {
             (spec.name.into(), known.shape.borrowed().told(), spec.shape.told());
         return Some(Error::Conflict { name, existing, wanted }.to_string());
     }
-    let find = |name: &str| writer.find_metric(name).map(|(_, known)| Type::of_shape(&known.shape));
-    let kind = match spec.shape {
-        Shape::Counter => Type::Counter,
-        Shape::Gauge(_) => Type::Gauge,
-        Shape::Exponential { .. } | Shape::Explicit(_) => Type::Histogram,
-        Shape::Summary(_) => Type::Summary,
+    let find = |name: &str| {
+        writer.find_metric(name).map(|(_, known)| FamilyKind::of_shape(&known.shape.borrowed()))
     };
+    let kind = FamilyKind::of_shape(&spec.shape);
     clash(spec.name, kind, find).map(|conflict| conflict.to_string())
 }
 

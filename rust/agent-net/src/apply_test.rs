@@ -21,7 +21,7 @@ fn applier(segment: &Segment, json: &str) -> Applier {
 }
 
 fn segment(metric_series_max: u32) -> Segment {
-    Segment::private("agent", &Options { metric_series_max, ..Options::default() })
+    Segment::private("agent", &Options { metric_series_max, ..Options::collector() })
 }
 
 /// Applies lines; gives every total of the segment.

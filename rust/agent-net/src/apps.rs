@@ -37,7 +37,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use agent_shm::{Error, Segment, LAYOUT_VERSION, SEGMENTS_MAX};
 
-use crate::http::{Count, Stats};
+use crate::counts::{Count, Stats};
 pub use folders::check_folder;
 use folders::{Folder, Found};
 use life::{Clocks, Life};

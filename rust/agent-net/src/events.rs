@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_marked_texts_are_shown_and_broken_marks_are_not() {
-        let segment = Segment::private("agent", &Options::default());
+        let segment = Segment::private("agent", &Options::collector());
         let writer = segment.writer().expect("a slot");
         for text in
             [&b"_e raw"[..], b"\x1e", b"\x1ex y", b"\x1e99999999999999999999 y", b"\x1e7 \xff"]

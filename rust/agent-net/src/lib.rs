@@ -25,7 +25,8 @@
 //! | [`apply`], [`cache`] | decoded samples into cells, refusals into the ledger |
 //! | [`admission`], [`memory`] | who may send how much; how much memory is left |
 //! | [`system`] | system calls |
-//! | [`telemetry`] | the table of self-metrics |
+//! | [`settle`] | the ledger of a worker that died |
+//! | [`telemetry`], [`counts`] | the table of self-metrics; what HTTP, scrapes and gateway count |
 //! | [`window`], [`unique`], [`aggregator`] | sliding quantiles and unique counts from the rings |
 //! | [`events`] | the last events, where the status page finds them |
 //! | [`http`], [`scrape`], [`apps`] | requests, rendering, the segments of apps |
@@ -44,6 +45,7 @@ pub mod child;
 pub mod config;
 pub mod conns;
 pub mod control;
+pub mod counts;
 pub mod datagram;
 pub mod desk;
 pub mod engine;
@@ -58,6 +60,7 @@ pub mod nap;
 pub mod place;
 pub mod scrape;
 pub mod seats;
+pub mod settle;
 pub mod side;
 pub mod slab;
 pub mod stream;

@@ -22,6 +22,7 @@ mod disputes;
 mod incomplete;
 mod labels;
 mod names;
+mod own;
 mod plan;
 mod write;
 
@@ -38,7 +39,8 @@ use write::{Flush, Page};
 
 pub use disputes::{disputes, Repeated};
 pub use labels::LabelSets;
-pub use names::{clash, Claim, Conflict, Names, Owner, Type};
+pub use names::{clash, Claim, Conflict, Names, Owner};
+pub use own::render_own;
 pub use plan::{refused, Candidate};
 
 /// The output is handed on when it has grown to this size.

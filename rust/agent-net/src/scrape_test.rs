@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_metric::{FamilyHead, Piece, Sample, SampleValue};
+use agent_metric::{FamilyHead, FamilyKind, Piece, Sample, SampleValue};
 use agent_shm::{GaugeMode, MetricSpec, Options, Shape, Writer};
 
 use super::labels::{inspect, Labels};
@@ -142,7 +142,7 @@ fn the_first_type_wins_and_the_others_are_counted() {
     }
 }
 
-fn claim<'a>(name: &str, kind: Type, owner: Owner<'a>) -> Claim<'a> {
+fn claim<'a>(name: &str, kind: FamilyKind, owner: Owner<'a>) -> Claim<'a> {
     Claim { name: name.to_owned(), kind, owner }
 }
 
@@ -238,19 +238,19 @@ fn what_the_page_says_of_itself_has_its_name_first() {
 fn a_conflict_names_the_metric_both_types_and_both_owners() {
     let mut names = Names::of_page();
     let key = GroupKey { labels: vec![("job".to_owned(), "a".to_owned())] };
-    names.claim(claim("jobs", Type::Counter, Owner::Collector)).expect("the first");
-    names.claim(claim("wait", Type::Histogram, Owner::App("shop"))).expect("the first");
-    names.claim(claim("jobs", Type::Counter, Owner::App("shop"))).expect("the same type");
+    names.claim(claim("jobs", FamilyKind::Counter, Owner::Collector)).expect("the first");
+    names.claim(claim("wait", FamilyKind::Histogram, Owner::App("shop"))).expect("the first");
+    names.claim(claim("jobs", FamilyKind::Counter, Owner::App("shop"))).expect("the same type");
     let mut told =
         |name, kind, owner| names.claim(claim(name, kind, owner)).expect_err("taken").to_string();
-    let text = told("jobs", Type::Gauge, Owner::App("blog"));
+    let text = told("jobs", FamilyKind::Gauge, Owner::App("blog"));
     assert_eq!(text, "jobs is a gauge here, but the collector has jobs_total as a counter");
-    let text = told("jobs_total", Type::Gauge, Owner::App("blog"));
+    let text = told("jobs_total", FamilyKind::Gauge, Owner::App("blog"));
     assert_eq!(text, "jobs_total is a gauge here, but the collector has it as a counter");
-    let text = told("wait_count", Type::Unknown, Owner::Group(&key));
+    let text = told("wait_count", FamilyKind::Unknown, Owner::Group(&key));
     assert_eq!(text, "wait_count is untyped here, but app shop has wait as a histogram");
-    names.claim(claim("wait_sum_of", Type::Gauge, Owner::Group(&key))).expect("not taken");
-    let conflict = names.claim(claim("wait_sum_of", Type::Summary, Owner::Collector));
+    names.claim(claim("wait_sum_of", FamilyKind::Gauge, Owner::Group(&key))).expect("not taken");
+    let conflict = names.claim(claim("wait_sum_of", FamilyKind::Summary, Owner::Collector));
     let text = conflict.expect_err("taken").to_string();
     let expected = "wait_sum_of is a summary here, but group {job=\"a\"} has it as a gauge";
     assert_eq!(text, expected);
@@ -364,7 +364,7 @@ fn a_label_set_that_two_sources_have_is_shown_once() {
     assert!(text.contains("hits_total{app=\"shop\",b=\"3\"} 4\n"), "{text}");
     let (conflicts, named) = disputes(&sources, &[], 10);
     let series = "hits{app=\"shop\",b=\"1\"}".to_owned();
-    let (kind, owner, holder) = (Type::Counter, Owner::App("shop"), Owner::Collector);
+    let (kind, owner, holder) = (FamilyKind::Counter, Owner::App("shop"), Owner::Collector);
     assert_eq!((conflicts, named), (vec![], vec![Repeated { series, kind, owner, holder }]));
 }
 
@@ -383,10 +383,12 @@ fn bounds_that_do_not_ascend_cost_their_family_only() {
 #[test]
 fn the_time_of_a_family_is_one_of_its_names() {
     let mut names = Names::of_page();
-    names.claim(claim("v", Type::Counter, Owner::Collector)).expect("the first");
-    names.claim(claim("w_created", Type::Gauge, Owner::Collector)).expect("the first");
-    names.claim(claim("v_created", Type::Gauge, Owner::App("shop"))).expect_err("a name of v");
-    names.claim(claim("w", Type::Summary, Owner::App("shop"))).expect_err("has a name of w");
+    names.claim(claim("v", FamilyKind::Counter, Owner::Collector)).expect("the first");
+    names.claim(claim("w_created", FamilyKind::Gauge, Owner::Collector)).expect("the first");
+    names
+        .claim(claim("v_created", FamilyKind::Gauge, Owner::App("shop")))
+        .expect_err("a name of v");
+    names.claim(claim("w", FamilyKind::Summary, Owner::App("shop"))).expect_err("has a name of w");
 }
 
 #[test]

@@ -27,6 +27,7 @@
 
 use std::collections::VecDeque;
 
+use agent_metric::quantiles;
 use agent_shm::octave::{self, Place};
 
 /// Lengths of the windows in seconds, ascending.
@@ -215,7 +216,7 @@ impl Sum {
 
     /// The value at a quantile in `0 ..= 1`; nothing when there are no samples.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let rank = ((q * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let rank = quantiles::rank(q, self.count);
         let mut below = 0;
         let found = self.buckets.iter().find(|&&(_, count)| {
             below += count;

@@ -43,7 +43,7 @@ impl Gauge {
         multiprocess_mode: &str,
     ) -> PyResult<PyClassInitializer<Gauge>> {
         let Some(mode) = GaugeMode::parse(multiprocess_mode) else {
-            let known: Vec<_> = GaugeMode::ALL.iter().map(|(_, name)| *name).collect();
+            let known: Vec<_> = GaugeMode::ALL.iter().map(|row| row.name).collect();
             let text =
                 format!("multiprocess_mode {multiprocess_mode:?} is none of {}", known.join(", "));
             return Err(Refusal::new(Kind::Name, text).into());

@@ -8,7 +8,6 @@ use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_client::Class;
-use agent_metric::octave::SCHEMA_MAX;
 use agent_metric::{bounds, OwnedShape};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -78,12 +77,5 @@ fn checked_bounds(given: Vec<f64>) -> Result<Vec<f64>, Refusal> {
 }
 
 fn checked_schema(schema: Option<u8>) -> Result<u8, Refusal> {
-    match schema.unwrap_or(bounds::NATIVE_SCHEMA) {
-        schema if schema <= SCHEMA_MAX => Ok(schema),
-        schema => {
-            let text =
-                format!("schema {schema} is not in 0 to {SCHEMA_MAX} (2^schema buckets an octave)");
-            Err(Refusal::new(Kind::Name, text))
-        }
-    }
+    bounds::check_schema(schema).map_err(|why| Refusal::new(Kind::Name, why))
 }

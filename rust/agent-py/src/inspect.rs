@@ -49,7 +49,7 @@ fn header<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict
     told.set_item("boot_id", format!("{:032x}", header.boot_id))?;
     put!(told, header, created_unix_ms);
     put!(told, options, series_max, metric_series_max, metrics_max, slots_max);
-    put!(told, options, ring_records, bytes_max);
+    put!(told, options, ring_records, recent_max, bytes_max);
     Ok(told)
 }
 

@@ -1,7 +1,6 @@
-//! Numbers from Python objects, and which of them a metric takes.
+//! Numbers from Python objects. Which of them a metric takes, `agent_client::amount` says.
 
-use crate::error::{Kind, Refusal};
-use agent_metric::bounds::is_observable;
+use crate::error;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -41,30 +40,11 @@ pub fn whole(value: &Borrowed<'_, '_, PyAny>) -> Option<u64> {
 }
 
 /// What a counter can be raised by.
-pub fn check_amount(name: &str, amount: f64) -> Result<(), Refusal> {
-    if amount >= 0.0 && amount.is_finite() {
-        return Ok(());
-    }
-    let why = match amount {
-        _ if amount.is_nan() => "NaN",
-        _ if amount.is_infinite() => "an infinite amount",
-        _ => "a negative amount",
-    };
-    let text =
-        format!("counter {name} cannot be raised by {why} ({amount:?}); a gauge can go down");
-    Err(Refusal::new(Kind::Amount, text))
+pub fn check_amount(name: &str, amount: f64) -> PyResult<()> {
+    agent_client::amount::check(name, amount).map_err(error::raised)
 }
 
 /// What a histogram or summary can observe.
-pub fn check_observation(name: &str, value: f64) -> Result<(), Refusal> {
-    if is_observable(value) {
-        return Ok(());
-    }
-    let text = match value.is_finite() {
-        false => format!("{name} cannot observe {value}: its sum would be that for ever"),
-        true => format!(
-            "{name} cannot observe {value:e}: values end at 2^900, so that sums stay finite"
-        ),
-    };
-    Err(Refusal::new(Kind::Amount, text))
+pub fn check_observation(name: &str, value: f64) -> PyResult<()> {
+    agent_client::amount::check_observation(name, value).map_err(error::raised)
 }

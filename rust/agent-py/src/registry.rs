@@ -10,6 +10,15 @@ use pyo3::types::{PyBytes, PyTuple};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Limits where some are given: `over!(usual, series_max)` has the `series_max` that is named so here, if it is one.
+macro_rules! over {
+    ($usual:expr, $($limit:ident),+) => {{
+        let usual = $usual;
+        Options { $($limit: $limit.unwrap_or(usual.$limit),)+ ..usual }
+    }};
+}
+pub(crate) use over;
+
 static DEFAULT: PyOnceLock<Py<Registry>> = PyOnceLock::new();
 
 #[pyclass(frozen, module = "agent")]
@@ -48,7 +57,7 @@ impl Registry {
     #[new]
     #[pyo3(signature = (
         path = None, app = None, *, series_max = None, metric_series_max = None, metrics_max = None,
-        slots_max = None, ring_records = None, bytes_max = None
+        slots_max = None, recent_max = None, bytes_max = None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -59,18 +68,11 @@ impl Registry {
         metric_series_max: Option<u32>,
         metrics_max: Option<u32>,
         slots_max: Option<u16>,
-        ring_records: Option<u32>,
+        recent_max: Option<u32>,
         bytes_max: Option<u64>,
     ) -> PyResult<Registry> {
-        let usual = Options::default();
-        let options = Options {
-            series_max: series_max.unwrap_or(usual.series_max),
-            metric_series_max: metric_series_max.unwrap_or(usual.metric_series_max),
-            metrics_max: metrics_max.unwrap_or(usual.metrics_max),
-            slots_max: slots_max.unwrap_or(usual.slots_max),
-            ring_records: ring_records.unwrap_or(usual.ring_records),
-            bytes_max: bytes_max.unwrap_or(usual.bytes_max),
-        };
+        let options = over!(Options::default(), series_max, metric_series_max, metrics_max);
+        let options = over!(options, slots_max, recent_max, bytes_max);
         match path {
             Some(path) => Registry::of_path(py, app.unwrap_or("program"), path, options),
             None => {

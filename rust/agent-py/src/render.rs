@@ -1,30 +1,25 @@
 //! `render()`: the page of one registry, made without the GIL.
 //!
-//! Text 0.0.4, OpenMetrics 1.0 or protobuf, the only form with native histograms. The cells of all processes, the dead
-//! included, are read from the segment. A summary's quantiles are exact over what the segment still has of its values of
-//! the last 60 seconds (nearest rank); without a value in that time it shows none.
+//! Text 0.0.4, OpenMetrics 1.0 or protobuf, the only form with native histograms. `agent_net::scrape::render_own` says what
+//! is on it.
 
 use crate::error;
 use crate::host;
 use agent_client::Store;
-use agent_net::scrape::{self, Source};
-use agent_shm::{now_unix_ms, OwnedShape, RecentReader, Segment, SeriesId};
+use agent_net::scrape::render_own;
+use agent_shm::Segment;
 use agent_wire::Format;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
 
-const WINDOW_MS: u64 = 60_000;
-
 pub fn render<'py>(py: Python<'py>, store: &Store, format: &str) -> PyResult<Bound<'py, PyBytes>> {
     let format = format_of(format)?;
     host::with(py, |host| store.open(host))?;
-    let mut page = Vec::new();
-    if let Some(segment) = store.segment() {
-        py.detach(|| page_of(&segment, format, &mut page));
-    }
-    Ok(PyBytes::new(py, &page))
+    let segment = store.segment();
+    let page = segment.map(|segment| py.detach(|| render_own(&segment, format)));
+    Ok(PyBytes::new(py, &page.unwrap_or_default()))
 }
 
 /// The page of the segment at `path`, with the quantiles of its processes. Attaches for reading and
@@ -38,9 +33,7 @@ pub fn render_segment<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let format = format_of(format)?;
     let segment = Segment::attach(&path).map_err(|error| error::segment(&error))?;
-    let mut page = Vec::new();
-    py.detach(|| page_of(&segment, format, &mut page));
-    Ok(PyBytes::new(py, &page))
+    Ok(PyBytes::new(py, &py.detach(|| render_own(&segment, format))))
 }
 
 fn format_of(name: &str) -> PyResult<Format> {
@@ -53,37 +46,4 @@ fn format_of(name: &str) -> PyResult<Format> {
             Err(PyValueError::new_err(text))
         }
     }
-}
-
-fn page_of(segment: &Segment, format: Format, page: &mut Vec<u8>) {
-    let segment = &segment.with_those_beside();
-    let oldest = now_unix_ms().saturating_sub(WINDOW_MS);
-    let quantiles =
-        |id: SeriesId, out: &mut Vec<(f64, f64)>| quantiles_of(segment, id, oldest, out);
-    let source = Source { quantiles: Some(&quantiles), ..Source::own(segment) };
-    scrape::render(&[source], format, page);
-}
-
-/// The quantiles of a summary over its values since `oldest`.
-fn quantiles_of(segment: &Segment, id: SeriesId, oldest: u64, out: &mut Vec<(f64, f64)>) {
-    let Some((meta, _)) = segment.describe(id) else { return };
-    let OwnedShape::Summary(wanted) = meta.shape else { return };
-    let mut values = Vec::new();
-    let found = segment.recent(id, &mut RecentReader::from_oldest(), |unix_ms, value| {
-        if unix_ms >= oldest {
-            values.push(value);
-        }
-    });
-    if found.is_none() || values.is_empty() {
-        return;
-    }
-    values.sort_unstable_by(f64::total_cmp);
-    out.extend(wanted.iter().map(|&quantile| (quantile, nearest_rank(&values, quantile))));
-}
-
-/// The smallest value with at least `quantile` of all at or below it; `values` ascend and are not
-/// empty.
-fn nearest_rank(values: &[f64], quantile: f64) -> f64 {
-    let rank = (quantile * values.len() as f64).ceil() as usize;
-    values[rank.clamp(1, values.len()) - 1]
 }

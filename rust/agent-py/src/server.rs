@@ -1,6 +1,6 @@
 //! What the supervisor calls: forking its children, and the collector's own segment.
 
-use crate::registry::Registry;
+use crate::registry::{over, Registry};
 use agent_net::child;
 use agent_net::config::WorkerConfig;
 use agent_shm::Options;
@@ -28,15 +28,8 @@ pub fn open_segment(
     ring_records: Option<u32>,
     bytes_max: Option<u64>,
 ) -> PyResult<Registry> {
-    let usual = Options::collector();
-    let options = Options {
-        series_max: series_max.unwrap_or(usual.series_max),
-        metric_series_max: metric_series_max.unwrap_or(usual.metric_series_max),
-        metrics_max: metrics_max.unwrap_or(usual.metrics_max),
-        slots_max: slots_max.unwrap_or(usual.slots_max),
-        ring_records: ring_records.unwrap_or(usual.ring_records),
-        bytes_max: bytes_max.unwrap_or(usual.bytes_max),
-    };
+    let options = over!(Options::collector(), series_max, metric_series_max, metrics_max);
+    let options = over!(options, slots_max, ring_records, bytes_max);
     Registry::of_path(py, app, path, options)
 }
 

@@ -13,11 +13,9 @@ use crate::registry::Registry;
 use crate::text::Text;
 use crate::timer::{Action, Block};
 use agent_client::Class;
+use agent_metric::quantiles;
 use agent_shm::OwnedShape;
 use pyo3::prelude::*;
-
-const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
-const QUANTILES_MAX: usize = 32;
 
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
@@ -51,15 +49,8 @@ impl Summary {
         registry: Option<&Bound<'_, Registry>>,
         quantiles: Option<Vec<f64>>,
     ) -> PyResult<PyClassInitializer<Summary>> {
-        let quantiles = quantiles.unwrap_or_else(|| QUANTILES.to_vec());
-        let inside = quantiles.iter().all(|quantile| (0.0..=1.0).contains(quantile));
-        let ascending = quantiles.windows(2).all(|pair| pair[0] < pair[1]);
-        if !inside || !ascending || quantiles.len() > QUANTILES_MAX {
-            let text = format!(
-                "quantiles must ascend, lie in 0 to 1 and be at most {QUANTILES_MAX}: {quantiles:?}"
-            );
-            return Err(Refusal::new(Kind::Name, text).into());
-        }
+        let quantiles = quantiles::check(quantiles.unwrap_or_else(|| quantiles::DEFAULT.to_vec()))
+            .map_err(|why| Refusal::new(Kind::Name, why))?;
         let class = Class::Summary;
         let common = Common { class, name, documentation, labelnames, namespace, subsystem, unit };
         let shape = OwnedShape::Summary(quantiles);

@@ -1,17 +1,15 @@
 //! Blocks: what `time()`, `track_inprogress()` and `count_exceptions()` give, for `with` and as a
 //! decorator.
 //!
-//! A block may be entered again while it is open (recursion): starts form a stack, one for each
-//! thread. Interleaved `async` tasks that share one block object would mix up their starts; a call
-//! of `time()` for each `with`, or the decorator, which makes a block for each call, does not have
-//! that problem. What `track_inprogress()` holds has no thread: each end gives back one of the begins.
+//! Of a block that is entered again while it is open, `agent_client::Starts` keeps the starts. A call of `time()` for each
+//! `with`, or the decorator, which makes a block for each call, never needs that. What `track_inprogress()` holds has no
+//! thread: each end gives back one of the begins.
 
 use crate::metric::Metric;
-use agent_client::Hold;
+use agent_client::{Hold, Starts};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::RefCell;
-use std::time::Instant;
 
 pub enum Action {
     ObserveSeconds,
@@ -25,7 +23,7 @@ pub enum Action {
 pub struct Block {
     metric: Py<PyAny>,
     action: Action,
-    starts: RefCell<Vec<(libc::pthread_t, Instant)>>,
+    starts: Starts,
     /// Nothing for a begin that found no room.
     holds: RefCell<Vec<Option<Hold>>>,
 }
@@ -38,7 +36,7 @@ impl Block {
     /// The metric has labels: said here, not at the end of the block, where it would cover what the program raises.
     pub fn new(metric: &Bound<'_, PyAny>, action: Action) -> PyResult<Block> {
         metric.cast::<Metric>()?.get().check_is_bound()?;
-        let (starts, holds) = (RefCell::default(), RefCell::default());
+        let (starts, holds) = (Starts::default(), RefCell::default());
         Ok(Block { metric: metric.clone().unbind(), action, starts, holds })
     }
 
@@ -60,22 +58,6 @@ impl Block {
             None => Ok(()),
         }
     }
-
-    fn took(&self) -> Option<f64> {
-        let mut starts = self.starts.borrow_mut();
-        let thread = this_thread();
-        // A generator may go on in another thread than it began in; its block is nobody else's.
-        let index = match starts.len() {
-            1 => 0,
-            _ => starts.iter().rposition(|(owner, _)| *owner == thread)?,
-        };
-        Some(starts.remove(index).1.elapsed().as_secs_f64())
-    }
-}
-
-fn this_thread() -> libc::pthread_t {
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::pthread_self() }
 }
 
 #[pymethods]
@@ -83,9 +65,7 @@ impl Block {
     fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let block = slf.get();
         match block.action {
-            Action::ObserveSeconds | Action::SetSeconds => {
-                block.starts.borrow_mut().push((this_thread(), Instant::now()));
-            }
+            Action::ObserveSeconds | Action::SetSeconds => block.starts.begin(),
             Action::TrackInProgress => block.hold(slf.py())?,
             Action::CountExceptions(_) => {}
         }
@@ -102,12 +82,12 @@ impl Block {
         let metric = self.metric(py)?;
         match &self.action {
             Action::ObserveSeconds => {
-                if let Some(took) = self.took() {
+                if let Some(took) = self.starts.end() {
                     crate::observe::one(py, metric, took)?;
                 }
             }
             Action::SetSeconds => {
-                if let Some(took) = self.took() {
+                if let Some(took) = self.starts.end() {
                     metric.apply(py, |writer, series| writer.set(series, took))?;
                 }
             }

@@ -12,7 +12,7 @@ use crate::recent::RecentReader;
 use crate::value::Value;
 use crate::view::{FamilyView, SeriesView};
 use crate::writer::Writer;
-use agent_metric::GaugeMode;
+use agent_metric::Reduction;
 
 /// What was counted in one series, on its way to another.
 #[derive(Debug, Default)]
@@ -155,8 +155,8 @@ impl Writer {
             (Part::Fraction(amount), Cells::Counter) => self.add_f64(s, *amount),
             (Part::Level(value), Cells::SharedGauge) => self.shift(s, *value),
             (Part::Set(value), Cells::SharedGauge) => self.set(s, *value),
-            (Part::Level(value), Cells::SlotGauge(mode)) => match mode {
-                GaugeMode::Sum | GaugeMode::LiveSum => self.shift(s, *value),
+            (Part::Level(value), Cells::SlotGauge(mode)) => match mode.reduction() {
+                Reduction::Sum => self.shift(s, *value),
                 _ => self.set(s, *value),
             },
             (Part::Held(value), Cells::SharedGauge) => self.hold(s, *value),

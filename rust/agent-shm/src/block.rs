@@ -30,24 +30,7 @@ use crate::region::Region;
 use crate::sync::Ordering;
 use std::cell::Cell;
 
-pub const FREE: u8 = 0;
-/// Being filled in by `owner`; whether it is reachable already, the map knows.
-pub const CLAIMED: u8 = 1;
-pub const LIVE: u8 = 2;
-/// Removed; may still hang in its chain.
-pub const DEAD: u8 = 3;
-/// Out of its chain; waits for two epochs after that in `ENTRY_STAMP`.
-pub const LIMBO: u8 = 4;
-/// Dies unless somebody used it: see expire.rs.
-pub const EXPIRING: u8 = 5;
-/// A part being filled in, and a part that hangs below its entry.
-pub const CLAIMED_PART: u8 = 6;
-pub const PART: u8 = 7;
-
-/// The upper 13 bits of every state word.
-const MARK: u64 = 0xfff0 << 48;
-const MARK_BITS: u64 = 0xfff8 << 48;
-pub const GENERATIONS: u32 = (1 << 30) - 1;
+pub use crate::layout::{CLAIMED, CLAIMED_PART, DEAD, EXPIRING, FREE, LIMBO, LIVE, PART};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
@@ -60,18 +43,19 @@ pub struct State {
 impl State {
     /// Nothing when the word is no state word.
     pub fn of(word: u64) -> Option<State> {
-        (word & MARK_BITS == MARK).then_some(State {
-            generation: (word >> 21) as u32 & GENERATIONS,
-            owner: (word >> 9) as u16 & 0xfff,
-            state: (word >> 6) as u8 & 7,
-            class: word as u8 & 0x3f,
+        (word & STATE_MARK_BITS == STATE_MARK).then_some(State {
+            generation: (word >> STATE_GENERATION_SHIFT) as u32 & GENERATIONS,
+            owner: (word >> STATE_OWNER_SHIFT) as u16 & (SLOTS_MAX - 1),
+            state: (word >> STATE_SHIFT) as u8 & PART,
+            class: (word & CLASS_MASK) as u8,
         })
     }
 
     pub const fn word(self) -> u64 {
-        MARK | (self.generation as u64) << 21
-            | (self.owner as u64) << 9
-            | (self.state as u64) << 6
+        STATE_MARK
+            | (self.generation as u64) << STATE_GENERATION_SHIFT
+            | (self.owner as u64) << STATE_OWNER_SHIFT
+            | (self.state as u64) << STATE_SHIFT
             | self.class as u64
     }
 
@@ -182,7 +166,9 @@ pub fn retire_page(region: &Region, places: &Places, index: u64, page: Page, epo
         }
         // Whoever read it before may still be claiming. The epoch may have gone on by one since it was read, hence one
         // more than for blocks, which are stamped after the fact.
-        Phase::Emptied if epoch.wrapping_sub(page.epoch) & 0x3fff < crate::epoch::GRACE + 1 => {
+        Phase::Emptied
+            if epoch.wrapping_sub(page.epoch) & PAGE_EPOCH_MASK < crate::epoch::GRACE + 1 =>
+        {
             false
         }
         Phase::Emptied => {
@@ -461,6 +447,6 @@ mod tests {
         }
         assert!(!live((1 << 63) - 1), "the largest count");
         // The first byte of a word that is all ones is in no UTF-8 text.
-        assert_eq!(MARK.to_le_bytes()[7], 0xff);
+        assert_eq!(STATE_MARK.to_le_bytes()[7], 0xff);
     }
 }

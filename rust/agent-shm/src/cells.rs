@@ -1,7 +1,7 @@
 //! What the cells of a series are, by the shape of its metric, and how values change them.
 
 use crate::sync::Pair;
-use agent_metric::{GaugeMode, OwnedShape};
+use agent_metric::{GaugeMode, OwnedShape, Storage};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cells {
@@ -22,8 +22,10 @@ impl Cells {
     pub fn of(shape: &OwnedShape) -> Cells {
         match shape {
             OwnedShape::Counter => Cells::Counter,
-            OwnedShape::Gauge(GaugeMode::MostRecent) => Cells::SharedGauge,
-            OwnedShape::Gauge(mode) => Cells::SlotGauge(*mode),
+            OwnedShape::Gauge(mode) => match mode.storage() {
+                Storage::Shared => Cells::SharedGauge,
+                _ => Cells::SlotGauge(*mode),
+            },
             OwnedShape::Exponential { schema } => Cells::Exponential { schema: *schema },
             OwnedShape::Explicit(_) => Cells::Explicit,
             OwnedShape::Summary(quantiles) => Cells::Summary { keeps: !quantiles.is_empty() },
@@ -41,9 +43,6 @@ pub fn explicit_index(bounds: &[f64], value: f64) -> usize {
         bounds.partition_point(|&bound| value > bound)
     }
 }
-
-/// No counter reaches it.
-pub const COUNTER_END: u64 = 1 << 63;
 
 /// The part of a counter below 1. What is none, a damaged cell says: the whole is what is known.
 #[cfg(not(model))]

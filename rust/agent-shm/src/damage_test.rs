@@ -18,6 +18,7 @@ fn options(pages: u64) -> Options {
         metrics_max: 16,
         slots_max: 4,
         ring_records: 8,
+        recent_max: 8,
         bytes_max: pages * PAGE_BYTES,
     }
 }

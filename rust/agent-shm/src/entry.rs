@@ -7,8 +7,8 @@ use crate::sync::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
-    Metric = 1,
-    Series = 2,
+    Metric = KIND_METRIC,
+    Series = KIND_SERIES,
 }
 
 /// Longest key: the label text of a series or the name of a metric.
@@ -31,11 +31,17 @@ impl Meta {
     }
 
     pub fn of(word: u64) -> Meta {
-        Meta { metric: (word >> 32) as u32, kind: (word >> 16) as u16, key_len: word as u16 }
+        Meta {
+            metric: (word >> META_METRIC_SHIFT) as u32,
+            kind: (word >> META_KIND_SHIFT) as u16,
+            key_len: word as u16,
+        }
     }
 
     pub fn word(self) -> u64 {
-        u64::from(self.metric) << 32 | u64::from(self.kind) << 16 | u64::from(self.key_len)
+        u64::from(self.metric) << META_METRIC_SHIFT
+            | u64::from(self.kind) << META_KIND_SHIFT
+            | u64::from(self.key_len)
     }
 
     pub fn is(self, kind: Kind) -> bool {
@@ -90,19 +96,17 @@ pub fn is_intact(region: &Region, entry: u64, meta: Meta, key: &[u8]) -> bool {
     word >> CREATED_BITS == check_of(meta, key)
 }
 
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// The next sum of a check.
 #[inline]
 pub fn mix(sum: u64, word: u64) -> u64 {
-    let product = (sum ^ word).wrapping_mul(ODD);
+    let product = (sum ^ word).wrapping_mul(CHECK_FACTOR);
     product ^ product >> 32
 }
 
 /// 16 bits that differ when anything differs, but by chance; a few instructions for each 8 bytes.
 #[inline]
 fn check_of(meta: Meta, key: &[u8]) -> u64 {
-    mix_bytes(mix(0, meta.word()), key).wrapping_mul(ODD) >> CREATED_BITS
+    mix_bytes(mix(0, meta.word()), key).wrapping_mul(CHECK_FACTOR) >> CREATED_BITS
 }
 
 #[inline]

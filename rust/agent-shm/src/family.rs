@@ -20,7 +20,7 @@
 use crate::entry::Kind;
 use crate::error::Error;
 use crate::layout::*;
-use crate::metric::{self, is_replaced, MetricId, MetricSpec, LEFT, REPLACED};
+use crate::metric::{self, is_replaced, MetricId, MetricSpec};
 use crate::parts;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
@@ -28,7 +28,7 @@ use crate::writer::Writer;
 
 /// A family that does not count is kept so long after its last user was gone, so that a recycled worker finds it.
 const KEPT_MS: u64 = 600_000;
-const USER_BYTES: u64 = 8;
+
 /// What [`Writer::family`] gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {

@@ -17,7 +17,7 @@
 use crate::beside::suffix;
 use crate::error::Error;
 use crate::header::{Sealed, Soundness};
-use crate::identity::{above_standard, leads_to};
+use crate::identity::{above_standard, id_of, leads_to};
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
@@ -276,7 +276,7 @@ fn create(path: &Path, app: &str, options: &Options) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other.map_err(|source| fail("create", &temporary, source))?,
     };
-    match lock::try_lock(&file, lock::MAKER) {
+    match lock::try_lock(&file, LOCK_MAKER) {
         Ok(true) => {}
         // Somebody sweeps, and came before the lock.
         Ok(false) => return Ok(()),
@@ -304,7 +304,7 @@ fn sweep(path: &Path) {
         let name = name.to_string_lossy();
         if name.starts_with('.') && name.contains(".seg.") && name.ends_with(NEW) {
             let left = open(&entry.path(), true);
-            if left.is_ok_and(|file| lock::try_lock(&file, lock::MAKER).unwrap_or(false)) {
+            if left.is_ok_and(|file| lock::try_lock(&file, LOCK_MAKER).unwrap_or(false)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -370,7 +370,7 @@ fn file_bytes_max() -> u64 {
 /// one process gets to, only while nobody lives in it, and only while it is still that file.
 fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error> {
     let fail = |source| Error::Io { stage: "replace", path: path.into(), source };
-    if !lock::try_lock(file, lock::REPLACE).map_err(fail)? {
+    if !lock::try_lock(file, LOCK_REPLACE).map_err(fail)? {
         std::thread::yield_now();
         return Ok(());
     }
@@ -381,7 +381,7 @@ fn replace(file: &File, path: &Path, damage: Option<String>) -> Result<(), Error
         };
     }
     let stale = file.metadata().map_err(fail)?;
-    if leads_to(path, (stale.dev(), stale.ino())) != Some(true) {
+    if leads_to(path, id_of(&stale)) != Some(true) {
         return Ok(());
     }
     match damage {

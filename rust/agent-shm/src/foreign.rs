@@ -8,6 +8,7 @@
 //! Not promised: that a file does not lose memory after the look. What reading it costs then is what a look said at most.
 
 use crate::block;
+use crate::identity::id_of;
 use crate::layout::*;
 use crate::segment::Segment;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +32,7 @@ impl Segment {
         let blocks = block::pages_committed(region, places) * PAGE_BYTES;
         let Some(id) = region.file_id() else { return Extent::Gone };
         match std::fs::symlink_metadata(region.path()) {
-            Ok(now) if (now.dev(), now.ino()) != id => Extent::Gone,
+            Ok(now) if id_of(&now) != id => Extent::Gone,
             Ok(now) if now.blocks() * 512 < places.slots + blocks => Extent::Hollow,
             Ok(_) => Extent::Bytes(places.heads + (places.rings - places.pages) + blocks),
             Err(_) => Extent::Gone,

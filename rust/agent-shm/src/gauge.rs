@@ -4,11 +4,10 @@ use crate::cells::Cells;
 use crate::clock;
 use crate::handle::{Outcome, Series};
 use crate::lane::{fold, folds, lane_value, own_pair, to_lane};
-use crate::lane::{LANE_BYTES, LANE_GENERATION, LANE_TIME};
 use crate::layout::*;
 use crate::sync::{overflows, Ordering};
 use crate::writer::Writer;
-use agent_metric::GaugeMode;
+use agent_metric::{GaugeMode, Reduction};
 use std::cell::Cell;
 
 /// An addition that does not make an infinite number of two finite ones.
@@ -45,8 +44,7 @@ impl Writer {
     /// Changes this process's value of a per-process gauge; `change` gets the value now, if there is one.
     pub(crate) fn change_lane(&self, s: &Series, change: impl Fn(Option<f64>) -> f64) -> Outcome {
         let Cells::SlotGauge(mode) = s.kind else { return Outcome::Applied };
-        if s.own_of.get() != self.identity() && !self.take_lane(s, mode) {
-            self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+        if !self.has_lane(s, mode) {
             return Outcome::NoRoom;
         }
         let own = s.own.get();
@@ -58,7 +56,7 @@ impl Writer {
             return Outcome::Applied;
         }
         self.change_own(own + own_pair(mode, self.generation()), &change);
-        if mode == GaugeMode::LiveMostRecent {
+        if mode.reduction() == Reduction::Latest {
             self.region().word(own + LANE_TIME).store(self.next_time(), Ordering::Release);
         }
         Outcome::Applied
@@ -86,8 +84,7 @@ impl Writer {
         self.guarded(s, || match s.kind {
             Cells::SlotGauge(_) => self.shift_lane(s, change),
             Cells::SharedGauge => {
-                if s.own_of.get() != self.identity() && !self.take_lane(s, GaugeMode::MostRecent) {
-                    self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+                if !self.has_lane(s, GaugeMode::MostRecent) {
                     return Outcome::NoRoom;
                 }
                 let shift = Shift::new(change);
@@ -108,8 +105,7 @@ impl Writer {
             if s.kind != Cells::SharedGauge {
                 return Outcome::Applied;
             }
-            if s.own_of.get() != self.identity() && !self.take_lane(s, GaugeMode::MostRecent) {
-                self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+            if !self.has_lane(s, GaugeMode::MostRecent) {
                 return Outcome::NoRoom;
             }
             self.change_own(s.own.get(), &|old| old.map_or(0.0, |old| (old - amount).max(0.0)));
@@ -125,10 +121,17 @@ impl Writer {
         });
     }
 
+    /// Whether this slot has a lane in the series, which is made now if there is none. A refusal is counted.
+    #[inline]
+    fn has_lane(&self, s: &Series, mode: GaugeMode) -> bool {
+        s.own_of.get() == self.identity() || self.take_lane(s, mode)
+    }
+
     /// Finds or makes the lane of this slot.
     #[cold]
     fn take_lane(&self, s: &Series, mode: GaugeMode) -> bool {
         let Ok(lane) = self.claimer().lane(s.entry + ENTRY_EXTRA, self.slot(), LANE_BYTES) else {
+            self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
             return false;
         };
         if folds(mode) {

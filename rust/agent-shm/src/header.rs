@@ -12,6 +12,7 @@ use crate::layout::*;
 use crate::region::Region;
 #[cfg(not(model))]
 use crate::sync::Ordering;
+use agent_metric::name::cut;
 #[cfg(not(model))]
 use core::hash::Hasher;
 #[cfg(not(model))]
@@ -66,12 +67,9 @@ impl Sealed {
         );
         put(WORD_METRICS_MAX, u64::from(options.metrics_max) << 32 | u64::from(options.slots_max));
         put(WORD_RING_RECORDS, options.ring_records.into());
+        put(WORD_RECENT_MAX, options.recent_max.into());
         put(WORD_BYTES_MAX, options.bytes_max);
-        let mut end = app.len().min(APP_BYTES_MAX as usize);
-        while !app.is_char_boundary(end) {
-            end -= 1;
-        }
-        let name = &app[..end];
+        let name = cut(app, APP_BYTES_MAX as usize);
         put(WORD_APP_LEN, name.len() as u64);
         for (offset, chunk) in (APP_START..).step_by(8).zip(name.as_bytes().chunks(8)) {
             let mut bytes = [0; 8];
@@ -148,6 +146,7 @@ impl Sealed {
             metrics_max: (self.word(WORD_METRICS_MAX) >> 32) as u32,
             slots_max: self.word(WORD_METRICS_MAX) as u16,
             ring_records: self.word(WORD_RING_RECORDS) as u32,
+            recent_max: self.word(WORD_RECENT_MAX) as u32,
             bytes_max: self.word(WORD_BYTES_MAX),
         }
     }

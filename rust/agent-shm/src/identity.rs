@@ -2,7 +2,7 @@
 //! locked or replaced by its name.
 
 use crate::error::Error;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 #[cfg(not(model))]
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -11,6 +11,10 @@ use std::path::Path;
 
 /// Device and inode of a file.
 pub type FileId = (u64, u64);
+
+pub fn id_of(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
 
 /// A new description of the mapped file; an error when its path leads elsewhere by now.
 pub fn open_again(path: &Path, id: Option<FileId>, writable: bool) -> Result<File, Error> {
@@ -23,7 +27,7 @@ pub fn open_again(path: &Path, id: Option<FileId>, writable: bool) -> Result<Fil
         .and_then(above_standard)
         .map_err(fail)?;
     let here = file.metadata().map_err(fail)?;
-    if id != Some((here.dev(), here.ino())) {
+    if id != Some(id_of(&here)) {
         return Err(replaced(path));
     }
     Ok(file)
@@ -54,7 +58,7 @@ pub fn replaced(path: &Path) -> Error {
 #[cfg(not(model))]
 pub fn leads_to(path: &Path, id: FileId) -> Option<bool> {
     match std::fs::symlink_metadata(path) {
-        Ok(now) => Some((now.dev(), now.ino()) == id),
+        Ok(now) => Some(id_of(&now) == id),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
         Err(_) => None,
     }
@@ -86,7 +90,7 @@ impl Mapped<'_> {
 /// Device and inode of the root of this process.
 #[cfg(not(model))]
 pub fn root() -> Option<FileId> {
-    std::fs::metadata("/").ok().map(|found| (found.dev(), found.ino()))
+    std::fs::metadata("/").ok().map(|found| id_of(&found))
 }
 
 /// Whether the file that is mapped at `address` has no name any more, by what the kernel lists of this process.

@@ -10,9 +10,9 @@
 //! A family that both define otherwise is that of the newer file; the other counts as superseded.
 
 use crate::handle::SeriesId;
-use crate::value::{ProcessValue, Value};
+use crate::value::Value;
 use crate::view::{FamilyView, SeriesView, View};
-use agent_metric::{GaugeMode, OwnedShape};
+use agent_metric::{OwnedShape, Storage};
 use std::collections::HashMap;
 
 impl<'s> View<'s> {
@@ -73,8 +73,8 @@ impl FamilyView<'_> {
                 }
             });
         }
-        for (labels, total) in &found {
-            each(total.view(labels));
+        for (labels, Total { id, created_unix_ms, value, .. }) in found {
+            each(SeriesView { id, labels: &labels, created_unix_ms, value });
         }
         damaged
     }
@@ -85,64 +85,53 @@ struct Total {
     /// In the newer file; of a series that is not there, one that leads nowhere.
     id: SeriesId,
     created_unix_ms: u64,
-    value: Sum,
+    value: Value<'static>,
     /// A gauge that has no value yet, and is shown as 0.
     is_unset: bool,
 }
 
-enum Sum {
-    Counter { whole: u64, fraction: f64 },
-    Gauge(f64),
-    PerProcess(Vec<ProcessValue>),
-    Histogram { count: u64, sum: f64, buckets: Vec<(f64, u64)> },
-    Summary { count: u64, sum: f64 },
-}
-
 impl Total {
     fn new(series: &SeriesView<'_>, is_main: bool) -> Total {
-        let value = match series.value {
-            Value::Counter { whole, fraction } => Sum::Counter { whole, fraction },
-            Value::Gauge(value) => Sum::Gauge(value),
-            Value::GaugePerProcess(values) => Sum::PerProcess(values.to_vec()),
-            Value::Histogram { count, sum, buckets } => {
-                Sum::Histogram { count, sum, buckets: buckets.to_vec() }
-            }
-            Value::Summary { count, sum } => Sum::Summary { count, sum },
-        };
         let nowhere = SeriesId { offset: 0, generation: 0 };
         let id = if is_main { series.id } else { nowhere };
-        Total { id, created_unix_ms: series.created_unix_ms, value, is_unset: false }
+        Total {
+            id,
+            created_unix_ms: series.created_unix_ms,
+            value: series.value.to_static(),
+            is_unset: false,
+        }
     }
 
     fn add(&mut self, more: &SeriesView<'_>, held: f64, shape: &OwnedShape) {
         self.created_unix_ms = self.created_unix_ms.min(more.created_unix_ms);
         match (&mut self.value, &more.value) {
-            (Sum::Counter { whole, fraction }, Value::Counter { whole: n, fraction: part }) => {
+            (Value::Counter { whole, fraction }, Value::Counter { whole: n, fraction: part }) => {
                 let carry = u64::from(*fraction + part >= 1.0);
                 *fraction += part - carry as f64;
                 *whole = whole.saturating_add(*n).saturating_add(carry);
             }
-            (Sum::Gauge(value), Value::Gauge(other)) => {
+            (Value::Gauge(value), Value::Gauge(other)) => {
                 *value = joined_gauge(shape, *value, *other, held);
             }
-            (Sum::PerProcess(values), Value::GaugePerProcess(others)) => {
-                for other in *others {
+            (Value::GaugePerProcess(values), Value::GaugePerProcess(others)) => {
+                for other in others.iter() {
                     if !values.iter().any(|known| known.id() == other.id()) {
-                        values.push(*other);
+                        values.to_mut().push(*other);
                     }
                 }
             }
-            (Sum::Summary { count, sum }, Value::Summary { count: n, sum: other }) => {
+            (Value::Summary { count, sum }, Value::Summary { count: n, sum: other }) => {
                 *count = count.saturating_add(*n);
                 *sum = added(*sum, *other);
             }
             (
-                Sum::Histogram { count, sum, buckets },
+                Value::Histogram { count, sum, buckets },
                 Value::Histogram { count: n, sum: other, buckets: others },
             ) => {
                 *count = count.saturating_add(*n);
                 *sum = added(*sum, *other);
-                for &(upper, n) in *others {
+                let buckets = buckets.to_mut();
+                for &(upper, n) in others.iter() {
                     match buckets.binary_search_by(|bucket| bucket.0.total_cmp(&upper)) {
                         Ok(at) => buckets[at].1 = buckets[at].1.saturating_add(n),
                         Err(at) => buckets.insert(at, (upper, n)),
@@ -153,31 +142,13 @@ impl Total {
             _ => {}
         }
     }
-
-    fn view<'v>(&'v self, labels: &'v [u8]) -> SeriesView<'v> {
-        let value = match &self.value {
-            Sum::Counter { whole, fraction } => {
-                Value::Counter { whole: *whole, fraction: *fraction }
-            }
-            Sum::Gauge(value) => Value::Gauge(*value),
-            Sum::PerProcess(values) => Value::GaugePerProcess(values),
-            Sum::Histogram { count, sum, buckets } => {
-                Value::Histogram { count: *count, sum: *sum, buckets }
-            }
-            Sum::Summary { count, sum } => Value::Summary { count: *count, sum: *sum },
-        };
-        SeriesView { id: self.id, labels, created_unix_ms: self.created_unix_ms, value }
-    }
 }
 
 fn joined_gauge(shape: &OwnedShape, value: f64, other: f64, held: f64) -> f64 {
     let OwnedShape::Gauge(mode) = shape else { return value };
-    match mode {
-        GaugeMode::Sum | GaugeMode::LiveSum => value + other,
-        GaugeMode::Min | GaugeMode::LiveMin => value.min(other),
-        GaugeMode::Max | GaugeMode::LiveMax => value.max(other),
-        GaugeMode::MostRecent => value + held,
-        GaugeMode::LiveMostRecent | GaugeMode::All | GaugeMode::LiveAll => value,
+    match mode.storage() {
+        Storage::Shared => value + held,
+        _ => mode.reduction().of(value, other),
     }
 }
 

@@ -3,8 +3,8 @@
 //! A gauge that is not one number for all has a *lane* for each slot that ever set it, below the series:
 //!
 //! ```text
-//! fold lanes   {retired, value}  {incarnation, -}          sum, min, max: the dead go on counting
-//! own lanes    {who, value}  {who, value}                   all others; even incarnations write the first, odd the second
+//! fold lanes   {retired, value}  {incarnation, -}          `Storage::Fold`: the dead go on counting
+//! own lanes    {who, value}  {who, value}                   the others; of `OwnAndLast` odd incarnations write the second
 //!   who        process id (32) | incarnation of the slot (32)
 //! ```
 //!
@@ -17,25 +17,20 @@
 //! `track_inprogress` holds 1, and a page adds what living processes hold. A dead one holds nothing.
 
 use crate::cells::plain;
+use crate::layout::*;
 use crate::parts;
 use crate::region::Region;
-use agent_metric::GaugeMode;
-
-pub const LANE_BYTES: u64 = 32;
-/// Of a fold lane.
-pub const LANE_GENERATION: u64 = 16;
-/// Of an own lane of `livemostrecent`, which has one pair of values and this one: when it was set, nanoseconds.
-pub const LANE_TIME: u64 = 16;
+use agent_metric::{GaugeMode, Storage};
 
 /// Whether the values of the dead are folded together.
 pub fn folds(mode: GaugeMode) -> bool {
-    matches!(mode, GaugeMode::Sum | GaugeMode::Min | GaugeMode::Max)
+    mode.storage() == Storage::Fold
 }
 
 /// Where an incarnation writes in its own lane.
 pub fn own_pair(mode: GaugeMode, generation: u64) -> u64 {
-    match mode {
-        GaugeMode::All => generation % 2 * 16,
+    match mode.storage() {
+        Storage::OwnAndLast => generation % 2 * LANE_NEXT,
         _ => 0,
     }
 }
@@ -65,9 +60,5 @@ pub fn fold(mode: GaugeMode, retired: u64, value: u64) -> u64 {
     let (Some(old), Some(new)) = (lane_value(retired), lane_value(value)) else {
         return if retired == 0 { value } else { retired };
     };
-    match mode {
-        GaugeMode::Sum => to_lane(old + new),
-        GaugeMode::Min => to_lane(old.min(new)),
-        _ => to_lane(old.max(new)),
-    }
+    to_lane(mode.reduction().of(old, new))
 }

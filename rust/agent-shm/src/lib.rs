@@ -102,7 +102,6 @@ pub use audit::{change_header, Audit, BOOT_ID_AT, HASH_KEY_AT};
 pub use beside::{base, path_beside, suffix, BESIDE_MAX};
 #[cfg(not(model))]
 pub use bus::{come_first_again, SEGMENTS_MAX};
-pub use cells::COUNTER_END;
 pub use clock::now_unix_ms;
 pub use entry::{KEY_BYTES_MAX, OVERFLOW_LABELS};
 pub use error::Error;
@@ -112,7 +111,7 @@ pub use family::Joined;
 pub use foreign::Extent;
 pub use handle::{Outcome, Series, SeriesId};
 pub use header::Header;
-pub use layout::{Options, LAYOUT_VERSION};
+pub use layout::{Options, COUNTER_END, LAYOUT_VERSION};
 pub use metric::{
     MetricId, MetricMeta, MetricSpec, BOUNDS_MAX, HELP_BYTES_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX,
 };

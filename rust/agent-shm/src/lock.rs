@@ -7,32 +7,20 @@
 //!
 //! All bytes lie far behind the end of any segment: locks and data never meet.
 
+use crate::layout::*;
 #[cfg(not(model))]
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// First of the bytes of slots: one for each slot, held by its owner.
-const SLOTS: i64 = 1 << 60;
-/// First of the bytes of incarnations: one for each owner that a slot ever has. See slot.rs.
-const INCARNATIONS: i64 = 1 << 61;
-const INCARNATION_STEP: i64 = 1 << 12;
-const END: i64 = 1 << 62;
-/// Held while a stale file is replaced; see file.rs.
-#[cfg(not(model))]
-pub const REPLACE: i64 = SLOTS - 1;
-/// Held by the process that reclaims; see reclaim.rs.
-pub const RECLAIM: i64 = SLOTS - 2;
-/// Held by the maker of a new file until it has its name; see file.rs.
-#[cfg(not(model))]
-pub const MAKER: i64 = SLOTS - 3;
-
 pub fn slot_byte(index: u16) -> i64 {
-    SLOTS + i64::from(index)
+    LOCK_SLOTS + i64::from(index)
 }
 
 pub fn incarnation_byte(index: u16, generation: u64) -> i64 {
-    INCARNATIONS + (generation & 0xff_ffff_ffff) as i64 * INCARNATION_STEP + i64::from(index)
+    LOCK_INCARNATIONS
+        + (generation & 0xff_ffff_ffff) as i64 * LOCK_INCARNATION_STEP
+        + i64::from(index)
 }
 
 /// Takes the exclusive lock of one byte. `false` when somebody has it.
@@ -46,7 +34,7 @@ pub fn try_lock(file: &impl AsRawFd, byte: i64) -> io::Result<bool> {
 /// Takes every byte of living writers at once: nobody lives, and nobody can come while it is held.
 #[cfg(not(model))]
 pub fn try_lock_all_slots(file: &File) -> io::Result<bool> {
-    try_lock_range(file, SLOTS, END - SLOTS)
+    try_lock_range(file, LOCK_SLOTS, LOCK_END - LOCK_SLOTS)
 }
 
 fn try_lock_range(file: &impl AsRawFd, start: i64, len: i64) -> io::Result<bool> {
@@ -76,7 +64,7 @@ pub fn is_locked(file: &impl AsRawFd, byte: i64) -> bool {
 
 /// Whether any writer of this file lives.
 pub fn is_any_slot_locked(file: &impl AsRawFd) -> bool {
-    is_any_locked(file, SLOTS, END - SLOTS)
+    is_any_locked(file, LOCK_SLOTS, LOCK_END - LOCK_SLOTS)
 }
 
 fn is_any_locked(file: &impl AsRawFd, start: i64, len: i64) -> bool {

@@ -20,7 +20,6 @@ use crate::sync::Ordering;
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
-const MARK: u64 = 1;
 const LINK: u64 = 0xffff_ffff;
 /// Longer chains do not occur; a corrupt one must end.
 const CHAIN_MAX: usize = 1 << 16;
@@ -73,15 +72,18 @@ impl Map<'_> {
         self.places.heads + (key.hash & (self.places.heads_len - 1)) * 8
     }
 
+    #[inline]
+    fn is_of(&self, entry: u64, key: &Key<'_>) -> bool {
+        let meta = entry::meta(self.region, entry);
+        meta == entry::Meta::new(key.kind, key.metric, key.bytes)
+            && entry::key_is(self.region, entry, key.bytes)
+    }
+
     pub fn find(&self, key: &Key<'_>) -> Lookup {
         if key.bytes.len() > entry::KEY_BYTES_MAX {
             return Lookup::Missing(0);
         }
-        self.walk(key, |entry| {
-            let meta = entry::meta(self.region, entry);
-            meta == entry::Meta::new(key.kind, key.metric, key.bytes)
-                && entry::key_is(self.region, entry, key.bytes)
-        })
+        self.walk(key, |entry| self.is_of(entry, key))
     }
 
     /// Visits every entry of this key: metrics of one name and several definitions. Gives the value of the head word when
@@ -91,10 +93,7 @@ impl Map<'_> {
             return Some(0);
         }
         let found = self.walk(key, |entry| {
-            let meta = entry::meta(self.region, entry);
-            if meta == entry::Meta::new(key.kind, key.metric, key.bytes)
-                && entry::key_is(self.region, entry, key.bytes)
-            {
+            if self.is_of(entry, key) {
                 each(entry);
             }
             false
@@ -145,7 +144,7 @@ impl Map<'_> {
                     Step::Next => {}
                 }
                 let after = self.region.word(current + ENTRY_NEXT).load(Ordering::Acquire);
-                if after & MARK != 0 {
+                if after & LINK_MARK != 0 {
                     continue 'again;
                 }
                 let same_tag = after & !LINK == key.hash & !LINK;
@@ -159,7 +158,7 @@ impl Map<'_> {
 
     /// Looks at one entry of a chain and helps with what is half done there.
     fn pass(&self, before: u64, link: u64, current: u64, next: u64) -> Step {
-        let next = if next & MARK != 0 {
+        let next = if next & LINK_MARK != 0 {
             next
         } else {
             match block::state(self.region, current).state {
@@ -171,14 +170,14 @@ impl Map<'_> {
                 }
                 DEAD => {
                     let word = self.region.word(current + ENTRY_NEXT);
-                    word.fetch_or(MARK, Ordering::AcqRel) | MARK
+                    word.fetch_or(LINK_MARK, Ordering::AcqRel) | LINK_MARK
                 }
                 // Killed, taken out of the chain and retired since we read the link that led here.
                 LIMBO => return Step::Again,
                 _ => return Step::Corrupt,
             }
         };
-        let past = (link & !LINK) | (next & LINK & !MARK);
+        let past = (link & !LINK) | (next & LINK & !LINK_MARK);
         let word = self.region.word(before);
         // Whether we swing the link past it or somebody else did: look again from the head.
         let _ = word.compare_exchange(link, past, Ordering::AcqRel, Ordering::Acquire);

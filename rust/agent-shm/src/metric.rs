@@ -4,9 +4,9 @@ use crate::block;
 use crate::entry::{self, Kind};
 use crate::error::Error;
 use crate::layout::*;
-use crate::parts;
 use crate::region::Region;
 use crate::sync::Ordering;
+use agent_metric::name::cut;
 use agent_metric::octave::SCHEMA_MAX;
 use agent_metric::{GaugeMode, OwnedShape, Shape};
 
@@ -19,13 +19,14 @@ pub const LABEL_NAMES_BYTES_MAX: usize = 6432;
 
 fn shape_word(shape: &Shape<'_>) -> u64 {
     let (code, detail) = match shape {
-        Shape::Counter => (1, 0),
-        Shape::Gauge(mode) => (2, *mode as u8),
-        Shape::Exponential { schema } => (3, *schema),
-        Shape::Explicit(_) => (4, 0),
-        Shape::Summary(_) => (5, 0),
+        Shape::Counter => (SHAPE_COUNTER, 0),
+        Shape::Gauge(mode) => (SHAPE_GAUGE, *mode as u8),
+        Shape::Exponential { schema } => (SHAPE_EXPONENTIAL, *schema),
+        Shape::Explicit(_) => (SHAPE_EXPLICIT, 0),
+        Shape::Summary(_) => (SHAPE_SUMMARY, 0),
     };
-    code | u64::from(detail) << 8 | (shape.numbers().len() as u64) << 16
+    let numbers = shape.numbers().len() as u64;
+    u64::from(code) | u64::from(detail) << SHAPE_DETAIL_SHIFT | numbers << SHAPE_NUMBERS_SHIFT
 }
 
 /// The check of a definition, above the shape in its word: 32 bits that differ when anything that was defined differs, but
@@ -54,14 +55,9 @@ pub fn cell_bytes(shape: &Shape<'_>) -> u64 {
         Shape::Counter | Shape::Gauge(_) => 16,
         Shape::Summary(_) => SUMMARY_BYTES,
         Shape::Explicit(bounds) => (bounds.len() as u64 + 1) * 16,
-        Shape::Exponential { .. } => crate::parts::EXPONENTIAL_BYTES,
+        Shape::Exponential { .. } => EXPONENTIAL_BYTES,
     }
 }
-
-/// In `METRIC_REPLACED`: it began anew; and the epoch in which that was seen is written down. Larger numbers are the time
-/// since when nobody uses it.
-pub const REPLACED: u64 = 1;
-pub const LEFT: u64 = 2;
 
 /// What `METRIC_REPLACED` says.
 pub fn is_replaced(word: u64) -> bool {
@@ -107,14 +103,6 @@ impl MetricMeta {
 pub struct MetricId {
     pub(crate) unit: u32,
     pub(crate) generation: u32,
-}
-
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Bytes of the block that `spec` needs.
@@ -165,9 +153,9 @@ pub fn write(
 
 /// How many pointers to parts the cells of a series begin with; `shape` is the word of its metric's shape.
 pub fn cell_pointers(shape: u64) -> u64 {
-    match shape & 0xff {
-        3 => parts::EXPONENTIAL_POINTERS,
-        5 => 1,
+    match shape as u8 {
+        SHAPE_EXPONENTIAL => EXPONENTIAL_POINTERS,
+        SHAPE_SUMMARY => 1,
         _ => 0,
     }
 }
@@ -181,7 +169,7 @@ pub fn payload(region: &Region, block: u64) -> Option<u64> {
 
 /// Whether the metric with this payload is a summary.
 pub fn is_summary(region: &Region, payload: u64) -> bool {
-    region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) as u8 == 5
+    region.word(payload + METRIC_SHAPE).load(Ordering::Acquire) as u8 == SHAPE_SUMMARY
 }
 
 /// Reads a metric back, checking everything: the segment may be somebody else's.
@@ -189,7 +177,11 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
     let payload = payload(region, block)?;
     let get = |offset| region.word(payload + offset).load(Ordering::Acquire);
     let word = get(METRIC_SHAPE);
-    let (code, detail, len) = (word as u8, (word >> 8) as u8, (word >> 16) as usize & 0xffff);
+    let (code, detail, len) = (
+        word as u8,
+        (word >> SHAPE_DETAIL_SHIFT) as u8,
+        (word >> SHAPE_NUMBERS_SHIFT) as usize & 0xffff,
+    );
     if len > BOUNDS_MAX {
         return None;
     }
@@ -197,11 +189,11 @@ pub fn read(region: &Region, block: u64) -> Option<MetricMeta> {
         (0..len as u64).map(|i| f64::from_bits(get(METRIC_BOUNDS + i * 8))).collect()
     };
     let shape = match code {
-        1 => OwnedShape::Counter,
-        2 => OwnedShape::Gauge(GaugeMode::ALL.get(usize::from(detail))?.0),
-        3 if detail <= SCHEMA_MAX => OwnedShape::Exponential { schema: detail },
-        4 => OwnedShape::Explicit(numbers()),
-        5 => OwnedShape::Summary(numbers()),
+        SHAPE_COUNTER => OwnedShape::Counter,
+        SHAPE_GAUGE => OwnedShape::Gauge(GaugeMode::ALL.get(usize::from(detail))?.mode),
+        SHAPE_EXPONENTIAL if detail <= SCHEMA_MAX => OwnedShape::Exponential { schema: detail },
+        SHAPE_EXPLICIT => OwnedShape::Explicit(numbers()),
+        SHAPE_SUMMARY => OwnedShape::Summary(numbers()),
         _ => return None,
     };
     let text = get(METRIC_TEXT);

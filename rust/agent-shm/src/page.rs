@@ -30,11 +30,13 @@ pub enum PageWord {
 
 impl PageWord {
     pub fn of(word: u64) -> PageWord {
-        let Some(class) = (word as u8 & 0x3f).checked_sub(1) else { return PageWord::NoClass };
+        let Some(class) = ((word & CLASS_MASK) as u8).checked_sub(1) else {
+            return PageWord::NoClass;
+        };
         if usize::from(class) >= CLASSES.len() {
             return PageWord::Damaged;
         }
-        let phase = match word >> 6 & 3 {
+        let phase = match word >> PAGE_PHASE_SHIFT & 3 {
             0 => Phase::InUse,
             1 => Phase::Emptied,
             2 => Phase::Zeroed,
@@ -43,9 +45,9 @@ impl PageWord {
         PageWord::Class(Page {
             class,
             phase,
-            used: word >> 8 & 0xfff,
-            epoch: word >> 20 & 0x3fff,
-            generation: (word >> 34) as u32,
+            used: word >> PAGE_USED_SHIFT & PAGE_USED_MASK,
+            epoch: word >> PAGE_EPOCH_SHIFT & PAGE_EPOCH_MASK,
+            generation: (word >> PAGE_GENERATION_SHIFT) as u32,
         })
     }
 
@@ -70,10 +72,10 @@ pub struct Page {
 
 impl Page {
     pub fn word(self) -> u64 {
-        u64::from(self.generation) << 34
-            | (self.epoch & 0x3fff) << 20
-            | (self.used & 0xfff) << 8
-            | (self.phase as u64) << 6
+        u64::from(self.generation) << PAGE_GENERATION_SHIFT
+            | (self.epoch & PAGE_EPOCH_MASK) << PAGE_EPOCH_SHIFT
+            | (self.used & PAGE_USED_MASK) << PAGE_USED_SHIFT
+            | (self.phase as u64) << PAGE_PHASE_SHIFT
             | (u64::from(self.class) + 1)
     }
 }
@@ -81,7 +83,6 @@ impl Page {
 #[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
-    use crate::block::GENERATIONS;
 
     #[test]
     fn a_page_word_survives_the_way_there_and_back() {

@@ -21,21 +21,6 @@ use crate::layout::*;
 use crate::region::Region;
 use crate::sync::Ordering;
 
-pub const EXPONENTIAL_POINTERS: u64 = 17;
-pub const EXPONENTIAL_NEGATIVE: u64 = 16 * 8;
-/// Counts what is too small for an octave, above all of them, and below all of them.
-pub const EXPONENTIAL_ZERO: u64 = 18 * 8;
-pub const EXPONENTIAL_OVER: u64 = EXPONENTIAL_ZERO + 16;
-pub const EXPONENTIAL_UNDER: u64 = EXPONENTIAL_OVER + 16;
-pub const EXPONENTIAL_BYTES: u64 = EXPONENTIAL_UNDER + 16;
-pub const GROUPS: u64 = 16;
-pub const OCTAVES_IN_GROUP: u64 = 8;
-/// Pointers on each of the two levels above the lanes, and lanes in a group.
-#[cfg(not(model))]
-pub const LANE_FAN: u64 = 16;
-#[cfg(model)]
-pub const LANE_FAN: u64 = 2;
-
 const PART: Purpose = Purpose { state: block::CLAIMED_PART, what: "part" };
 
 /// What a new part looks like.

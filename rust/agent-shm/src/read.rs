@@ -1,7 +1,6 @@
 //! The cells of one series, read: its first cells, its stripes or lanes, its octaves.
 
 use crate::block;
-use crate::cells::COUNTER_END;
 use crate::inner::Inner;
 use crate::lane;
 use crate::layout::*;
@@ -10,7 +9,8 @@ use crate::region::Region;
 use crate::slot::Liveness;
 use crate::sync::Ordering;
 use crate::value::{ProcessValue, Value};
-use agent_metric::{octave, GaugeMode, OwnedShape};
+use agent_metric::{octave, GaugeMode, OwnedShape, Reduction, Storage};
+use std::borrow::Cow;
 
 /// Room that is used again for every series of a family.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Reader<'_> {
                         add(&mut total, pair);
                     }
                 });
-                Value::Histogram { count: total.0, sum: total.1, buckets }
+                Value::Histogram { count: total.0, sum: total.1, buckets: Cow::Borrowed(buckets) }
             }
             OwnedShape::Exponential { schema } => self.exponential(*schema, buckets),
         })
@@ -152,20 +152,19 @@ impl Reader<'_> {
         let (mut zero, mut over, mut under) = ((0, 0.0), (0, 0.0), (0, 0.0));
         let mut total = (0, 0.0);
         self.each_copy(|_, cells| {
-            add(&mut zero, self.pair(cells + parts::EXPONENTIAL_ZERO));
-            add(&mut over, self.pair(cells + parts::EXPONENTIAL_OVER));
-            add(&mut under, self.pair(cells + parts::EXPONENTIAL_UNDER));
+            add(&mut zero, self.pair(cells + EXPONENTIAL_ZERO));
+            add(&mut over, self.pair(cells + EXPONENTIAL_OVER));
+            add(&mut under, self.pair(cells + EXPONENTIAL_UNDER));
             for (negative, group) in
                 [false, true].into_iter().flat_map(|n| (0..16).map(move |g| (n, g)))
             {
-                let side =
-                    if negative { self.part(cells + parts::EXPONENTIAL_NEGATIVE) } else { cells };
+                let side = if negative { self.part(cells + EXPONENTIAL_NEGATIVE) } else { cells };
                 let octaves_of = if side == 0 { 0 } else { self.part(side + group * 8) };
                 if octaves_of == 0 {
                     continue;
                 }
                 for octave in group as usize * 8..group as usize * 8 + 8 {
-                    let body = self.part(octaves_of + octave as u64 % parts::OCTAVES_IN_GROUP * 8);
+                    let body = self.part(octaves_of + octave as u64 % OCTAVES_IN_GROUP * 8);
                     if body == 0 || !self.holds(body, 16 << schema) {
                         continue;
                     }
@@ -188,14 +187,16 @@ impl Reader<'_> {
         }
         fill_buckets(&octaves, schema, zero.0, buckets);
         buckets.push((f64::INFINITY, over.0));
-        Value::Histogram { count: total.0, sum: total.1, buckets }
+        Value::Histogram { count: total.0, sum: total.1, buckets: Cow::Borrowed(buckets) }
     }
 
     /// What living processes hold of a gauge that all share.
     pub(crate) fn held(&self, shape: &OwnedShape) -> f64 {
         let mut sum = 0.0;
-        if *shape == OwnedShape::Gauge(GaugeMode::MostRecent) {
-            self.each_living(GaugeMode::MostRecent, |_, held, _| sum += held);
+        if let OwnedShape::Gauge(mode) = shape {
+            if mode.storage() == Storage::Shared {
+                self.each_living(*mode, |_, held, _| sum += held);
+            }
         }
         sum
     }
@@ -205,53 +206,47 @@ impl Reader<'_> {
         mode: GaugeMode,
         per_process: &'v mut Vec<ProcessValue>,
     ) -> Option<Value<'v>> {
-        use GaugeMode::*;
-        let gauge = |value: Option<f64>| value.map(Value::Gauge);
-        match mode {
-            MostRecent => {
+        let value = match (mode.storage(), mode.reduction()) {
+            (Storage::Shared, _) => {
                 let shared = self.region().word(self.cells).load(Ordering::Acquire);
-                let mut value = f64::from_bits(shared);
-                self.each_living(mode, |_, held, _| value += held);
-                gauge(Some(value))
+                Some(f64::from_bits(shared) + self.held(&OwnedShape::Gauge(mode)))
             }
-            Sum | Min | Max => gauge(Some(self.folded(mode).unwrap_or(0.0))),
-            LiveSum => gauge(self.reduced(mode, |a, b| a + b)),
-            LiveMin => gauge(self.reduced(mode, f64::min)),
-            LiveMax => gauge(self.reduced(mode, f64::max)),
-            LiveMostRecent => {
-                let mut latest: Option<(u64, f64)> = None;
-                self.each_living(mode, |_, value, time| {
-                    if latest.is_none_or(|known| known.0 <= time) {
-                        latest = Some((time, value));
-                    }
-                });
-                gauge(latest.map(|known| known.1))
-            }
-            All | LiveAll => {
+            (Storage::Fold, _) => Some(self.folded(mode).unwrap_or(0.0)),
+            (_, Reduction::Each) => {
                 per_process.clear();
                 self.each_process(mode, per_process);
-                Some(Value::GaugePerProcess(per_process))
+                return Some(Value::GaugePerProcess(Cow::Borrowed(per_process)));
             }
-        }
+            (_, reduction) => {
+                let mut result: Option<(f64, u64)> = None;
+                self.each_living(mode, |_, value, time| {
+                    result = Some(match result {
+                        Some((_, last)) if reduction == Reduction::Latest && last <= time => {
+                            (value, time)
+                        }
+                        Some((known, last)) => (reduction.of(known, value), last),
+                        None => (value, time),
+                    });
+                });
+                result.map(|(value, _)| value)
+            }
+        };
+        value.map(Value::Gauge)
     }
 
     /// Whether a gauge has no value yet, and shows 0 for that.
     pub fn is_unset(&self, shape: &OwnedShape) -> bool {
-        match shape {
-            OwnedShape::Gauge(mode @ (GaugeMode::Min | GaugeMode::Max)) => {
-                self.folded(*mode).is_none()
-            }
-            _ => false,
-        }
+        let OwnedShape::Gauge(mode) = shape else { return false };
+        mode.storage() == Storage::Fold && self.folded(*mode).is_none()
     }
 
     /// Whether a gauge that all processes share was set, and not only changed.
     pub fn was_set(&self, shape: &OwnedShape) -> bool {
-        *shape == OwnedShape::Gauge(GaugeMode::MostRecent)
+        matches!(shape, OwnedShape::Gauge(mode) if mode.storage() == Storage::Shared)
             && self.region().word(self.cells + GAUGE_SET).load(Ordering::Relaxed) != 0
     }
 
-    /// Sum, minimum or maximum over all processes that ever were.
+    /// The reduction over all processes that ever were; nothing where none has said a number.
     fn folded(&self, mode: GaugeMode) -> Option<f64> {
         let mut values = Vec::new();
         self.each_lane(|_, lane| {
@@ -260,20 +255,7 @@ impl Reader<'_> {
             values.extend(lane::lane_value(retired));
             values.extend(lane::lane_value(value));
         });
-        let values = values.into_iter();
-        match mode {
-            GaugeMode::Sum => Some(values.fold(0.0, |sum, value| sum + value)),
-            GaugeMode::Min => values.reduce(f64::min),
-            _ => values.reduce(f64::max),
-        }
-    }
-
-    fn reduced(&self, mode: GaugeMode, join: impl Fn(f64, f64) -> f64) -> Option<f64> {
-        let mut result: Option<f64> = None;
-        self.each_living(mode, |_, value, _| {
-            result = Some(result.map_or(value, |known| join(known, value)));
-        });
-        result
+        values.into_iter().reduce(|known, value| mode.reduction().of(known, value))
     }
 
     /// Visits what living processes say: the id, the value, and when it was set.
@@ -281,7 +263,7 @@ impl Reader<'_> {
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
             let pair = || self.pair_bits(lane + lane::own_pair(mode, generation));
-            let time = || self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
+            let time = || self.region().word(lane + LANE_TIME).load(Ordering::Acquire);
             // A value with a time that is not later than it: the time is written after the value.
             let mut before = time();
             let (who, bits) = loop {
@@ -305,10 +287,11 @@ impl Reader<'_> {
         let mut ids = Vec::new();
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
+            let has_last = mode.storage() == Storage::OwnAndLast;
             let current = lane::own_pair(mode, generation);
             let mut of_slot = None;
             // The current owner's first.
-            for at in [Some(current), (mode == GaugeMode::All).then_some(16 - current)] {
+            for at in [Some(current), has_last.then_some(LANE_NEXT - current)] {
                 let Some(at) = at else { continue };
                 let (who, bits) = self.pair_bits(lane + at);
                 let Some(value) = lane::lane_value(bits) else { continue };
@@ -320,7 +303,7 @@ impl Reader<'_> {
                 ids.push(pid);
                 let lives =
                     who as u32 == generation as u32 && self.liveness.is_alive(slot, generation);
-                if lives || mode == GaugeMode::All {
+                if lives || has_last {
                     found.push(ProcessValue { pid, twin, value });
                 }
             }

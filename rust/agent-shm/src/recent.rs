@@ -36,7 +36,6 @@ use crate::sync::{fence, Ordering};
 use crate::writer::Writer;
 use std::collections::HashSet;
 
-const NUMBER_BITS: u32 = 22;
 const NUMBERS: u64 = 1 << NUMBER_BITS;
 /// Values that may be on their way: those before are lost.
 const WAITED_FOR: u64 = 64;
@@ -50,25 +49,33 @@ impl Writer {
     /// Not inlined: the way of a histogram stays short.
     #[inline(never)]
     pub(crate) fn observe_summary(&self, s: &Series, keeps: bool, value: f64, n: u64) {
-        let own = s.own.get();
         let total = if n == 1 { value } else { value * n as f64 };
         // Before the number is taken: who is stopped in between comes late by both.
         let now = if keeps { now_unix_ms() } else { 0 };
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, total);
-        if keeps && n > 0 {
-            self.keep(own, counts.1.wrapping_sub(1), now, value);
-        }
+        self.count_summary(s, n, total, |own, counts| {
+            if keeps && n > 0 {
+                self.keep(own, counts.1.wrapping_sub(1), now, value);
+            }
+        });
+    }
+
+    /// Adds to count and sum of a series; what `keep` gets is where its cells are, and the count before and after.
+    #[inline]
+    fn count_summary(&self, s: &Series, n: u64, sum: f64, keep: impl FnOnce(u64, (u64, u64))) {
+        let own = s.own.get();
+        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
+        keep(own, counts);
         self.stripe_if_hot(s, counts);
     }
 
     /// As many values at once: the newest of them are kept.
     pub(crate) fn many_summary(&self, s: &Series, keeps: bool, values: &[f64]) {
-        let own = s.own.get();
-        let (n, sum) = (values.len() as u64, values.iter().sum());
         let now = now_unix_ms();
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
-        if keeps {
-            let kept = self.segment().inner.options.recent_max() as usize;
+        self.count_summary(s, values.len() as u64, values.iter().sum(), |own, counts| {
+            if !keeps {
+                return;
+            }
+            let kept = self.segment().inner.options.recent_max as usize;
             // In parts, so that no pair falls behind by so many numbers that it looks newer than what comes.
             for (part, values) in values.chunks(NUMBERS as usize / 4).enumerate() {
                 let first = counts.0 + part as u64 * (NUMBERS / 4);
@@ -77,8 +84,7 @@ impl Writer {
                     self.keep(own, number, now, value);
                 }
             }
-        }
-        self.stripe_if_hot(s, counts);
+        });
     }
 
     /// Values that were counted elsewhere, and the newest of them with their times. Inside an epoch.
@@ -90,21 +96,18 @@ impl Writer {
         sum: f64,
         recent: &[(u64, f64)],
     ) {
-        let own = s.own.get();
-        let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
-        if keeps {
+        self.count_summary(s, n, sum, |own, counts| {
             let first = counts.1.wrapping_sub(recent.len() as u64);
-            for (number, &(unix_ms, value)) in (first..).zip(recent) {
+            for (number, &(unix_ms, value)) in (first..).zip(recent.iter().filter(|_| keeps)) {
                 self.keep(own, number, unix_ms, value);
             }
-        }
-        self.stripe_if_hot(s, counts);
+        });
     }
 
     /// Inside an epoch.
     #[inline]
     fn keep(&self, own: u64, number: u64, unix_ms: u64, value: f64) {
-        let index = number & u64::from(self.segment().inner.options.recent_max() - 1);
+        let index = number & u64::from(self.segment().inner.options.recent_max - 1);
         let chunk = match parts::part(self.region(), own) {
             0 => 0,
             table => parts::part(self.region(), table + index / RECENT_IN_CHUNK * 8),
@@ -224,7 +227,7 @@ impl Reader<'_> {
         reader: &mut RecentReader,
         mut each: impl FnMut(u64, f64),
     ) -> Option<Drained> {
-        let kept = u64::from(self.inner.options.recent_max());
+        let kept = u64::from(self.inner.options.recent_max);
         let copies = self.copies(id, &reader.next, !reader.missing.is_empty())?;
         let was_missing = std::mem::take(&mut reader.missing);
         let (mut drained, mut came_late) = (Drained::default(), 0);
@@ -290,7 +293,7 @@ impl Reader<'_> {
 }
 
 fn read_copy(reader: &Reader<'_>, place: usize, cells: u64, count: u64) -> Copy {
-    let kept = u64::from(reader.inner.options.recent_max());
+    let kept = u64::from(reader.inner.options.recent_max);
     let mut values = Vec::new();
     let table = reader.part(cells);
     let chunks = if table == 0 { 0 } else { kept.div_ceil(RECENT_IN_CHUNK) };

@@ -20,7 +20,6 @@ use crate::clock::now_unix_ms;
 use crate::entry::{self, Kind};
 use crate::epoch;
 use crate::layout::*;
-use crate::lock;
 use crate::metric;
 use crate::page::{PageWord, Phase};
 use crate::parts;
@@ -157,7 +156,7 @@ impl Writer {
 
     fn lock(&self, liveness: &Liveness<'_>) -> bool {
         if self.region().is_shared() {
-            return liveness.try_lock(lock::RECLAIM);
+            return liveness.try_lock(LOCK_RECLAIM);
         }
         let word = self.region().word(WORD_RECLAIMING);
         let own = u64::from(self.slot()) + 1;
@@ -166,7 +165,7 @@ impl Writer {
 
     fn unlock(&self, liveness: &Liveness<'_>) {
         match self.region().is_shared() {
-            true => liveness.unlock(lock::RECLAIM),
+            true => liveness.unlock(LOCK_RECLAIM),
             false => self.region().word(WORD_RECLAIMING).store(0, Ordering::Release),
         }
     }

@@ -27,7 +27,6 @@ mod mapped {
     use std::fs::File;
     use std::io;
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
     use std::ptr::NonNull;
 
@@ -71,7 +70,7 @@ mod mapped {
                 if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
             let base = map_raw(places.total, protection, libc::MAP_SHARED, file.as_raw_fd())
                 .map_err(fail("map"))?;
-            let id = Some((metadata.dev(), metadata.ino()));
+            let id = Some(crate::identity::id_of(&metadata));
             let mut region = Region::new(base, places, id, path, writable);
             region.guard = Guard::new(base.as_ptr() as usize, places.total as usize, writable);
             Ok(region)

@@ -29,12 +29,10 @@ const EVENT_CELL_BYTES: usize = 24;
 #[repr(u8)]
 pub enum RecordKind {
     /// The f64 bits of an observation.
-    Sample = 1,
+    Sample = KIND_SAMPLE,
     /// The 64-bit hash of a member of a set.
-    Unique = 2,
+    Unique = KIND_UNIQUE,
 }
-
-const KIND_EVENT: u64 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Entry<'a> {
@@ -59,10 +57,12 @@ pub struct Ring<'a> {
     pub cells: u64,
 }
 
-const WRITING: u64 = 1;
-
 fn stamp(number: u64, follows: bool) -> u64 {
-    (number + 1) << 2 | u64::from(follows) << 1
+    (number + 1) << STAMP_SHIFT | if follows { STAMP_FOLLOWS } else { 0 }
+}
+
+fn time_and_kind(unix_ms: u64, kind: u8) -> u64 {
+    unix_ms << CELL_TIME_SHIFT | u64::from(kind) << CELL_KIND_SHIFT
 }
 
 impl Ring<'_> {
@@ -79,7 +79,7 @@ impl Ring<'_> {
     fn put(&self, number: u64, follows: bool, [a, b, c]: [u64; 3]) {
         let cell = self.region.quad(self.cell(number));
         let stamp = stamp(number, follows);
-        cell[0].store(stamp | WRITING, Ordering::Relaxed);
+        cell[0].store(stamp | STAMP_WRITING, Ordering::Relaxed);
         // Partner: the Acquire fence in `get`. A reader that sees new contents sees this stamp too.
         fence(Ordering::Release);
         cell[1].store(a, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl Ring<'_> {
         let written = self.region.word(self.slot + SLOT_RING_WRITTEN);
         let number = written.load(Ordering::Relaxed);
         let a = u64::from(series.offset) << 32 | u64::from(series.generation);
-        self.put(number, false, [a, unix_ms << 16 | (kind as u64) << 8, bits]);
+        self.put(number, false, [a, time_and_kind(unix_ms, kind as u8), bits]);
         written.store(number + 1, Ordering::Release);
     }
 
@@ -103,7 +103,8 @@ impl Ring<'_> {
         let follow = bytes.len().div_ceil(EVENT_CELL_BYTES) as u64;
         let written = self.region.word(self.slot + SLOT_RING_WRITTEN);
         let number = written.load(Ordering::Relaxed);
-        self.put(number, false, [bytes.len() as u64, unix_ms << 16 | KIND_EVENT << 8 | follow, 0]);
+        let b = time_and_kind(unix_ms, KIND_EVENT) | follow;
+        self.put(number, false, [bytes.len() as u64, b, 0]);
         for (index, chunk) in bytes.chunks(EVENT_CELL_BYTES).enumerate() {
             let mut cell = [0; EVENT_CELL_BYTES];
             cell[..chunk.len()].copy_from_slice(chunk);
@@ -176,10 +177,10 @@ impl RingReader {
         drained: &mut Drained,
         each: &mut impl FnMut(Entry<'_>),
     ) {
-        let (unix_ms, kind) = (b >> 16, (b >> 8) & 0xff);
+        let (unix_ms, kind) = (b >> CELL_TIME_SHIFT, (b >> CELL_KIND_SHIFT) as u8);
         let record = match kind {
-            1 => Some(RecordKind::Sample),
-            2 => Some(RecordKind::Unique),
+            KIND_SAMPLE => Some(RecordKind::Sample),
+            KIND_UNIQUE => Some(RecordKind::Unique),
             _ => None,
         };
         if let Some(kind) = record {

@@ -15,8 +15,6 @@ use crate::ring::{self, Drained, Entry, Ring};
 use crate::slot::{self, Liveness, SlotInfo};
 use crate::sync::{fence, Ordering};
 use crate::{block, entry};
-#[cfg(not(model))]
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 #[cfg(not(model))]
@@ -137,7 +135,7 @@ impl Segment {
         let Inner { region, places, .. } = &*self.inner;
         let Some(id) = region.file_id().filter(|_| region.is_writable()) else { return true };
         let Ok(now) = std::fs::symlink_metadata(region.path()) else { return true };
-        if (now.dev(), now.ino()) != id || now.len() >= places.total {
+        if crate::identity::id_of(&now) != id || now.len() >= places.total {
             return true;
         }
         if now.len() < places.used(region.word(WORD_COMMITTED).load(Ordering::Acquire)) {
@@ -234,12 +232,13 @@ impl Segment {
         let Inner { region, places, options, .. } = &*self.inner;
         let slot = places.slot(index);
         let start = places.rings + u64::from(index) * places.ring_bytes;
-        let there =
-            index < options.slots_max && region.word(slot + SLOT_RING).load(Ordering::Acquire) == 1;
+        let there = places.ring_bytes > 0
+            && index < options.slots_max
+            && region.word(slot + SLOT_RING).load(Ordering::Acquire) == 1;
         there.then_some(Ring { region, slot, start, cells: u64::from(options.ring_records) })
     }
 
-    /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one.
+    /// A cursor into the ring of a slot, at its oldest record; nothing while the slot never wrote one, and where there are none.
     pub fn ring_reader(&self, slot: u16) -> Option<RingReader> {
         let ring = self.ring(slot)?;
         let cursor = ring::RingReader::new(&ring);

@@ -16,7 +16,7 @@
 //! are changed by read-modify-writes, whose order among each other does not matter to a sum.
 
 use crate::block::{State, LIVE};
-use crate::cells::{explicit_index, observe_sum, plain, Cells, COUNTER_END};
+use crate::cells::{explicit_index, observe_sum, plain, Cells};
 use crate::entry;
 use crate::handle::{Outcome, Series};
 use crate::layout::*;
@@ -248,9 +248,9 @@ impl Writer {
                 Place::Bucket { negative, octave, index } => {
                     self.bucket(own, negative, octave, index as u64, schema)?
                 }
-                Place::Zero => own + parts::EXPONENTIAL_ZERO,
-                Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
-                Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
+                Place::Zero => own + EXPONENTIAL_ZERO,
+                Place::Over { negative: false } => own + EXPONENTIAL_OVER,
+                Place::Over { negative: true } => own + EXPONENTIAL_UNDER,
             },
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) | Cells::Summary { .. } => {
                 return Err(Outcome::Applied);
@@ -318,10 +318,9 @@ impl Writer {
             // With the part's header a line of its own.
             Cells::Counter => Form::cells(STRIPE_BYTES - PART_BODY),
             Cells::Summary { .. } => Form { pointers: 1, ..Form::cells(STRIPE_BYTES - PART_BODY) },
-            Cells::Exponential { .. } => Form {
-                pointers: parts::EXPONENTIAL_POINTERS,
-                ..Form::cells(parts::EXPONENTIAL_BYTES)
-            },
+            Cells::Exponential { .. } => {
+                Form { pointers: EXPONENTIAL_POINTERS, ..Form::cells(EXPONENTIAL_BYTES) }
+            }
             Cells::Explicit => Form::cells((s.bounds.len() as u64 + 1) * 16),
             Cells::SharedGauge | Cells::SlotGauge(_) => return,
         };

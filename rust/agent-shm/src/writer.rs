@@ -213,18 +213,19 @@ impl Writer {
         }
     }
 
-    /// The first record of a slot: its ring gets memory, or the record is counted as refused.
+    /// The first record of a slot: its ring gets memory, or the record is counted as refused, as it is where there are no
+    /// rings.
     #[cold]
     fn commit_ring(&self) -> Option<Ring<'_>> {
         let places = self.places();
         let slot = places.slot(self.lease.index);
         let start = places.rings + u64::from(self.lease.index) * places.ring_bytes;
         match self.region().commit(start, places.ring_bytes) {
-            Ok(()) => {
+            Ok(()) if places.ring_bytes > 0 => {
                 self.region().word(slot + SLOT_RING).store(1, Ordering::Release);
                 self.segment.ring(self.lease.index)
             }
-            Err(_) => {
+            _ => {
                 self.region().word(slot + SLOT_RING_REFUSED).fetch_add(1, Ordering::Relaxed);
                 None
             }

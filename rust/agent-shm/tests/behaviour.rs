@@ -32,6 +32,7 @@ fn small() -> Options {
         metric_series_max: 4,
         slots_max: 4,
         ring_records: 8,
+        recent_max: 8,
         bytes_max: 1 << 20,
         metrics_max: 8,
     }
@@ -351,6 +352,21 @@ fn a_ring_gives_everything_to_every_reader_and_counts_what_was_overwritten() {
 }
 
 #[test]
+fn the_segment_of_an_app_has_no_rings_and_no_room_for_them() {
+    let segment = Segment::private("t", &Options::default());
+    let usage = segment.usage();
+    assert!(usage.bytes_reserved < usage.bytes_max + (2 << 20), "{}", usage.bytes_reserved);
+    let writer = segment.writer().unwrap();
+    let metric = writer.metric(&spec("h", Shape::Summary(&[0.5]))).unwrap();
+    let series = writer.series(metric, "k=\"v\"").unwrap();
+    writer.record(&series, RecordKind::Sample, 1);
+    writer.event(b"deployed");
+    assert!(segment.ring_reader(0).is_none());
+    assert_eq!((segment.slots()[0].ring, segment.slots()[0].ring_refused), (false, 2));
+    assert_eq!(segment.header().options.recent_max, 2048);
+}
+
+#[test]
 fn every_slot_taken_is_an_error_that_says_so() {
     let segment = Segment::private("t", &small());
     let writers: Vec<_> = (0..4).map(|_| segment.writer().unwrap()).collect();
@@ -388,6 +404,7 @@ fn the_largest_limits_stay_within_the_reach_of_an_offset() {
         metrics_max: u32::MAX,
         slots_max: u16::MAX,
         ring_records: u32::MAX,
+        recent_max: u32::MAX,
         bytes_max: u64::MAX,
     };
     let segment = Segment::private("t", &options);

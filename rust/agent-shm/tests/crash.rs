@@ -15,6 +15,7 @@ fn options() -> Options {
         metrics_max: 16,
         slots_max: 16,
         ring_records: 8,
+        recent_max: 8,
         bytes_max: 16 << 20,
     }
 }

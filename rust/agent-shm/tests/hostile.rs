@@ -19,6 +19,7 @@ fn options() -> Options {
         metrics_max: 16,
         slots_max: 4,
         ring_records: 8,
+        recent_max: 8,
         bytes_max: 16 * 16384,
     }
 }

@@ -82,7 +82,7 @@ fn a_leap_of_millions_does_not_keep_what_is_older() {
 
 #[test]
 fn every_reader_gets_everything_once_and_counts_what_was_overwritten() {
-    let segment = Segment::private("t", &Options { ring_records: 8, ..Options::default() });
+    let segment = Segment::private("t", &Options { recent_max: 8, ..Options::default() });
     let writer = segment.writer().unwrap();
     let series = summary(&writer, "s", "");
     observe(&writer, &series, numbers(0..20));

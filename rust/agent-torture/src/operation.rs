@@ -98,6 +98,7 @@ impl Operation {
             metrics_max: 16,
             slots_max: 4,
             ring_records: 8,
+            recent_max: 8,
             bytes_max: 16 * PAGE_BYTES,
         };
         (self.limits)(&mut options);

@@ -25,6 +25,7 @@
 //! exemplars are not written.
 
 use agent_metric::bounds;
+use agent_metric::name::suffix;
 use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};
 
 use crate::format::Format;
@@ -62,15 +63,11 @@ impl FamilyVisitor for Encoder {
 
     fn family(&mut self, head: &FamilyHead<'_>, piece: Piece, out: &mut Vec<u8>) {
         self.begin(head.name, head.kind, piece);
-        let suffix: &[u8] = match (piece, head.kind) {
-            (Piece::All, _) => return self.whole_family(head, out),
-            (Piece::Points, FamilyKind::Histogram) => b"_bucket",
-            (Piece::Points, _) => b"",
-            (Piece::Sum, _) => b"_sum",
-            (Piece::Count, _) => b"_count",
-            (Piece::Created, _) => b"_created",
-        };
-        self.header(out, &[head.name.as_bytes(), suffix].concat(), head.help, b"unknown");
+        if piece == Piece::All {
+            return self.whole_family(head, out);
+        }
+        let name = [head.name, piece.suffix(head.kind)].concat();
+        self.header(out, name.as_bytes(), head.help, "unknown");
     }
 
     #[inline]
@@ -137,28 +134,24 @@ impl Encoder {
         self.name.extend_from_slice(name.as_bytes());
         self.sample_name.clone_from(&self.name);
         if kind == FamilyKind::Counter {
-            self.sample_name.extend_from_slice(b"_total");
+            self.sample_name.extend_from_slice(suffix::TOTAL.as_bytes());
         }
     }
 
-    fn header(&self, out: &mut Vec<u8>, shown: &[u8], help: &str, word: &[u8]) {
+    fn header(&self, out: &mut Vec<u8>, shown: &[u8], help: &str, word: &str) {
         if !help.is_empty() {
             let mut escaped = String::with_capacity(help.len());
             let open = self.format == Format::OpenMetrics100;
-            crate::name::escape_text(help, open, &mut escaped);
+            agent_metric::name::escape_text(help, open, &mut escaped);
             put(out, &[b"# HELP ", shown, b" ", escaped.as_bytes(), b"\n"]);
         }
-        put(out, &[b"# TYPE ", shown, b" ", word, b"\n"]);
+        put(out, &[b"# TYPE ", shown, b" ", word.as_bytes(), b"\n"]);
     }
 
-    fn type_word(&self) -> &'static [u8] {
+    fn type_word(&self) -> &'static str {
         match (self.kind, self.format) {
-            (FamilyKind::Counter, _) | (FamilyKind::BareCounter, Format::Text004) => b"counter",
-            (FamilyKind::Gauge, _) => b"gauge",
-            (FamilyKind::Histogram, _) => b"histogram",
-            (FamilyKind::Summary, _) => b"summary",
-            (FamilyKind::Unknown, Format::Text004) => b"untyped",
-            (FamilyKind::Unknown | FamilyKind::BareCounter, _) => b"unknown",
+            (FamilyKind::Unknown | FamilyKind::BareCounter, Format::OpenMetrics100) => "unknown",
+            (kind, _) => kind.word(),
         }
     }
 
@@ -216,7 +209,7 @@ impl Encoder {
     }
 
     fn bucket(&self, out: &mut Vec<u8>, labels: &[u8], upper: f64, count: u64) {
-        self.head(out, b"_bucket", labels, Some((b"le", Bound::Float(upper))));
+        self.head(out, suffix::BUCKET.as_bytes(), labels, Some((b"le", Bound::Float(upper))));
         write_u64(count, out);
         out.push(b'\n');
     }
@@ -257,12 +250,12 @@ impl Encoder {
         created_unix_ms: Option<u64>,
     ) {
         if matches!(self.piece, Piece::All | Piece::Sum) {
-            self.head(out, b"_sum", labels, None);
+            self.head(out, suffix::SUM.as_bytes(), labels, None);
             write_f64(sum, out);
             out.push(b'\n');
         }
         if matches!(self.piece, Piece::All | Piece::Count) {
-            self.head(out, b"_count", labels, None);
+            self.head(out, suffix::COUNT.as_bytes(), labels, None);
             write_u64(count, out);
             out.push(b'\n');
         }
@@ -279,7 +272,7 @@ impl Encoder {
             return;
         }
         out.extend_from_slice(&self.name);
-        out.extend_from_slice(b"_created");
+        out.extend_from_slice(suffix::CREATED.as_bytes());
         self.labels(out, labels, None);
         out.push(b' ');
         write_u64(created / 1000, out);

@@ -44,7 +44,7 @@ impl<'a> Pair<'a> {
         if value.len() > limits.label_value_bytes_max {
             return Err(Reject::LabelValueTooLong);
         }
-        let clean = !is_reserved(name) && name::is_label_clean(name);
+        let clean = !is_reserved(name) && agent_metric::name::is_label_clean(name);
         Ok(Pair { name, value, order: 0, clean })
     }
 
@@ -173,7 +173,7 @@ fn fill<'a>(
         out.push_str(pair.prefix());
         name::sanitize_label(pair.name, out);
         out.push_str("=\"");
-        name::escape_label_value(pair.value, out);
+        agent_metric::name::escape_label_value(pair.value, out);
         out.push('"');
     }
     Ok(())
@@ -233,7 +233,7 @@ pub fn move_away(name: &str, text: &mut String) {
             out.push(',');
         }
         out.extend([name, "=\""]);
-        name::escape_label_value(value.as_bytes(), &mut out);
+        agent_metric::name::escape_label_value(value.as_bytes(), &mut out);
         out.push('"');
     }
     *text = out;

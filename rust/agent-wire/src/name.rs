@@ -15,6 +15,7 @@
 //! `x_count` is not kept apart from the `_count` of a histogram `x`.
 
 use crate::Kind;
+use agent_metric::name::{may_hold, suffix, LABEL, METRIC};
 
 /// Units that a family name may end in; OpenMetrics says so in a `# UNIT` line.
 const UNITS: [&str; 9] =
@@ -52,30 +53,6 @@ pub struct Family {
     pub scale: f64,
 }
 
-const METRIC: u8 = 1;
-const LABEL: u8 = 2;
-
-/// Which names may hold a byte. Digits are in both; a leading one is handled apart.
-static CLASS: [u8; 256] = {
-    let mut table = [0u8; 256];
-    let mut byte = 0usize;
-    while byte < 256 {
-        let b = byte as u8;
-        if b.is_ascii_alphanumeric() || b == b'_' {
-            table[byte] = METRIC | LABEL;
-        } else if b == b':' {
-            table[byte] = METRIC;
-        }
-        byte += 1;
-    }
-    table
-};
-
-fn is_clean(raw: &[u8], class: u8) -> bool {
-    !raw.first().is_some_and(u8::is_ascii_digit)
-        && raw.iter().all(|&byte| CLASS[byte as usize] & class != 0)
-}
-
 /// The bytes of the sanitised name, all ASCII.
 fn sanitized(raw: &[u8], class: u8) -> impl Iterator<Item = u8> + '_ {
     let digit = raw.first().is_some_and(u8::is_ascii_digit).then_some(b'_');
@@ -83,7 +60,7 @@ fn sanitized(raw: &[u8], class: u8) -> impl Iterator<Item = u8> + '_ {
     let body = raw.iter().filter_map(move |&byte| {
         let continues = matches!(byte, 0x80..=0xbf) && !before_is_ascii;
         before_is_ascii = byte.is_ascii();
-        if CLASS[byte as usize] & class != 0 {
+        if may_hold(class, byte) {
             Some(byte)
         } else {
             (!continues).then_some(b'_')
@@ -103,7 +80,7 @@ fn push_sanitized(raw: &[u8], class: u8, out: &mut String) {
     for part in raw.chunks(64) {
         let mut clean = [b'_'; 64];
         for (to, &byte) in clean.iter_mut().zip(part) {
-            *to = if CLASS[byte as usize] & class != 0 { byte } else { b'_' };
+            *to = if may_hold(class, byte) { byte } else { b'_' };
         }
         out.push_str(std::str::from_utf8(&clean[..part.len()]).unwrap_or_default());
     }
@@ -119,52 +96,9 @@ pub fn sanitize_label(raw: &[u8], out: &mut String) {
     push_sanitized(raw, LABEL, out);
 }
 
-/// Whether a label name needs no sanitising.
-pub fn is_label_clean(raw: &[u8]) -> bool {
-    is_clean(raw, LABEL)
-}
-
-/// Whether a metric name needs no sanitising.
-pub fn is_metric_clean(raw: &[u8]) -> bool {
-    is_clean(raw, METRIC)
-}
-
 /// The sanitised label name byte by byte, for comparing without building it.
 pub(crate) fn label_bytes(raw: &[u8]) -> impl Iterator<Item = u8> + '_ {
     sanitized(raw, LABEL)
-}
-
-/// Appends a label value: invalid UTF-8 as U+FFFD, and backslash, quote and line feed escaped.
-pub fn escape_label_value(raw: &[u8], out: &mut String) {
-    // Most values: ASCII with nothing to escape.
-    let odd = |byte: u8| !byte.is_ascii() | (byte == b'\\') | (byte == b'"') | (byte == b'\n');
-    if !raw.iter().fold(false, |found, &byte| found | odd(byte)) {
-        out.push_str(std::str::from_utf8(raw).unwrap_or_default());
-        return;
-    }
-    for chunk in raw.utf8_chunks() {
-        escape_text(chunk.valid(), true, out);
-        if !chunk.invalid().is_empty() {
-            out.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-}
-
-/// Appends text with backslash and line feed escaped, and quotes too when asked.
-pub(crate) fn escape_text(text: &str, quotes: bool, out: &mut String) {
-    let mut rest = text;
-    while let Some(at) = memchr::memchr3(b'\\', b'\n', b'"', rest.as_bytes()) {
-        let (plain, from) = rest.split_at(at);
-        out.push_str(plain);
-        match from.as_bytes()[0] {
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            _ if quotes => out.push_str("\\\""),
-            _ => out.push('"'),
-        }
-        rest = &from[1..];
-    }
-    out.push_str(rest);
 }
 
 /// The family a sample belongs to. `raw` is the name as it was sent, or as a mapping made it.
@@ -180,7 +114,7 @@ pub fn family_into(kind: Kind, raw: &[u8], out: &mut String) -> (&'static str, f
     sanitize_metric(raw, out);
     match kind {
         Kind::Counter => {
-            cut_ending(out, "_total");
+            cut_ending(out, suffix::TOTAL);
             (unit_of(out), 1.0)
         }
         Kind::Gauge | Kind::Histogram | Kind::Distribution => (unit_of(out), 1.0),
@@ -272,6 +206,7 @@ fn unit_of(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent_metric::name::{is_label_clean, is_metric_clean};
     use proptest::prelude::*;
 
     fn metric(raw: &[u8]) -> String {
@@ -335,13 +270,6 @@ mod tests {
         assert_eq!(family_with_unit(Kind::Timer, b"x", "bytes", &mut out), None);
         assert_eq!(family_with_unit(Kind::Set, b"x", "bytes", &mut out), None);
         assert_eq!(family_with_unit(Kind::Gauge, b"x", "furlongs", &mut out), None);
-    }
-
-    #[test]
-    fn label_values_are_escaped_and_made_utf8() {
-        let mut out = String::new();
-        escape_label_value(b"a\\b\"c\nd\xffe", &mut out);
-        assert_eq!(out, "a\\\\b\\\"c\\nd\u{fffd}e");
     }
 
     proptest! {

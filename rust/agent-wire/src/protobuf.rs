@@ -22,6 +22,7 @@
 //! checked again.
 
 use agent_metric::bounds;
+use agent_metric::name::suffix;
 use agent_metric::octave::{self, Place};
 use agent_metric::{FamilyHead, FamilyKind, FamilyVisitor, Piece, Sample, SampleValue};
 
@@ -64,7 +65,7 @@ impl FamilyVisitor for Encoder {
         self.is_native = is_native;
         self.close(out);
         self.kind = kind;
-        let suffix = if kind == FamilyKind::Counter { "_total" } else { "" };
+        let suffix = if kind == FamilyKind::Counter { suffix::TOTAL } else { "" };
         tag(1, BYTES, &mut self.head);
         varint((name.len() + suffix.len()) as u64, &mut self.head);
         self.head.extend_from_slice(name.as_bytes());

@@ -234,7 +234,7 @@ fn check<'s, 'a>(
         members: &scratch.members,
         labels: &scratch.labels,
         unit,
-        help: cut_help(scratch.help.as_deref().unwrap_or(""), limits.help_bytes_max),
+        help: agent_metric::name::cut(scratch.help.as_deref().unwrap_or(""), limits.help_bytes_max),
         rate,
     })
 }
@@ -274,13 +274,4 @@ fn member<'a>(value: Scalar<'a>, limits: &Limits) -> Result<Cow<'a, str>, Fault>
         return Err(Fault::new(Reject::ValueTooLong, detail));
     }
     Ok(text)
-}
-
-/// The help text up to the limit, cut between characters.
-fn cut_help(help: &str, bytes_max: usize) -> &str {
-    let mut end = help.len().min(bytes_max);
-    while !help.is_char_boundary(end) {
-        end -= 1;
-    }
-    &help[..end]
 }

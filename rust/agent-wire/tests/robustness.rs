@@ -104,7 +104,7 @@ proptest! {
     fn any_prometheus_like_text_is_taken_or_refused(text in LIKE_TEXT) {
         if let Ok(families) = prometheus_text::parse(text.as_bytes(), &Limits::default()) {
             for family in families {
-                prop_assert!(name::is_metric_clean(family.name.as_bytes()));
+                prop_assert!(agent_metric::name::is_metric_clean(family.name.as_bytes()));
             }
         }
     }

@@ -85,7 +85,7 @@ impl Base {
 
 fn escaped(value: &str) -> String {
     let mut out = String::new();
-    name::escape_label_value(value.as_bytes(), &mut out);
+    agent_metric::name::escape_label_value(value.as_bytes(), &mut out);
     out
 }
 

@@ -193,7 +193,7 @@ impl Source {
 
     fn new(segment: Segment, app: Option<App>, name: &str) -> Source {
         let mut label = String::from("app=\"");
-        agent_wire::name::escape_label_value(name.as_bytes(), &mut label);
+        agent_metric::name::escape_label_value(name.as_bytes(), &mut label);
         label.push('"');
         let feed =
             Feed { segment: segment.clone(), app, targets: HashMap::new(), shares: HashMap::new() };
@@ -254,7 +254,7 @@ impl Source {
         let mut pass = Pass::default();
         let Source { feed, segment, summaries, is_first_pass: is_old, .. } = self;
         summaries.look(segment, *is_old, common.open_s);
-        let kept = segment.header().options.recent_max();
+        let kept = segment.header().options.recent_max;
         summaries.readers.retain(|&id, reader| {
             let drained = segment.recent(id, reader, |unix_ms, value| {
                 feed.sample_of_time(id, unix_ms, value.to_bits(), *is_old, common);

@@ -6,8 +6,8 @@ use super::head::Head;
 use super::jobs::{self, Put, Reply};
 use super::respond::{refusal_body, Answer, Terms, Why, JSON, TEXT};
 use super::routes::{Route, NO_ROUTE};
-use super::stats::Count;
 use super::{health, page, HttpService, Shared};
+use crate::counts::Count;
 
 impl HttpService {
     /// Requests without a body.

@@ -12,9 +12,9 @@ use super::jobs::Put;
 use super::push::{self, Form, Outcome, Push, INLINE_BYTES_MAX};
 use super::respond::{Answer, Terms, Why, JSON};
 use super::routes::Route;
-use super::stats::Count;
 use super::stream::Stream;
 use super::{HttpService, Ingest, Next, Peer};
+use crate::counts::Count;
 
 /// A body that nobody wants is read and forgotten up to this length.
 pub const SKIPPED_BYTES_MAX: u64 = 64 << 10;

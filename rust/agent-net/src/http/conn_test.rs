@@ -92,7 +92,7 @@ impl Bench {
                 "schema_json":"{{\"a\":1}}","version":"9.9"}}"#
         );
         let config = WorkerConfig::from_json(json.as_bytes()).expect("config");
-        let segment = Segment::private("agent", &Options::default());
+        let segment = Segment::private("agent", &Options::collector());
         let service = HttpService::new(&config, &segment);
         Bench { service, ledger: Ledger::default(), segment }
     }

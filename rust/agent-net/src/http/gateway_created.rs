@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 
+use agent_metric::name::suffix;
 use agent_metric::FamilyKind;
 use agent_wire::prometheus_text::SeriesValue;
 
 use super::gateway_group::{Family, Pushed};
 
-const SUFFIX: &str = "_created";
 /// The year 9999: what is not before it is no time.
 const SECONDS_MAX: f64 = 253_402_300_800.0;
 
@@ -22,12 +22,12 @@ type Numbered = Vec<(usize, Family)>;
 fn name_of_times(family: &Family) -> Option<String> {
     let base = match family.kind {
         FamilyKind::Counter => {
-            family.name.strip_suffix("_total").filter(|base| !base.is_empty())?
+            family.name.strip_suffix(suffix::TOTAL).filter(|base| !base.is_empty())?
         }
         FamilyKind::Histogram | FamilyKind::Summary => &family.name,
         _ => return None,
     };
-    Some(format!("{base}{SUFFIX}"))
+    Some(format!("{base}{}", suffix::CREATED))
 }
 
 /// Puts times into the series that they are of.

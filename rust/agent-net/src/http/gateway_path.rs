@@ -67,7 +67,7 @@ impl GroupKey {
             }
             text.push_str(name.as_ref());
             text.push_str("=\"");
-            agent_wire::name::escape_label_value(value.as_ref().as_bytes(), &mut text);
+            agent_metric::name::escape_label_value(value.as_ref().as_bytes(), &mut text);
             text.push('"');
         }
         text

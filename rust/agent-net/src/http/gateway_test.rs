@@ -185,7 +185,7 @@ fn a_push_is_refused_for_names_that_somebody_had_before_it() {
     let push = |first_unix_ms, body: &str| {
         let claim = crate::scrape::Claim {
             name: "x".to_owned(),
-            kind: crate::scrape::Type::Counter,
+            kind: agent_metric::FamilyKind::Counter,
             owner: crate::scrape::Owner::App("shop"),
         };
         let sources = vec![Candidate { claim, first_unix_ms, is_shared: false }];

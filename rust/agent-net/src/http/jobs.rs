@@ -19,9 +19,9 @@ use super::gateway_path::{samples_at_most, GroupKey};
 use super::pool::{Busy, Pool, Pressure};
 use super::respond::{http_date_now, Answer, Extent, Terms, JSON, LAST_CHUNK, TEXT};
 use super::routes::LABELS;
-use super::stats::{Count, Stats};
 use super::stream::{channel, Sink, Stream, CHUNK_BYTES};
 use super::{page, status as status_json, Shared};
+use crate::counts::{Count, Stats};
 use crate::scrape::{self, Candidate, Skipped, Source};
 
 /// Room for the size line of a chunk: eight hex digits, CR, LF.
@@ -213,7 +213,7 @@ fn count_skipped(stats: &Stats, app: Option<&str>, skipped: &Skipped) {
     let mut of = String::new();
     if let Some(app) = app {
         of.push_str("app=\"");
-        agent_wire::name::escape_label_value(app.as_bytes(), &mut of);
+        agent_metric::name::escape_label_value(app.as_bytes(), &mut of);
         of.push('"');
     }
     stats.add(Count::InfiniteSums, &of, skipped.infinite_sums);

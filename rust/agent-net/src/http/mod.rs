@@ -51,7 +51,6 @@ mod pool;
 mod push;
 mod respond;
 mod routes;
-mod stats;
 mod status;
 mod stream;
 
@@ -69,6 +68,7 @@ use crate::admission::{Peer, Shed};
 use crate::apply::{Apply, NormalSample};
 use crate::apps::Apps;
 use crate::config::WorkerConfig;
+use crate::counts::{Count, Stats};
 use crate::place::Place;
 use crate::telemetry::{Reason, SourceId};
 
@@ -80,7 +80,6 @@ use respond::DateLine;
 
 pub use conn::HttpState;
 pub use push::Push;
-pub use stats::{Count, Stats};
 pub use stream::{Stream, Taken};
 
 /// What the event loop does next with a connection.

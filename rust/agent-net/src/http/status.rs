@@ -21,6 +21,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use agent_metric::FamilyKind;
 use agent_shm::{FamilyView, OwnedShape, Segment, SeriesView, Value, View};
 use serde_json::{json, Map, Value as Json};
 
@@ -28,7 +29,7 @@ use super::gateway_group::Group;
 use super::Shared;
 use crate::apps::App;
 use crate::events::recent_events;
-use crate::scrape::{self, Claim, Owner, Source, Type};
+use crate::scrape::{self, Claim, Owner, Source};
 
 const OWN_MAX: usize = 4000;
 const WINDOWS_MAX: usize = 1000;
@@ -216,7 +217,7 @@ fn claim_json(claim: &Claim<'_>) -> Json {
     owned_json(&claim.shown(), claim.kind, claim.owner)
 }
 
-fn owned_json(name: &str, kind: Type, owner: Owner<'_>) -> Json {
+fn owned_json(name: &str, kind: FamilyKind, owner: Owner<'_>) -> Json {
     let mut row = json!({"name": name, "type": kind.word()});
     match owner {
         Owner::Collector => {}

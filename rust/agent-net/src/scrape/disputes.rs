@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use agent_metric::FamilyKind;
 use agent_shm::View;
 
 use super::labels::{AppLabels, LabelSets};
-use super::names::{Conflict, Owner, Type};
+use super::names::{Conflict, Owner};
 use super::plan::{Merged, Part, Plan};
 use super::Source;
 use crate::http::gateway_group::Group;
@@ -18,7 +19,7 @@ use crate::http::gateway_group::Group;
 pub struct Repeated<'a> {
     /// Name and labels.
     pub series: String,
-    pub kind: Type,
+    pub kind: FamilyKind,
     pub owner: Owner<'a>,
     pub holder: Owner<'a>,
 }

@@ -12,7 +12,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 
-use agent_metric::{GaugeMode, OwnedShape};
+use agent_metric::{OwnedShape, Reduction};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -127,12 +127,12 @@ impl AppLabels {
     /// For series of this shape.
     pub fn of(app: &str, shape: &OwnedShape) -> AppLabels {
         let mut text = String::from("app=\"");
-        agent_wire::name::escape_label_value(app.as_bytes(), &mut text);
+        agent_metric::name::escape_label_value(app.as_bytes(), &mut text);
         text.push('"');
         let ours = match shape {
             OwnedShape::Exponential { .. } | OwnedShape::Explicit(_) => "le",
             OwnedShape::Summary(_) => "quantile",
-            OwnedShape::Gauge(GaugeMode::All | GaugeMode::LiveAll) => "pid",
+            OwnedShape::Gauge(mode) if mode.reduction() == Reduction::Each => "pid",
             OwnedShape::Gauge(_) | OwnedShape::Counter => "",
         };
         AppLabels { prefix: text.len(), text: text.into_bytes(), ours }

@@ -10,85 +10,26 @@
 use agent_metric::own::{DAMAGED, LOST, PRIVATE, SUPERSEDED};
 use std::fmt;
 
-use agent_metric::{FamilyKind, OwnedShape};
+use agent_metric::name::suffix;
+use agent_metric::FamilyKind;
 use hashbrown::HashMap;
 
 use crate::http::gateway_path::GroupKey;
 
-/// What a name is to a reader of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    Counter,
-    /// A pushed counter that is not called `_total`; it is shown under the name it was pushed with.
-    BareCounter,
-    Gauge,
-    Histogram,
-    Summary,
-    Unknown,
+/// The family name in our sense (without `_total`) and the kind of a pushed family. A counter that is not called `_total` is
+/// a bare one, and shown under the name it was pushed with.
+pub fn of_pushed(name: &str, kind: FamilyKind) -> (&str, FamilyKind) {
+    match (kind, name.strip_suffix(suffix::TOTAL)) {
+        (FamilyKind::Counter, Some(base)) if !base.is_empty() => (base, kind),
+        (FamilyKind::Counter, _) => (name, FamilyKind::BareCounter),
+        _ => (name, kind),
+    }
 }
 
-impl Type {
-    pub fn of_shape(shape: &OwnedShape) -> Type {
-        match shape {
-            OwnedShape::Counter => Type::Counter,
-            OwnedShape::Gauge(_) => Type::Gauge,
-            OwnedShape::Exponential { .. } | OwnedShape::Explicit(_) => Type::Histogram,
-            OwnedShape::Summary(_) => Type::Summary,
-        }
-    }
-
-    /// The family name in our sense (without `_total`) and the type of a pushed family.
-    pub fn of_pushed(name: &str, kind: FamilyKind) -> (&str, Type) {
-        match (kind, name.strip_suffix("_total")) {
-            (FamilyKind::Counter, Some(base)) if !base.is_empty() => (base, Type::Counter),
-            (FamilyKind::Counter | FamilyKind::BareCounter, _) => (name, Type::BareCounter),
-            (FamilyKind::Gauge, _) => (name, Type::Gauge),
-            (FamilyKind::Histogram, _) => (name, Type::Histogram),
-            (FamilyKind::Summary, _) => (name, Type::Summary),
-            (FamilyKind::Unknown, _) => (name, Type::Unknown),
-        }
-    }
-
-    pub fn kind(self) -> FamilyKind {
-        match self {
-            Type::Counter => FamilyKind::Counter,
-            Type::Gauge => FamilyKind::Gauge,
-            Type::Histogram => FamilyKind::Histogram,
-            Type::Summary => FamilyKind::Summary,
-            Type::BareCounter => FamilyKind::BareCounter,
-            Type::Unknown => FamilyKind::Unknown,
-        }
-    }
-
-    /// As a TYPE line of the page says it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Type::Counter | Type::BareCounter => "counter",
-            Type::Gauge => "gauge",
-            Type::Histogram => "histogram",
-            Type::Summary => "summary",
-            Type::Unknown => "untyped",
-        }
-    }
-
-    fn phrase(self) -> &'static str {
-        match self {
-            Type::Counter | Type::BareCounter => "a counter",
-            Type::Gauge => "a gauge",
-            Type::Histogram => "a histogram",
-            Type::Summary => "a summary",
-            Type::Unknown => "untyped",
-        }
-    }
-
-    /// What its samples add to the name.
-    pub fn suffixes(self) -> &'static [&'static str] {
-        match self {
-            Type::Counter => &["_total", "_created"],
-            Type::Histogram => &["_bucket", "_sum", "_count", "_created"],
-            Type::Summary => &["_sum", "_count", "_created"],
-            Type::BareCounter | Type::Gauge | Type::Unknown => &[],
-        }
+fn phrase(kind: FamilyKind) -> String {
+    match kind {
+        FamilyKind::Unknown => kind.word().to_owned(),
+        _ => format!("a {}", kind.word()),
     }
 }
 
@@ -115,14 +56,14 @@ impl fmt::Display for Owner<'_> {
 pub struct Claim<'a> {
     /// Without the `_total` of a counter.
     pub name: String,
-    pub kind: Type,
+    pub kind: FamilyKind,
     pub owner: Owner<'a>,
 }
 
 impl Claim<'_> {
     /// The name as the page shows it.
     pub fn shown(&self) -> String {
-        let suffix = if self.kind == Type::Counter { "_total" } else { "" };
+        let suffix = if self.kind == FamilyKind::Counter { suffix::TOTAL } else { "" };
         format!("{}{suffix}", self.name)
     }
 }
@@ -138,9 +79,9 @@ impl fmt::Display for Conflict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Conflict { refused, holder } = self;
         let (name, held) = (refused.shown(), holder.shown());
-        write!(f, "{name} is {} here, but {} has ", refused.kind.phrase(), holder.owner)?;
+        write!(f, "{name} is {} here, but {} has ", phrase(refused.kind), holder.owner)?;
         let held = if held == name { "it" } else { &held };
-        write!(f, "{held} as {}", holder.kind.phrase())
+        write!(f, "{held} as {}", phrase(holder.kind))
     }
 }
 
@@ -149,8 +90,8 @@ impl fmt::Display for Conflict<'_> {
 /// it would have the same names, and another worker may register it at this moment.
 pub fn clash(
     name: &str,
-    kind: Type,
-    find: impl Fn(&str) -> Option<Type>,
+    kind: FamilyKind,
+    find: impl Fn(&str) -> Option<FamilyKind>,
 ) -> Option<Box<Conflict<'static>>> {
     let claim = |name: &str, kind| Claim { name: name.to_owned(), kind, owner: Owner::Collector };
     let own = kind.suffixes().iter().map(|suffix| format!("{name}{suffix}"));
@@ -158,7 +99,7 @@ pub fn clash(
         let family =
             if taken == name { None } else { find(&taken).map(|kind| claim(&taken, kind)) };
         let of_samples = || {
-            SUFFIXES.iter().find_map(|suffix| {
+            suffix::ALL.iter().find_map(|suffix| {
                 let base = taken.strip_suffix(suffix).filter(|base| *base != name)?;
                 find(base).filter(|kind| kind.suffixes().contains(suffix)).map(|k| claim(base, k))
             })
@@ -170,15 +111,12 @@ pub fn clash(
     None
 }
 
-/// All that [`Type::suffixes`] gives.
-const SUFFIXES: [&str; 5] = ["_total", "_bucket", "_sum", "_count", "_created"];
-
 /// Families that the page itself writes.
-const OF_PAGE: [(&str, Type); 4] = [
-    (PRIVATE, Type::Counter),
-    (LOST, Type::Counter),
-    (SUPERSEDED, Type::Gauge),
-    (DAMAGED, Type::Gauge),
+const OF_PAGE: [(&str, FamilyKind); 4] = [
+    (PRIVATE, FamilyKind::Counter),
+    (LOST, FamilyKind::Counter),
+    (SUPERSEDED, FamilyKind::Gauge),
+    (DAMAGED, FamilyKind::Gauge),
 ];
 
 /// Who has which name.

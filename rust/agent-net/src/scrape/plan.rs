@@ -12,10 +12,10 @@
 
 use std::sync::Arc;
 
-use agent_metric::{bounds, OwnedShape};
+use agent_metric::{bounds, FamilyKind, OwnedShape};
 use agent_shm::{FamilyView, MetricMeta, View};
 
-use super::names::{Claim, Conflict, Names, Owner, Type};
+use super::names::{self, Claim, Conflict, Names, Owner};
 use super::{LeftOut, Skipped, Source};
 use crate::http::gateway_group::{Family, Group};
 
@@ -37,7 +37,7 @@ impl<'a> Candidate<'a> {
         let made_unix_ms = source.segment.header().created_unix_ms.max(source.born_unix_ms);
         let is_own = owner == Owner::Collector && meta.name.starts_with(OWN);
         let first_unix_ms = if is_own { 0 } else { meta.first_unix_ms.max(made_unix_ms) };
-        let (name, kind) = (meta.name.clone(), Type::of_shape(&meta.shape));
+        let (name, kind) = (meta.name.clone(), FamilyKind::of_shape(&meta.shape.borrowed()));
         Candidate { claim: Claim { name, kind, owner }, first_unix_ms, is_shared }
     }
 
@@ -54,7 +54,7 @@ impl<'a> Candidate<'a> {
     }
 
     pub fn of_pushed(family: &Family, group: &'a Group) -> Candidate<'a> {
-        let (name, kind) = Type::of_pushed(&family.name, family.kind);
+        let (name, kind) = names::of_pushed(&family.name, family.kind);
         let claim = Claim { name: name.to_owned(), kind, owner: Owner::Group(&group.key) };
         Candidate { claim, first_unix_ms: family.first_unix_ms, is_shared: false }
     }
@@ -80,7 +80,7 @@ pub enum Part<'v> {
 /// A family of the page.
 pub struct Merged<'v> {
     pub name: String,
-    pub kind: Type,
+    pub kind: FamilyKind,
     /// Whoever had the name first comes first.
     pub parts: Vec<Part<'v>>,
 }
@@ -182,7 +182,7 @@ enum Fault {
 
 fn fault_of(meta: &MetricMeta, owner: Owner<'_>) -> Option<Fault> {
     let is_foreign = owner != Owner::Collector;
-    if is_foreign && !agent_wire::name::is_metric_clean(meta.name.as_bytes()) {
+    if is_foreign && !agent_metric::name::is_metric_clean(meta.name.as_bytes()) {
         return Some(Fault::Name);
     }
     match &meta.shape {

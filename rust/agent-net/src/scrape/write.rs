@@ -86,7 +86,7 @@ impl<'a> Page<'a> {
             name: &family.name,
             help,
             unit: unit.unwrap_or(""),
-            kind: family.kind.kind(),
+            kind: family.kind,
             is_native: family.is_native(),
         };
         self.visitor.family(&head, piece, out);
@@ -94,8 +94,7 @@ impl<'a> Page<'a> {
 
     /// Whether the family has to be written in pieces.
     fn is_below_zero(&mut self, family: &Merged<'_>) -> bool {
-        let is_distribution =
-            matches!(family.kind.kind(), FamilyKind::Histogram | FamilyKind::Summary);
+        let is_distribution = matches!(family.kind, FamilyKind::Histogram | FamilyKind::Summary);
         if !is_distribution || !self.visitor.wants_pieces() {
             return false;
         }
@@ -179,7 +178,7 @@ impl<'a> Page<'a> {
             };
             if let Value::GaugePerProcess(values) = series.value {
                 let sets = turn.is_merged.then_some(&mut *sets);
-                skipped.repeated += each_process(labels, values, sets, &mut tell);
+                skipped.repeated += each_process(labels, &values, sets, &mut tell);
             } else {
                 quantiles.clear();
                 if let (Value::Summary { .. }, Some(source)) = (&series.value, source.quantiles) {
@@ -250,10 +249,10 @@ fn value_of<'v>(
     Some(match (value, shape) {
         (&Value::Counter { whole, fraction }, _) => SampleValue::Counter { whole, fraction },
         (&Value::Gauge(value), _) => SampleValue::Number(value),
-        (&Value::Histogram { sum, buckets, .. }, &OwnedShape::Exponential { schema }) => {
+        (&Value::Histogram { sum, ref buckets, .. }, &OwnedShape::Exponential { schema }) => {
             SampleValue::Native { schema, buckets, sum }
         }
-        (&Value::Histogram { sum, buckets, .. }, _) => SampleValue::Histogram { buckets, sum },
+        (&Value::Histogram { sum, ref buckets, .. }, _) => SampleValue::Histogram { buckets, sum },
         (&Value::Summary { count, sum }, _) => SampleValue::Summary { quantiles, sum, count },
         (Value::GaugePerProcess(_), _) => return None,
     })

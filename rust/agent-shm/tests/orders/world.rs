@@ -14,6 +14,7 @@ pub fn segment(pages: u64, series_max: u32) -> Segment {
         metrics_max: 4,
         slots_max: 5,
         ring_records: 2,
+        recent_max: 2,
         bytes_max: pages * 256,
     };
     Segment::private("m", &options)

@@ -41,7 +41,7 @@ fn absorb_buckets(series: Series, random: &mut Random) -> Act {
     let counts = BOUNDS.map(|bound| (bound, random.below(3)));
     let buckets = [counts.as_slice(), &[(f64::INFINITY, 1)]].concat();
     let count = buckets.iter().map(|(_, count)| count).sum();
-    let value = Value::Histogram { count, sum: 100.5, buckets: &buckets };
+    let value = Value::Histogram { count, sum: 100.5, buckets: buckets.into() };
     absorb(series, Parcel::of(&value, Beside::default()))
 }
 

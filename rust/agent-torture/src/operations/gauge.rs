@@ -54,7 +54,7 @@ pub fn rows() -> Vec<Operation> {
 }
 
 fn gauge<const MODE: usize>(writer: &Writer) -> Series {
-    series(writer, "queue", Shape::Gauge(GaugeMode::ALL[MODE].0), "")
+    series(writer, "queue", Shape::Gauge(GaugeMode::ALL[MODE].mode), "")
 }
 
 /// The gauge is there and nobody has said anything.

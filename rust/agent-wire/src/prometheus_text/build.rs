@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::line::{Fault, Line, Sample};
 use super::{Family, Series, SeriesValue, TextError};
-use crate::{name, Limits, Reject};
+use crate::{Limits, Reject};
+use agent_metric::name::suffix;
 use agent_metric::FamilyKind;
 
 /// Counts above this are not exact in the f64 they arrive in.
@@ -102,7 +103,7 @@ impl<'a, 'l> Builder<'a, 'l> {
     /// there is one, otherwise it is a family of its own.
     fn place(&mut self, name: &'a str) -> Result<(usize, Part), Fault> {
         for (suffix, part) in
-            [("_bucket", Part::Point), ("_sum", Part::Sum), ("_count", Part::Count)]
+            [(suffix::BUCKET, Part::Point), (suffix::SUM, Part::Sum), (suffix::COUNT, Part::Count)]
         {
             let owner = name.strip_suffix(suffix).and_then(|base| self.by_name.get(base));
             let Some(&family) = owner else { continue };
@@ -164,7 +165,7 @@ impl<'a, 'l> Builder<'a, 'l> {
         for (name, value) in &sample.labels {
             key.push_str(name);
             key.push_str("=\"");
-            name::escape_label_value(value.as_bytes(), &mut key);
+            agent_metric::name::escape_label_value(value.as_bytes(), &mut key);
             key.push_str("\",");
         }
         let all = &mut self.families[family].series;

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use crate::{labels, name, number, Limits, Reject};
+use crate::{labels, number, Limits, Reject};
 use agent_metric::FamilyKind;
 
 pub(super) type Fault = (Reject, String);
@@ -94,7 +94,7 @@ fn check_name(name: &str, limits: &Limits) -> Result<(), Fault> {
         let most = limits.name_bytes_max;
         return Err((Reject::NameTooLong, format!("a name has at most {most} bytes")));
     }
-    if !name::is_metric_clean(name.as_bytes()) {
+    if !agent_metric::name::is_metric_clean(name.as_bytes()) {
         return Err((Reject::NameMalformed, "a metric name has letters, digits, _ and :".into()));
     }
     Ok(())
@@ -186,7 +186,8 @@ fn check_label(name: &str, value: &str, found: &Labels<'_>, limits: &Limits) -> 
         let detail = format!("a label value has at most {} bytes", limits.label_value_bytes_max);
         return Err((Reject::LabelValueTooLong, detail));
     }
-    if name.is_empty() || !name::is_label_clean(name.as_bytes()) || name == "__name__" {
+    if name.is_empty() || !agent_metric::name::is_label_clean(name.as_bytes()) || name == "__name__"
+    {
         let detail = "a label name has letters, digits and _, and is not __name__";
         return Err((Reject::LabelsMalformed, detail.to_owned()));
     }
