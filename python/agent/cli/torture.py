@@ -49,7 +49,7 @@ EXIT_INTERRUPTED = 130
 @click.option("--list", "is_list", is_flag=True, help="List the kinds and their cases, and leave.")
 @click.option(
     "--sabotage",
-    type=click.Choice(["early", "lost", "doubled"]),
+    type=click.Choice(["early","lost","doubled","twice","label"]),
     help="Makes the tortured app wrong, to see that it is found: it acknowledges before it counts,"
     " leaves updates out, or shows a series twice.",
 )

@@ -25,13 +25,13 @@ from typing import Any
 import agent
 from agent._native import inspect, open_segment, render_segment
 
-from .board import Board
 from .collector import Serving
 from .extents import extents
 from .ground import Ground
 from .kills import Killer
 from .page import Page, PageError
-from .tallies import RAISED, TALLIES
+from .tallies import RAISED, STEPS
+from .watch import Watcher
 
 FLIPS = 32
 HELD_S = 0.002
@@ -43,6 +43,7 @@ TRIAL_S = 20
 INCREMENTS = 3
 SERIES = 12
 MODULE = ("-m", "agent.torture.program")
+NEIGHBOUR = "neighbour"
 
 
 class Flipper:
@@ -86,20 +87,21 @@ def _walk(places: array[int], rng: random.Random) -> Iterator[int]:
 
 def under_writers(ground: Ground) -> None:
     """`bytes`."""
-    victim, neighbour = Board(ground.path("board")), Board(ground.path("neighbour"))
+    victim, neighbour = ground.board(), ground.board("neighbour")
     programs = [
         ground.start(*MODULE, "fork", "--board", victim.path, "--workers", "3", "--damaged"),
         ground.start(
             *(*MODULE, "fork", "--board", neighbour.path, "--workers", "1"),
-            app="neighbour",
+            app=NEIGHBOUR,
             log="neighbour.log",
         ),
     ]
     serving = Serving(ground, workers=1)
     killers = [Killer(ground, board) for board in (victim, neighbour)]
-    ground.until(lambda: victim.totals(1)[0] > 500, f"the app counts: {ground.log()}")
-    ground.until(lambda: neighbour.totals(1)[0] > 500, "the neighbour counts")
-    ground.until(lambda: shown_of(serving, "neighbour") is not None, "the collector shows it")
+    watcher = Watcher(ground, neighbour, serving.page, app=NEIGHBOUR)
+    ground.until(lambda: victim.total(STEPS) > 500, f"the app counts: {ground.log()}")
+    ground.until(lambda: neighbour.total(STEPS) > 500, "the neighbour counts")
+    ground.until(lambda: is_shown(serving, NEIGHBOUR), "the collector shows it")
     parts = serving.parts()
     flipper = Flipper(ground, ground.segment())
     ground.figure("bytes", len(flipper.places))
@@ -115,7 +117,8 @@ def under_writers(ground: Ground) -> None:
             for place, mask in flips:
                 flipper.flip(place, mask)
             ground.add("bytes flipped", FLIPS)
-        _all_well(ground, killers, serving, neighbour)
+        _all_well(ground, killers)
+        watcher.look()
         if serving.parts() != parts:
             ground.fail(f"a process of the collector ended: {parts} became {serving.parts()}")
         looks += 1
@@ -131,22 +134,19 @@ def under_writers(ground: Ground) -> None:
     if victim.strange or neighbour.strange:
         ground.fail(f"a process ended by itself: {ground.log()}")
     ground.add("amounts refused", sum(row.tally(RAISED) for row in victim.rows()))
-    page = Page(render_segment(ground.segment("neighbour")))
-    counted = [page.total(sample) / unit for sample, unit, _ in TALLIES]
-    acknowledged = neighbour.totals(len(TALLIES))
-    ground.outcome.difference = sum(counted) - sum(acknowledged)
-    if counted != acknowledged:
-        ground.fail(f"the neighbour counted {counted} and acknowledged {acknowledged}")
+    watcher.look()
+    neighbour_of(ground, neighbour).balance()
     serving.stop()
 
 
-def shown_of(serving: Serving, app: str) -> float | None:
-    """The steps of an app on the collector's page."""
-    try:
-        return Page(serving.page()).value("steps_total", app=app)
-    except PageError as error:
-        serving.ground.fail(f"a page of the collector is not valid: {error}")
-        return None
+def neighbour_of(ground: Ground, board: Board) -> Watcher:
+    """Reads the neighbour's own segment; its collector is another reader."""
+    return Watcher(ground, board, lambda: render_segment(ground.segment(NEIGHBOUR)))
+
+
+def is_shown(serving: Serving, app: str) -> bool:
+    """An app is on the collector's page."""
+    return Page(serving.page()).value("steps_total", app=app) is not None
 
 
 def _read_damaged(ground: Ground) -> None:
@@ -162,8 +162,8 @@ def _read_damaged(ground: Ground) -> None:
     ground.tick()
 
 
-def _all_well(ground: Ground, killers: list[Killer], serving: Serving, neighbour: Board) -> None:
-    """Everybody lives and goes on; the collector shows the neighbour as it is."""
+def _all_well(ground: Ground, killers: list[Killer]) -> None:
+    """Everybody lives and goes on."""
     for killer in killers:
         rows = killer.look()
         before = {row.index: row.tallied() for row in rows}
@@ -171,13 +171,6 @@ def _all_well(ground: Ground, killers: list[Killer], serving: Serving, neighbour
             lambda: all(row.tallied() > before[row.index] for row in rows),  # noqa: B023
             "every process goes on counting",
         )
-    low = neighbour.totals(1)[0]
-    shown = shown_of(serving, "neighbour")
-    high = neighbour.totals(1)[0]
-    if shown is None or not low <= shown <= high + 1:
-        ground.fail(f"the collector shows {shown} of the neighbour, not {low} to {high}")
-    ground.outcome.pages += 1
-    ground.outcome.operations = sum(sum(k.board.totals(len(TALLIES))) for k in killers)
 
 
 def contained(ground: Ground) -> None:
