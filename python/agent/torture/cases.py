@@ -79,7 +79,7 @@ CASES: tuple[Case, ...] = (
     Case("full", "64MB", "that of a container", 1, "full:sixty_four", "mount"),
     Case("damage", "bytes", "bytes flipped under writers and readers", 1.5, "damage:under_writers"),
     Case(
-        "damage", "contained", "one byte, and what of the file is wrong then", 1, "damage:contained"
+        "damage", "contained", "one byte, and what of the file is wrong then", 1, "contained:contained"
     ),
     Case("damage", "files", "truncated, punched, replaced, removed files", 1, "damage_file:files"),
     Case(
