@@ -1,4 +1,4 @@
-"""The account of an app: what each series of a page must be, from what its processes acknowledged. Pure.
+"""The account of an app: what each series must be, from what its processes acknowledged. Pure.
 
 Purpose: every series has a lowest and a highest value, and a page that says anything else is found.
 Of a process that lives, each operation of its round may be counted and not acknowledged yet. Of one
@@ -179,10 +179,9 @@ class Account:
         after = defaultdict(float, before)
         _add(after, self._own(last, row).items())
         if _filled(own) not in (_filled(before), _filled(after)):
-            return [
-                f"process {row} has counted {_filled(own)}; it acknowledged {_filled(before)}"
-                f" and was in {OPERATIONS[tally - STEPS].name if tally else 'no update'}"
-            ]
+            was_in = OPERATIONS[tally - STEPS].name if tally else "no update"
+            counted = f"process {row} has counted {_filled(own)}"
+            return [f"{counted}; it acknowledged {_filled(before)} and was in {was_in}"]
         self.own_above += _filled(own) != _filled(before)
         self.in_flight += tally is not None
         self.settled.add(row)

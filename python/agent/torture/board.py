@@ -23,7 +23,8 @@ ROWS = 65_536
 ROW_WORDS = 24
 WORD = 8
 HEAD_WORDS = 16
-# Words of the head. SETTLED: how many are on the list of the dead; SWEPT: of how many no series is left.
+# Words of the head. SETTLED: how many are on the list of the dead; SWEPT: of how many the series
+# are removed.
 STOP, NEXT, STRANGE, SETTLED, SWEPT = range(5)
 # Words of a row: who, until when it is at work (monotonic ns), whether it is about to end or was
 # killed, whether it counts in private memory, how many of its updates found no memory, and one for
@@ -85,7 +86,7 @@ class Board:
         return updates(self.snapshot())
 
     def settle(self, index: int) -> None:
-        """Puts a dead process on the list of those whose series may go. Only one process calls it."""
+        """Puts a dead process on the list of those whose series may go. One process calls it."""
         count = self.words[SETTLED]
         self.words[LIST_START + count] = index
         self.words[SETTLED] = count + 1

@@ -1,7 +1,7 @@
 """A collector for a case: started on free ports, sent to, killed in parts, and read.
 
-Purpose: `Serving` is one `python -m agent serve` after the other in one folder, from which pages are
-read.
+Purpose: `Serving` is one `python -m agent serve` after the other in one folder; pages are read from
+it.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class Judge:
             ground.fail(f"{what}: {sorted(wrong)} are wrong and nothing says so")
 
     def _says(self, seen: Values) -> bool:
-        """The product's own words about what is missing: on the page, in the folder, in the file."""
+        """The product's own words: on the page, in the folder, in the file."""
         told = inspect(self.path, series_shown_max=0)
         others = [name for name in os.listdir(self.ground.segments) if not name.startswith(".")]
         # A new time of creation says that everything began anew, as after a reboot.

@@ -171,7 +171,9 @@ def _missing(page: Page, watcher: Watcher, wanted: list[Tallied], late: int) -> 
     shown = {dict(labels)["pid"]: value for labels, value in page.samples.get("each", {}).items()}
     for row, tallied in zip(watcher.board.rows(), wanted, strict=False):
         if shown.get(str(row.pid), -1.0) < tallied[EACH]:
-            found.append(f"each of process {row.pid} ({shown.get(str(row.pid))}, not {tallied[EACH]})")
+            found.append(
+                f"each of process {row.pid} ({shown.get(str(row.pid))}, not {tallied[EACH]})"
+            )
     return sorted(found)
 
 

@@ -140,7 +140,9 @@ class Ground:
 
     def environment(self, app: str = APP) -> dict[str, str]:
         """This process's, without settings that would change what is tortured."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_METRICS_", VARIABLE))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AGENT_METRICS_", VARIABLE))
+        }
         return kept | {
             "AGENT_METRICS_DIR": self.segments,
             "AGENT_METRICS_APP": app,

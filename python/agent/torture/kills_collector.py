@@ -72,9 +72,10 @@ def collector(ground: Ground) -> None:
     page = look(ground, senders, ledger, serving)
     watcher.balance()
     sent, acknowledged = senders.account()
-    for what, sample in SAMPLES.items() if page else ():
+    for what, sample in SAMPLES.items():
         ground.figure(f"{what} acknowledged", acknowledged[what])
-        ground.figure(f"{what} counted above", page.total(sample) - acknowledged[what])
+        if page is not None:
+            ground.figure(f"{what} counted above", page.total(sample) - acknowledged[what])
         ground.figure(f"{what} sent above", sent[what] - acknowledged[what])
     serving.stop()
 

@@ -1,4 +1,4 @@
-"""Ways to make what is tortured wrong on purpose: a torture that cannot fail is worth nothing. Pure.
+"""Ways to make what is tortured wrong on purpose, since it must be seen to fail. Pure.
 
 Purpose: the names for `--sabotage`, and what each does. Programs of a case read their own from
 VARIABLE; `work` has what they do wrong, `collector` what its senders do, `damage` what its witness

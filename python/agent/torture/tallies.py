@@ -96,7 +96,7 @@ def in_flight(tallied: tuple[int, ...]) -> int | None:
 
 
 def amounts(tally: int, count: int, row: int, spread: int) -> Iterator[tuple[Cell, float]]:
-    """What the first `count` of an operation are on a page, of the process with that row; to be added up."""
+    """What the first `count` of an operation of one process are on a page; to be added up."""
     operation = OPERATIONS[tally - STEPS]
     name, labels = operation.name, _labels(operation, row)
     if not count or operation.form is Form.GAUGE:

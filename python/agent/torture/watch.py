@@ -101,7 +101,9 @@ class Watcher:
         self, page: Page, low: list[Tallied], high: list[Tallied], *, is_complete: bool
     ) -> None:
         """The gauge of each process is the number of its round."""
-        shown = {dict(labels)["pid"]: value for labels, value in page.samples.get("each", {}).items()}
+        shown = {
+            dict(labels)["pid"]: value for labels, value in page.samples.get("each", {}).items()
+        }
         for row in self._open:
             least, most = low[row.index][EACH], high[row.index][EACH] + 1
             value = shown.get(str(row.pid))

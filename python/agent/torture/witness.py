@@ -1,4 +1,4 @@
-"""The segment that is damaged one byte at a time: who counts in it, what it must say, how it is put back.
+"""The segment that is damaged one byte at a time: who counts in it, and what it must say.
 
 Purpose: a few families of every form, each series counted equally often, so that what a page must
 say follows from a number. `sabotage` makes the one who counts wrong, as a fault of the product
@@ -88,15 +88,19 @@ def values(page: bytes) -> tuple[Values, set[str]]:
 
     Raises PageError for everything else that a scraper would refuse.
     """
-    lines: dict[bytes, bytes] = {}
-    twice = set()
+    kept: list[bytes] = []
+    seen: set[bytes] = set()
+    twice: set[str] = set()
     for line in page.splitlines(keepends=True):
-        series = line if line.startswith(b"#") else line.rpartition(b" ")[0]
-        if lines.setdefault(series, line) is not line and not line.startswith(b"#"):
+        series = line.rpartition(b" ")[0]
+        if not line.startswith(b"#") and series in seen:
             twice.add(_family(series.partition(b"{")[0].decode(errors="replace")))
+        else:
+            seen.add(series)
+            kept.append(line)
     found: Values = {}
-    for name, series_of in Page(b"".join(lines.values())).samples.items():
-        found.setdefault(_family(name), {}).update({(name, one): v for one, v in series_of.items()})
+    for name, samples in Page(b"".join(kept)).samples.items():
+        found.setdefault(_family(name), {}).update({(name, one): v for one, v in samples.items()})
     return found, twice
 
 
@@ -112,7 +116,7 @@ def after(before: dict[Any, float] | None, rounds: int) -> dict[Any, float] | No
 
 
 def page_words(path: str) -> range:
-    """Where the words of pages stand that are in use: one for each page of memory, see layout.rs."""
+    """Where the words of pages in use stand: one for each page of memory, see layout.rs."""
     told = inspect(path, series_shown_max=0)
     heads = 1
     while heads < told["header"]["series_max"] // 2:
