@@ -27,7 +27,8 @@ EXIT_INTERRUPTED = 130
     name="torture",
     epilog="Exit codes: 0 everything that ran held, 1 something did not hold, 69 a kind or case"
     " that was named (or every kind) could not run here, 64 wrong usage, 130 interrupted. A case"
-    " that could not run says why and never counts as held. All processes and folders are removed at the end.",
+    " that could not run says why and never counts as held. All processes and folders are removed"
+    " at the end.",
 )
 @click.argument("kinds", nargs=-1, metavar="[KIND]...")
 @click.option(

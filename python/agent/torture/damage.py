@@ -33,7 +33,7 @@ FLIPS = 32
 HELD_S = 0.002
 # Between two looks at everything else.
 BATCHES = 20
-LOOKS_MIN = 3
+LOOKS_MIN = 5
 MODULE = ("-m", "agent.torture.program")
 NEIGHBOUR = "neighbour"
 

@@ -21,7 +21,7 @@ KINDS = {
 EVERY = 100
 # The round of a process in which it counts twice, and how long `early` is before its updates.
 TWICE_AT = 20
-EARLY_S = 0.0005
+EARLY_S = 0.02
 
 
 def doubled(page: bytes) -> bytes:
