@@ -107,7 +107,7 @@ class Watcher:
         for row in self._open:
             least, most = low[row.index][EACH], high[row.index][EACH] + 1
             value = shown.get(str(row.pid))
-            if not least:
+            if not least or row.index in self.account.settled:
                 continue
             if value is None:
                 if is_complete and not row.is_leaving:
