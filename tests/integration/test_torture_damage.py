@@ -57,7 +57,9 @@ def test_a_page_word_may_hide_series_and_show_nothing_wrong(ground: Ground) -> N
     """What is written of them: less than the whole, and each value right."""
     judge = contained.Judge(ground)
     seen = {name: dict(series) for name, series in judge.reference.items()}
-    seen = {name: witness.after(series, contained.INCREMENTS) or {} for name, series in seen.items()}
+    seen = {
+        name: witness.after(series, contained.INCREMENTS) or {} for name, series in seen.items()
+    }
     seen.pop("counter_0_total")
     seen["sizes"].popitem()
     judge._missing("byte", seen)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.torture import sabotage
 from agent.torture.cases import CASES, KINDS
+
 ROOT = Path(__file__).parents[2]
 
 TEXT = (ROOT / "docs" / "RELIABILITY.md").read_text()

@@ -86,7 +86,7 @@ CASES: tuple[Case, ...] = (
     Case("slow", "dead", "killed processes and zombies: when their slots are free", 1, "slow:dead"),
     Case("slow", "reused", "process ids used again", 0.5, "slow:reused", "pid"),
     Case("slow", "namespaces", "two PID namespaces, one folder", 0.5, "slow:namespaces"),
-    Case("slow", "clock", "the wall clock steps by a year, both ways", 0.5, "slow:clock"),
+    Case("slow", "clock", "the wall clock steps by a year, both ways", 0.5, "slow_clock:clock"),
     Case("full", "1MB", "less than the app would take", 1, "full:one", "mount", EARLY_ASIDE),
     Case("full", "32MB", "a small machine's", 1, "full:thirty_two", "mount", EARLY_ASIDE),
     Case("full", "64MB", "that of a container", 1, "full:sixty_four", "mount", EARLY_ASIDE),

@@ -2,10 +2,7 @@
 
 Purpose: stopped and frozen processes keep their slots while others come and go; killed ones lose
 theirs at once, also as zombies; a process id that is used again, or twice in two PID namespaces,
-misleads nobody; nor does a wall clock that steps by a year.
-
-Limits: the clock of the machine is not touched, which would hit everybody on it. `clock` moves that
-of the app's processes, which is what they see of such a step.
+misleads nobody. Wall clocks are in `slow_clock`.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ from typing import Any
 from agent._native import inspect
 
 from .board import Board, Row
-from .clock import Clock
 from .ground import CannotRunError, Ground, NotHeldError
 from .kills import INTERVAL_S, Killer
 from .processes import children, is_alive, send, status
@@ -33,9 +29,6 @@ WORKERS = 4
 FREE_S_MAX = 0.1
 DEATHS_MIN = 20
 KILLS_MIN = 6
-STEPS_MIN = 6
-DAY_S = 86_400
-YEAR_S = 365 * DAY_S
 CGROUP = "/sys/fs/cgroup"
 
 
@@ -308,49 +301,6 @@ def namespaces(ground: Ground) -> None:
     ground.until(lambda: first.poll() is not None, "the first ends")
     ground.figure("namespaces", 1 + others)
     watcher.settle()
-
-
-def clock(ground: Ground) -> None:
-    """The wall clock of the app steps a year back and a year ahead, under all of its processes.
-
-    The reader's own stays, so that times in the segment are also a year from those who read them.
-    """
-    moved = Clock(ground)
-    app = App(ground, env=moved.environment, pass_fds=moved.pass_fds)
-    steps = newcomers = 0
-    while ground.has_time or steps < STEPS_MIN:
-        identities = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
-        by = (-YEAR_S, YEAR_S, 0)[steps % 3]
-        moved.move(by)
-        rows = app.rows()
-        before = {row.index: row.tallied() for row in rows}
-        ground.until(
-            lambda: all(row.tallied() > before[row.index] + 500 for row in rows),  # noqa: B023
-            "everybody goes on counting",
-        )
-        app.watcher.look()
-        alive = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
-        if not identities <= alive:
-            ground.fail(f"living slots {identities - alive} were taken over")
-        # A newcomer begins in a time that is not that of the others.
-        ground.until(app.killer.kill_one, "there is somebody to kill")
-        newcomers += _began_at(ground, app, by)
-        steps += 1
-        if ground.is_bad:
-            break
-    ground.figure("steps of the clock", steps)
-    ground.figure("began in another time", newcomers)
-    if not newcomers and not ground.is_bad:
-        raise NotHeldError("the clocks did not move: no process began in another time")
-    app.finish()
-
-
-def _began_at(ground: Ground, app: App, by: int) -> int:
-    """How many of the living slots say that they began about `by` seconds from now."""
-    pids = {row.pid for row in app.rows()}
-    wanted = time.time() + by
-    began = [s["started_unix_ms"] / 1000 for s in slots(ground) if s["alive"] and s["pid"] in pids]
-    return sum(by != 0 and abs(at - wanted) < DAY_S for at in began)
 
 
 def _write(path: str, text: str) -> None:
