@@ -105,8 +105,8 @@ def _judge(ground: Ground, board: Board, watcher: Watcher) -> None:
     usage = inspect(ground.segment(), series_shown_max=0)["usage"]
     for name in ("overflows", "refused", "fallbacks"):
         ground.figure(name, usage[name])
-    if not usage["refused"] + usage["fallbacks"]:
-        ground.fail("it was never full: nothing was refused, and nobody counted aside")
+    if not usage["overflows"] + usage["refused"] + usage["fallbacks"]:
+        ground.fail("it was never full: everybody found room")
     if aside := [row.pid for row in board.rows() if row.is_aside]:
         ground.fail(f"the processes {aside} were in private memory to their end")
     page = watcher.balance()

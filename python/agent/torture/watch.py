@@ -148,8 +148,8 @@ class Watcher:
             ground.fail(f"slots are alive though no process lives: {alive[:3]}")
         usage = seen["usage"]
         ground.figure("segment bytes", usage["bytes_committed"])
-        if usage["damage"] or usage["refused"]:
-            ground.fail(f"the segment tells of damage or refusals: {usage}")
+        if any(usage[name] for name in ("damage", "refused", "fallbacks", "overflows")):
+            ground.fail(f"the segment tells of damage or of a lack of room: {usage}")
         if self.size_early is not None and usage["bytes_committed"] > self.size_early + SLACK_BYTES:
             ground.fail(
                 f"the segment grew from {self.size_early} to {usage['bytes_committed']} bytes"
