@@ -73,7 +73,7 @@ class Watcher:
         ground.outcome.pages += 1
         for reason in self.account.judge(page, low, high, ended, is_complete=is_complete):
             ground.fail(reason)
-        if self.has_ids:
+        if self.has_ids and not is_over:
             self._gauges(page, low, high, is_complete=is_complete)
         self._release()
         self.only_up(page)
