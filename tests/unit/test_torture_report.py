@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.app.place import where
+from agent.cli.torture import command
+from agent.torture import sabotage
 from agent.torture.cases import CASES, KINDS, seconds_of, select, unknown
 from agent.torture.ground import Ground
 from agent.torture.html import html
 from agent.torture.outcome import Moment, Outcome, Report, Span
 from agent.torture.progress import Progress
-from agent.torture.text import text
+from agent.torture.session import default_folder
+from agent.torture.text import repeat, text
 
 HELD = Outcome(kind="kills", name="fork", status="held", kills=3, difference=1.0, in_flight=3)
 BAD = Outcome(kind="full", name="1MB", status="not held", why=["<b>lost & gone</b>\x1b[31m"])
@@ -50,6 +57,61 @@ def test_kinds_that_could_not_run_are_known() -> None:
     assert report(HELD, BAD, MISSING).unrun_kinds == ["steps"]
 
 
+def test_a_case_that_was_named_and_could_not_run_is_known_though_its_kind_ran() -> None:
+    """Each case that was named is wanted."""
+    missing = Outcome(kind="kills", name="celery", status="not run", why=["celery"])
+    told = report(HELD, missing)
+    told.kinds = ["kills/fork", "kills/celery"]
+    assert told.unrun_kinds == ["kills/celery"]
+    told.kinds = ["kills"]
+    assert told.unrun_kinds == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--time 60s --seed 7"),
+        (["kills/fork", "full"], "kills/fork full --time 60s --seed 7"),
+        (["slow", "--time", "90m", "--dir", "a b"], "slow --time 5400s --seed 7 --dir 'a b'"),
+        (
+            ["slow", "--time", "250ms", "--sabotage", "twice"],
+            "slow --time 0.25s --seed 7 --sabotage twice",
+        ),
+    ],
+)
+def test_the_command_that_repeats_a_run_asks_for_the_same(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read by the same flags."""
+
+    def plan_of(line: list[str]) -> dict[str, Any]:
+        given = command.make_context("torture", line).params
+        return {name: given[name] for name in ("kinds", "seconds", "seed", "folder", "sabotage")}
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").mkdir()
+    asked = plan_of([*arguments, "--seed", "7"])
+    told = Report(
+        kinds=list(asked["kinds"]) or ["kills"],
+        is_named=bool(asked["kinds"]),
+        seed=7,
+        planned_s=asked["seconds"],
+        folder=asked["folder"],
+        sabotage=asked["sabotage"],
+    )
+    assert repeat(told) == f"agent-metrics torture {words}"
+    assert plan_of(shlex.split(repeat(told))[2:]) == asked
+
+
+def test_segments_are_made_beside_those_of_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `place` puts them, wherever a login shell has its own folder."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp")
+    monkeypatch.delenv("AGENT_METRICS_DIR", raising=False)
+    assert default_folder() == os.path.dirname(where())
+    monkeypatch.setenv("AGENT_METRICS_DIR", "/srv/metrics/shop")
+    assert default_folder() == "/srv/metrics"
+
+
 def test_the_text_has_reasons_and_figures_and_steers_no_terminal() -> None:
     """The words of a program that failed are in it, without their control characters."""
     told = text(report(HELD, BAD, MISSING))
@@ -77,6 +139,8 @@ def test_cases_are_named_by_kind_or_alone() -> None:
     assert sum(seconds_of(case, chosen, 60.0) for case in chosen) == pytest.approx(60.0)
     for case in CASES:
         assert callable(case.function())
+        assert set(case.blind) <= set(sabotage.KINDS)
+        assert all(case.blind.values())
 
 
 class Terminal(io.StringIO):

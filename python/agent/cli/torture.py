@@ -13,15 +13,18 @@ from typing import Any
 
 import click
 
+from agent.torture.sabotage import KINDS as SABOTAGE
+
 from .duration import duration
 from .exits import EXIT_CANNOT_CREATE, EXIT_FAIL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE
 
 
 @click.command(
     name="torture",
-    epilog="Exit codes: 0 everything that ran held, 1 something did not hold, 69 a kind that was"
-    " named (or every kind) could not run here, 64 wrong usage, 130 interrupted. A case that could"
-    " not run says why and never counts as held. All processes and folders are removed at the end.",
+    epilog="Exit codes: 0 everything that ran held, 1 something did not hold, 69 a kind or case"
+    " that was named (or every kind) could not run here, 64 wrong usage, 130 interrupted. A case"
+    " that could not run says why and never counts as held. All processes and folders are removed"
+    " at the end.",
 )
 @click.argument("kinds", nargs=-1, metavar="[KIND]...")
 @click.option(
@@ -38,16 +41,17 @@ from .exits import EXIT_CANNOT_CREATE, EXIT_FAIL, EXIT_INTERRUPTED, EXIT_UNAVAIL
     "folder",
     type=click.Path(exists=True, file_okay=False, writable=True),
     metavar="FOLDER",
-    help="Where segments are made. Default: where apps have theirs.",
+    help="Where segments are made. Default: beside the folder that apps have theirs in.",
 )
 @click.option("--json", "is_json", is_flag=True, help="The report as JSON on standard output.")
 @click.option("--html", "page", metavar="FILE", help="Write the report as a page, too.")
 @click.option("--list", "is_list", is_flag=True, help="List the kinds and their cases, and leave.")
 @click.option(
     "--sabotage",
-    type=click.Choice(["early", "lost", "doubled"]),
-    help="Makes the tortured app wrong, to see that it is found: it acknowledges before it counts,"
-    " leaves updates out, or shows a series twice.",
+    type=click.Choice(list(SABOTAGE)),
+    help="Makes what is tortured wrong, to see that it is found: it "
+    + ", ".join(f"{does} ({name})" for name, does in SABOTAGE.items())
+    + ".",
 )
 def command(
     kinds: tuple[str, ...],

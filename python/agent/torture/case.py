@@ -66,6 +66,7 @@ def main() -> None:
         tell=tell,
     )
     run(ground, case.function())
+    ground.count()
     try:
         end_all()
     except TimeoutError as error:

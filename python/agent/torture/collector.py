@@ -1,10 +1,7 @@
 """A collector for a case: started on free ports, sent to, killed in parts, and read.
 
-Purpose: `Serving` is one `python -m agent serve` after the other in one folder; `Senders` keep the
-account of what they sent and what was acknowledged, by StatsD lines with `_ack` and by HTTP pushes
-that are answered 2xx.
-
-Limits: the account is kept in this process, which nobody kills; the collector is what dies here.
+Purpose: `Serving` is one `python -m agent serve` after the other in one folder; pages are read from
+it.
 """
 
 from __future__ import annotations
@@ -15,10 +12,7 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
-import threading
-import time
 
 from .ground import PATIENCE_S, Ground, NotHeldError
 from .processes import children, is_alive, send
@@ -26,9 +20,6 @@ from .processes import children, is_alive, send
 TIMEOUT_S = 60.0
 # In the folder of the case, which is its working directory: a socket has 107 bytes for its path.
 SOCKET = "/proc/self/cwd/sock"
-BATCH_MAX = 5000
-LINE = b"torture.lines:1|c\n"
-PUSH = b'[{"name":"torture.pushes","type":"counter","value":%d}]'
 
 
 class Serving:
@@ -120,87 +111,3 @@ class Serving:
 def _address(told: str) -> tuple[str, int]:
     host, _, port = told.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-class Senders:
-    """Threads that send without a pause, and their account."""
-
-    def __init__(self, serving: Serving, seed: int) -> None:
-        self.serving = serving
-        self.is_stopped = False
-        self.sent = {"lines": 0, "pushes": 0}
-        self.acknowledged = {"lines": 0, "pushes": 0}
-        self._lock = threading.Lock()
-        self._seed = seed
-        kinds = (self._lines, self._lines, self._pushes, self._pushes)
-        self._threads = [
-            threading.Thread(target=kind, args=(number,), daemon=True)
-            for number, kind in enumerate(kinds)
-        ]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Ends after the exchanges that are under way."""
-        self.is_stopped = True
-        for thread in self._threads:
-            thread.join(2 * TIMEOUT_S)
-            if thread.is_alive():
-                raise NotHeldError("a sender has waited two minutes for an answer")
-
-    def account(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Sent and acknowledged, at one moment."""
-        with self._lock:
-            return dict(self.sent), dict(self.acknowledged)
-
-    def _note(self, account: dict[str, int], what: str, amount: int) -> None:
-        with self._lock:
-            account[what] += amount
-
-    def _lines(self, number: int) -> None:
-        size = 0
-        while not self.is_stopped:
-            try:
-                with socket.create_connection(self.serving.statsd, TIMEOUT_S) as stream:
-                    while not self.is_stopped:
-                        size = 1 + (size * 31 + self._seed + number) % BATCH_MAX
-                        self._note(self.sent, "lines", size)
-                        token = b"_ack|%d.%d\n" % (number, size)
-                        stream.sendall(LINE * size + token)
-                        if not _answered(stream, token):
-                            break
-                        self._note(self.acknowledged, "lines", size)
-            except OSError:
-                time.sleep(0.005)
-
-    def _pushes(self, number: int) -> None:
-        size = 0
-        while not self.is_stopped:
-            connection = http.client.HTTPConnection(*self.serving.http, timeout=TIMEOUT_S)
-            try:
-                while not self.is_stopped:
-                    size = 1 + (size * 31 + self._seed + number) % 9
-                    self._note(self.sent, "pushes", size)
-                    connection.request(
-                        "POST", "/v1/push", PUSH % size, {"Content-Type": "application/json"}
-                    )
-                    answer = connection.getresponse()
-                    answer.read()
-                    if answer.status // 100 == 2:
-                        self._note(self.acknowledged, "pushes", size)
-            except (OSError, http.client.HTTPException):
-                time.sleep(0.005)
-            finally:
-                connection.close()
-
-
-def _answered(stream: socket.socket, token: bytes) -> bool:
-    seen = b""
-    while not seen.endswith(b"\n"):
-        got = stream.recv(4096)
-        if not got:
-            return False
-        seen += got
-    return seen == token

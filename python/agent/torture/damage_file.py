@@ -21,13 +21,14 @@ from agent.errors import SegmentError
 
 from .board import Board, Row
 from .collector import Serving
-from .damage import MODULE, shown_of
+from .damage import MODULE, NEIGHBOUR, is_shown, neighbour_of
 from .extents import extents
 from .ground import Ground
 from .kills import Killer
 from .page import Page, PageError
 from .processes import send, status
-from .tallies import TALLIES
+from .tallies import STEPS
+from .watch import Watcher
 
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
@@ -135,15 +136,16 @@ ACTIONS: tuple[tuple[Action, bool], ...] = (
 
 def files(ground: Ground) -> None:
     """The case: all actions, in an order of the seed, again and again."""
-    neighbour = Board(ground.path("neighbour"))
+    neighbour = ground.board("neighbour")
     beside = ground.start(
         *(*MODULE, "fork", "--board", neighbour.path, "--workers", "1"),
-        app="neighbour",
+        app=NEIGHBOUR,
         log="neighbour.log",
     )
     serving = Serving(ground, workers=1)
     parts = serving.parts()
-    ground.until(lambda: shown_of(serving, "neighbour") is not None, "the collector shows it")
+    watcher = Watcher(ground, neighbour, serving.page, app=NEIGHBOUR)
+    ground.until(lambda: is_shown(serving, NEIGHBOUR), "the collector shows it")
     ground.restart_clock()
     number = 0
     order = list(ACTIONS)
@@ -152,10 +154,7 @@ def files(ground: Ground) -> None:
             ground.rng.shuffle(order)
         action, is_back = order[number % len(order)]
         _one(ground, f"app{number}", action, is_back)
-        low = neighbour.totals(1)[0]
-        shown = shown_of(serving, "neighbour")
-        if shown is None or not low <= shown <= neighbour.totals(1)[0] + 1:
-            ground.fail(f"after {action.__name__} the collector shows {shown} of the neighbour")
+        watcher.look()
         if serving.parts() != parts:
             ground.fail(f"after {action.__name__} a process of the collector has ended")
         number += 1
@@ -164,19 +163,15 @@ def files(ground: Ground) -> None:
     ground.figure("files damaged", number)
     neighbour.stop()
     ground.until(lambda: beside.poll() is not None, "the neighbour ends")
-    page = Page(render_segment(ground.segment("neighbour")))
-    counted = [page.total(sample) / unit for sample, unit, _ in TALLIES]
-    acknowledged = neighbour.totals(len(TALLIES))
-    ground.outcome.difference = sum(counted) - sum(acknowledged)
-    ground.outcome.operations += sum(acknowledged)
-    if counted != acknowledged or beside.returncode:
-        ground.fail(f"the neighbour counted {counted} and acknowledged {acknowledged}")
+    if beside.returncode:
+        ground.fail(f"the neighbour ended with {beside.returncode}")
+    neighbour_of(ground, neighbour).balance()
     serving.stop()
 
 
 def _one(ground: Ground, app: str, action: Action, is_back: bool) -> None:
     """An app of its own for each action."""
-    board = Board(ground.path(f"{app}.board"))
+    board = ground.board(f"{app}.board")
     program = ground.start(
         *(*MODULE, "fork", "--board", board.path, "--workers", "2", "--damaged"), app=app
     )
@@ -207,8 +202,7 @@ def _one(ground: Ground, app: str, action: Action, is_back: bool) -> None:
     ground.until(lambda: program.poll() is not None, "the program ends")
     if program.returncode or board.strange:
         ground.fail(f"{action.__name__}: a process ended by itself: {ground.log()}")
-    ground.outcome.operations += sum(board.totals(len(TALLIES)))
-    os.unlink(board.path)
+    ground.put_away(board)
 
 
 def _back(ground: Ground, app: str, board: Board, name: str) -> None:
@@ -218,9 +212,9 @@ def _back(ground: Ground, app: str, board: Board, name: str) -> None:
     def gains() -> bool:
         # From one moment to a later one, the pages gain what was acknowledged between.
         first = _steps(ground, app)
-        low = board.totals(1)[0]
+        low = board.total(STEPS)
         time.sleep(0.02)
-        high = board.totals(1)[0]
+        high = board.total(STEPS)
         last = _steps(ground, app)
         return first is not None and last is not None and last - first >= high - low > 0
 

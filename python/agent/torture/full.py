@@ -1,8 +1,10 @@
 """A file system in memory of 1, 32 or 64 MB that is filled up while apps count, and emptied again.
 
 Purpose: a full disk is never a signal and never a lost update. While it is full, pages may lack
-what processes count aside; they stay valid and never go back. Once there is room again, everything
-acknowledged is on the page, what was counted aside and by processes that began meanwhile included.
+what processes count aside; they stay valid, never go back and have nothing that was not counted.
+Once there is room again, everything acknowledged is on the page, what was counted aside and by
+processes that began meanwhile included: series by series, with native histograms and the gauge of
+each process. Nobody is left in private memory then, and no update has found no memory anywhere.
 
 Limits: mounts in a namespace of the case's own. Nobody is killed here: what a process counts aside
 is in its own memory and dies with it, which docs/ARCHITECTURE.md says.
@@ -17,10 +19,10 @@ import time
 
 from agent._native import inspect
 
-from .board import Board
-from .ground import CannotRunError, Ground
+from .board import Board, Tallied
+from .ground import CannotRunError, Ground, NotHeldError
 from .page import Page
-from .tallies import LATE, TALLIES
+from .tallies import EACH, LATE, STEPS
 from .watch import Watcher
 
 MIB = 1 << 20
@@ -57,11 +59,11 @@ def _mount(path: str, mib: int) -> None:
 
 def _case(ground: Ground, mib: int) -> None:
     _mount(ground.segments, mib)
-    board = Board(ground.path("board"))
-    words = (*MODULE, "fork", "--board", board.path, "--spread", str(SPREAD))
-    programs = [ground.start(*words, "--workers", "3")]
-    watcher = Watcher(ground, board)
-    ground.until(lambda: board.totals(1)[0] > 0, f"somebody counts: {ground.log()}")
+    board = ground.board()
+    spread = ("--board", board.path, "--spread", str(SPREAD))
+    programs = [ground.start(*MODULE, "fork", *spread, "--workers", "3")]
+    watcher = Watcher(ground, board, spread=SPREAD, has_overflow=True)
+    ground.until(lambda: board.total(STEPS) > 0, f"somebody counts: {ground.log()}")
     ground.until(lambda: os.path.exists(ground.segment()), "the segment is there")
     ground.restart_clock()
     # In 1 MB there is never room for them: what is aside would stay there.
@@ -69,17 +71,17 @@ def _case(ground: Ground, mib: int) -> None:
     cycles = 0
     while ground.has_time or cycles < CYCLES_MIN:
         filler = _fill(ground)
-        before = board.totals(1)[0]
+        before = board.total(STEPS)
         if len(programs) < NEWCOMERS_MAX:
             born = len(board.rows())
-            programs.append(ground.start(*MODULE, "single", "--board", board.path, *late))
+            programs.append(ground.start(*MODULE, "single", *spread, *late))
             # It takes the row after those that are there, and counts while there is no room.
             ground.until(lambda: _counts(board, born), f"a newcomer counts: {ground.log()}")  # noqa: B023
         ground.until(
-            lambda: board.totals(1)[0] > before + ROUNDS_FULL,  # noqa: B023
+            lambda: board.total(STEPS) > before + ROUNDS_FULL,  # noqa: B023
             "everybody counts on a full file system",
         )
-        _valid(ground, watcher)
+        watcher.look(is_complete=False)
         os.unlink(filler)
         _comes_back(ground, board, watcher)
         cycles += 1
@@ -95,16 +97,21 @@ def _case(ground: Ground, mib: int) -> None:
         ground.until(lambda: program.poll() is not None, "the programs end")  # noqa: B023
         if program.returncode or board.strange:
             ground.fail(f"a process ended by itself ({program.returncode}): {ground.log()}")
+    _judge(ground, board, watcher)
+
+
+def _judge(ground: Ground, board: Board, watcher: Watcher) -> None:
+    """When everybody has ended and there is room."""
     usage = inspect(ground.segment(), series_shown_max=0)["usage"]
     for name in ("overflows", "refused", "fallbacks"):
         ground.figure(name, usage[name])
-    page = _valid(ground, watcher)
-    totals = board.totals(LATE + 1)
-    counted = _counted(page)
-    ground.outcome.difference = sum(counted) - sum(totals)
-    ground.outcome.in_flight = 0
-    if counted != totals:
-        ground.fail(f"counted {counted}, acknowledged {totals}")
+    if not usage["overflows"] + usage["refused"] + usage["fallbacks"]:
+        ground.fail("it was never full: everybody found room")
+    if aside := [row.pid for row in board.rows() if row.is_aside]:
+        ground.fail(f"the processes {aside} were in private memory to their end")
+    page = watcher.balance()
+    if page is not None and (late := board.total(LATE)) != _late(page):
+        ground.fail(f"late metrics: counted {_late(page):.10g}, acknowledged {late}")
 
 
 def _counts(board: Board, index: int) -> bool:
@@ -134,35 +141,43 @@ def _fill(ground: Ground) -> str:
     return path
 
 
-def _valid(ground: Ground, watcher: Watcher) -> Page:
-    """A page that may lack what is counted aside; it is valid and does not go back."""
-    page = Page(watcher.read())
-    watcher.only_up(page)
-    ground.outcome.pages += 1
-    ground.outcome.operations = sum(watcher.board.totals(LATE + 1))
-    ground.tick()
-    return page
-
-
 def _comes_back(ground: Ground, board: Board, watcher: Watcher) -> None:
     """Everything that was acknowledged by now gets onto the page."""
-    wanted = board.totals(LATE + 1)
+    wanted, late = board.snapshot(), board.total(LATE)
     began = time.monotonic()
+    missing: list[str] = ["a page"]
 
     def is_back() -> bool:
-        page = _valid(ground, watcher)
-        return all(now >= low for now, low in zip(_counted(page), wanted, strict=True))
+        page = watcher.look(is_complete=False)
+        if page is None or ground.is_bad:
+            return True
+        missing[:] = _missing(page, watcher, wanted, late)
+        return not missing
 
-    ground.until(is_back, "what was counted aside comes back to the page")
+    try:
+        ground.until(is_back, "what was counted aside comes back to the page")
+    except NotHeldError as error:
+        raise NotHeldError(f"{error}; there is no {', no '.join(missing[:5])}") from None
     longest = ground.outcome.figures.get("back after s", 0.0)
     ground.figure("back after s", round(max(longest, time.monotonic() - began), 2))
 
 
-def _counted(page: Page) -> list[float]:
-    """In the order of the board's tallies."""
-    late = (
-        page.total(name)
-        for name in page.samples
-        if name.startswith("late_") and name.endswith("_count")
-    )
-    return [*(page.total(sample) / unit for sample, unit, _ in TALLIES), sum(late)]
+def _missing(page: Page, watcher: Watcher, wanted: list[Tallied], late: int) -> list[str]:
+    """What a page lacks of what was acknowledged, in words."""
+    lacks = watcher.account.lacks(page, wanted)
+    found = [f"{name}{dict(labels)} ({value:g} less)" for (name, labels), value in lacks.items()]
+    if _late(page) < late:
+        found.append(f"late metrics ({late - _late(page):g} less)")
+    shown = {dict(labels)["pid"]: value for labels, value in page.samples.get("each", {}).items()}
+    for row, tallied in zip(watcher.board.rows(), wanted, strict=False):
+        if shown.get(str(row.pid), -1.0) < tallied[EACH]:
+            found.append(
+                f"each of process {row.pid} ({shown.get(str(row.pid))}, not {tallied[EACH]})"
+            )
+    return sorted(found)
+
+
+def _late(page: Page) -> float:
+    """Updates of the metrics that processes define for themselves."""
+    names = (name for name in page.samples if name.startswith("late_") and name.endswith("_count"))
+    return sum(page.total(name) for name in names)

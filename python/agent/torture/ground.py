@@ -20,7 +20,9 @@ from typing import Any
 
 from agent._native import LAYOUT_VERSION
 
+from .board import Board
 from .outcome import Outcome
+from .sabotage import DOUBLED, VARIABLE, doubled
 
 REASONS_MAX = 12
 PATIENCE_S = 120.0
@@ -58,6 +60,8 @@ class Ground:
         self.sabotage = sabotage
         self.segments = os.path.join(folder, "segments")
         os.mkdir(self.segments, 0o700)
+        self._boards: list[Board] = []
+        self._counted = 0
         self._tell = tell
         self._told_at = 0.0
         self._started = time.monotonic()
@@ -79,7 +83,28 @@ class Ground:
         now = time.monotonic()
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
+            self.count()
             self._tell(self.outcome)
+
+    def count(self) -> None:
+        """Updates acknowledged so far, into the outcome."""
+        self.outcome.operations = self._counted + sum(board.updates for board in self._boards)
+
+    def board(self, name: str = "board") -> Board:
+        """A board whose updates are those of the case."""
+        board = Board(self.path(name))
+        self._boards.append(board)
+        return board
+
+    def put_away(self, board: Board) -> None:
+        """Keeps what a board says, whose processes have ended."""
+        self._boards.remove(board)
+        self._counted += board.updates
+        os.unlink(board.path)
+
+    def shown(self, page: bytes) -> bytes:
+        """What the case takes for the page that it has read."""
+        return doubled(page) if self.sabotage == DOUBLED else page
 
     def fail(self, reason: str) -> None:
         if len(self.outcome.why) < REASONS_MAX and reason not in self.outcome.why:
@@ -115,11 +140,14 @@ class Ground:
 
     def environment(self, app: str = APP) -> dict[str, str]:
         """This process's, without settings that would change what is tortured."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_METRICS_")}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AGENT_METRICS_", VARIABLE))
+        }
         return kept | {
             "AGENT_METRICS_DIR": self.segments,
             "AGENT_METRICS_APP": app,
             "PYTHONUNBUFFERED": "1",
+            **({VARIABLE: self.sabotage} if self.sabotage else {}),
         }
 
     def start(

@@ -1,8 +1,9 @@
 """SIGKILL of processes that count: programs of multiprocessing, by each of its start methods.
 
 Purpose: every 20 to 80 ms a process is killed, wherever it is, and one in eight just born; pages
-are read all the while. In the end counted less acknowledged is between 0 and the kills, and the
-segment has not grown by more than `watch.SLACK_BYTES`.
+are read all the while, and each series is compared with what its processes acknowledged: a killed
+one may have counted the update that it was in, and nothing else. In the end the segment has not
+grown by more than `watch.SLACK_BYTES`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from .board import Board, Row
 from .ground import Ground
 from .processes import is_alive, send
+from .tallies import STEPS
 from .watch import Watcher
 
 INTERVAL_S = (0.02, 0.08)
@@ -35,9 +37,9 @@ class Killer:
 
     def look(self) -> list[Row]:
         """The rows of processes that live. One that ended by itself is a failure."""
-        rows = self.board.rows()
-        self.alive += rows[self.seen :]
-        self.seen = len(rows)
+        rows = self.board.rows(self.seen)
+        self.alive += rows
+        self.seen += len(rows)
         kept = []
         for row in self.alive:
             if row.pid == 0:
@@ -60,6 +62,7 @@ class Killer:
         return self.kill(row)
 
     def kill(self, row: Row) -> bool:
+        row.leave()
         if not send(row.pid, signal.SIGKILL):
             return False
         self.alive.remove(row)
@@ -77,11 +80,11 @@ def torment(ground: Ground, killer: Killer, kills_min: int = KILLS_MIN) -> Watch
     board = killer.board
     watcher = Watcher(ground, board)
     ground.until(lambda: os.path.exists(ground.segment()), "the segment is there")
-    ground.until(lambda: board.totals(1)[0] > 0, f"somebody counts: {ground.log()}")
+    ground.until(lambda: board.total(STEPS) > 0, f"somebody counts: {ground.log()}")
     ground.restart_clock()
     while ground.has_time or ground.outcome.kills < kills_min:
         due = interval(ground)
-        watcher.look(ground.outcome.kills + WORKERS)
+        watcher.look()
         time.sleep(max(0.0, due - time.monotonic()))
         ground.until(killer.kill_one, f"there is somebody to kill: {ground.log()}")
         if ground.elapsed_s > ground.seconds / 3 and ground.outcome.kills > kills_min / 2:
@@ -93,11 +96,9 @@ def torment(ground: Ground, killer: Killer, kills_min: int = KILLS_MIN) -> Watch
 
 def multiprocessing(ground: Ground, method: str, kills_min: int = KILLS_MIN) -> None:
     """The case of one start method."""
-    board = Board(ground.path("board"))
+    board = ground.board()
     arguments = ["-m", "agent.torture.program", method, "--board", board.path]
     arguments += ["--workers", str(WORKERS)]
-    if ground.sabotage in ("early", "lost"):
-        arguments += ["--sabotage", ground.sabotage]
     program = ground.start(*arguments)
     watcher = torment(ground, Killer(ground, board), kills_min)
     board.stop()
@@ -107,7 +108,7 @@ def multiprocessing(ground: Ground, method: str, kills_min: int = KILLS_MIN) -> 
             f"the program ended with {program.returncode}, {board.strange} of its children without"
             f" being killed: {ground.log()}"
         )
-    watcher.settle(ground.outcome.kills)
+    watcher.settle()
 
 
 def fork(ground: Ground) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 
-from .board import Board
-from .collector import Senders, Serving
-from .ground import Ground
+from .collector import Serving
+from .ground import APP, Ground
 from .kills import INTERVAL_S
 from .page import Page, PageError
+from .senders import Account, Senders
 from .watch import Watcher
 
 KILLS_MIN = 10
@@ -24,65 +24,84 @@ PARTS = {"agent-aggregato": "agent-aggregator"}
 SAMPLES = {"lines": "torture_lines_total", "pushes": "torture_pushes_total"}
 
 
+class Ledger:
+    """What senders say, against the pages of the collector, one after the other."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.before = dict.fromkeys(SAMPLES, 0.0)
+
+    def judge(self, page: Page, acknowledged: Account, sent: Account) -> None:
+        """`acknowledged` is of a moment before the page was asked for, `sent` of one after it."""
+        for what, sample in SAMPLES.items():
+            counted = page.total(sample)
+            if not acknowledged[what] <= counted <= sent[what]:
+                self.ground.fail(
+                    f"{sample}: a page says {counted:.10g}; {acknowledged[what]} were acknowledged"
+                    f" before it, {sent[what]} sent after it"
+                )
+            if counted < self.before[what]:
+                self.ground.fail(f"{sample} went from {self.before[what]:.10g} to {counted:.10g}")
+            self.before[what] = counted
+
+
 def collector(ground: Ground) -> None:
-    board = Board(ground.path("board"))
+    board = ground.board()
     app = ground.start(
         "-m", "agent.torture.program", "fork", "--board", board.path, "--workers", "1"
     )
     serving = Serving(ground)
-    senders = Senders(serving, ground.rng.randrange(1 << 20))
-    watcher = Watcher(ground, board, serving.page)
+    senders = Senders(serving, ground.rng.randrange(1 << 20), ground.sabotage)
+    ledger = Ledger(ground)
+    watcher = Watcher(ground, board, serving.page, app=APP)
     senders.start()
-    names: set[str] = set()
     ground.until(lambda: all(senders.account()[1].values()), "the collector acknowledges")
     ground.until(lambda: Page(serving.page()).total("steps_total") > 0, "it shows the app")
     ground.restart_clock()
     while ground.has_time or ground.outcome.kills < KILLS_MIN:
         due = time.monotonic() + ground.rng.uniform(*INTERVAL_S)
-        look(ground, senders, watcher, serving)
+        look(ground, senders, ledger, serving)
+        watcher.look()
         time.sleep(max(0.0, due - time.monotonic()))
-        number = ground.outcome.kills
-        parts = sorted(serving.parts())
-        # Once in any case, so that short runs have it too.
-        is_all = number == KILLS_MIN // 2 or ground.rng.randrange(SUPERVISOR) == 0
-        if not parts and not is_all:
-            continue
-        name = "supervisor" if is_all else ground.rng.choice(parts)
-        if serving.kill(name):
-            ground.outcome.kills += 1
-            ground.add(f"kills of {PARTS.get(name, name)}")
-            names.add(name)
+        _kill(ground, serving)
         if ground.is_bad:
             break
     board.stop()
     senders.stop()
     ground.until(lambda: app.poll() is not None, "the app ends")
-    look(ground, senders, watcher, serving)
-    watcher.look(0)
+    page = look(ground, senders, ledger, serving)
+    watcher.balance()
     sent, acknowledged = senders.account()
-    counted = Page(serving.page())
     for what, sample in SAMPLES.items():
         ground.figure(f"{what} acknowledged", acknowledged[what])
-        ground.figure(f"{what} counted above", counted.total(sample) - acknowledged[what])
+        if page is not None:
+            ground.figure(f"{what} counted above", page.total(sample) - acknowledged[what])
         ground.figure(f"{what} sent above", sent[what] - acknowledged[what])
-    ground.outcome.operations += sum(acknowledged.values())
     serving.stop()
 
 
-def look(ground: Ground, senders: Senders, watcher: Watcher, serving: Serving) -> None:
-    """A page of the collector against the senders' account and against the app's board."""
+def _kill(ground: Ground, serving: Serving) -> None:
+    """One part of the collector, if there is any."""
+    # The supervisor once in any case, so that short runs have it too.
+    number = ground.outcome.kills
+    is_all = number == KILLS_MIN // 2 or ground.rng.randrange(SUPERVISOR) == 0
+    parts = sorted(serving.parts())
+    if not parts and not is_all:
+        return
+    name = "supervisor" if is_all else ground.rng.choice(parts)
+    if serving.kill(name):
+        ground.outcome.kills += 1
+        ground.add(f"kills of {PARTS.get(name, name)}")
+
+
+def look(ground: Ground, senders: Senders, ledger: Ledger, serving: Serving) -> Page | None:
+    """A page of the collector against the senders' account."""
     _, acknowledged = senders.account()
     try:
-        page = Page(serving.page())
+        page = Page(ground.shown(serving.page()))
     except PageError as error:
         ground.fail(f"a page of the collector is not valid: {error}")
-        return
+        return None
     sent, _ = senders.account()
-    for what, sample in SAMPLES.items():
-        counted = page.total(sample)
-        if not acknowledged[what] <= counted <= sent[what]:
-            ground.fail(
-                f"{sample}: a page says {counted:.10g}; {acknowledged[what]} were acknowledged"
-                f" before it, {sent[what]} sent after it"
-            )
-    watcher.look(1)
+    ledger.judge(page, acknowledged, sent)
+    return page

@@ -84,14 +84,14 @@ def _is_there(pid: int) -> bool:
 
 
 def _web(ground: Ground, *arguments: str, kills_min: int = KILLS_MIN) -> None:
-    board = Board(ground.path("board"))
+    board = ground.board()
     path = SOCKET
     server = ground.start("-m", *arguments, env={"TORTURE_BOARD": board.path})
     killer = Killer(ground, board)
     with clients(path, board):
         watcher = torment(ground, killer, kills_min)
     leave(ground, server, killer)
-    watcher.settle(ground.outcome.kills)
+    watcher.settle()
 
 
 def gunicorn(ground: Ground) -> None:
@@ -131,7 +131,7 @@ class TaskKiller(Killer):
 def celery(ground: Ground) -> None:
     """The prefork pool of Celery."""
     need("celery")
-    board = Board(ground.path("board"))
+    board = ground.board()
     for folder in ("queue", "control"):
         os.mkdir(ground.path(folder), 0o700)
     env = {"TORTURE_BOARD": board.path}
@@ -149,4 +149,4 @@ def celery(ground: Ground) -> None:
         board.stop()
     ground.until(lambda: sender.poll() is not None, "the sender of tasks ends")
     leave(ground, server, killer)
-    watcher.settle(ground.outcome.kills)
+    watcher.settle()

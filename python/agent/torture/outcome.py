@@ -23,11 +23,13 @@ class Outcome(msgspec.Struct, kw_only=True):
     status: Status = "not run"
     why: list[str] = []
     seconds: float = 0.0
-    # Processes killed, updates acknowledged, pages read and checked.
+    # Processes killed; updates of apps that were acknowledged, each counted once, whatever its
+    # value is; pages read and checked.
     kills: int = 0
     operations: int = 0
     pages: int = 0
-    # Counted and not acknowledged, at most `in_flight`; None where nothing of the kind is compared.
+    # Updates counted and not acknowledged, at most one for each process that was killed in an
+    # update, which are `in_flight`; None where nothing of the kind is compared.
     difference: float | None = None
     in_flight: int | None = None
     # What else was done and measured, by its name.
@@ -64,6 +66,9 @@ class Report(msgspec.Struct, kw_only=True):
     # Kinds were named: each of them is wanted.
     is_named: bool = False
     sabotage: str | None = None
+    # What was asked for: the time, and the folder if one was named.
+    planned_s: float = 60.0
+    folder: str | None = None
     machine: dict[str, Any] = {}
     outcomes: list[Outcome] = []
     timeline: list[Moment] = []
@@ -86,9 +91,12 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def unrun_kinds(self) -> list[str]:
-        """Kinds of which no case could run."""
-        ran = {one.kind for one in self.outcomes if one.status != "not run"}
-        return [kind for kind in self.kinds if kind.partition("/")[0] not in ran]
+        """Kinds of which no case could run, and cases that could not."""
+        ran: set[str] = set()
+        for one in self.outcomes:
+            if one.status != "not run":
+                ran |= {one.kind, f"{one.kind}/{one.name}"}
+        return [kind for kind in self.kinds if kind not in ran]
 
     @property
     def verdict(self) -> Status:

@@ -29,7 +29,7 @@ def work(path: str, options: argparse.Namespace) -> None:
 
     # A forkserver's children belong to it, and it ends with its parent.
     die_with_parent()
-    made = Work(Board(path), options.sabotage, options.spread, options.late)
+    made = Work(Board(path), options.spread, options.late)
     if options.damaged:
         made.until_stopped_though_damaged()
     else:
@@ -41,7 +41,6 @@ def main() -> None:
     given.add_argument("method", choices=["fork", "spawn", "forkserver", "single"])
     given.add_argument("--board", required=True)
     given.add_argument("--workers", type=int, default=4)
-    given.add_argument("--sabotage")
     given.add_argument("--spread", type=int, default=24, help="label sets of one metric")
     given.add_argument("--late", action="store_true", help="defines large metrics of its own")
     given.add_argument("--damaged", action="store_true", help="takes AmountError for possible")

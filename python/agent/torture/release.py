@@ -108,6 +108,7 @@ def work(given: argparse.Namespace, counts: list[Count]) -> None:
         made.round()
         for count in counts:
             count()
+    made.leave()
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ UPDATES = 60
 
 def changed_definitions(ground: Ground) -> None:
     """The case."""
-    board = Board(ground.path("board"))
+    board = ground.board()
     watcher = Watcher(ground, board)
     releases = 0
     running = _start(ground, board, releases)
@@ -40,17 +40,17 @@ def changed_definitions(ground: Ground) -> None:
             _stop(ground, running, watcher)
         else:
             _stop(ground, running, watcher)
-            watcher.look(0)
+            watcher.look()
             fresh = _start(ground, board, releases, watcher)
         running = fresh
-        watcher.look(2 * WORKERS)
+        watcher.look()
         if ground.elapsed_s > ground.seconds / 3 and releases > RESTARTS_MIN / 2:
             ground.outcome.figures.setdefault("bytes after a third", _bytes(ground))
         if ground.is_bad:
             break
     ground.figure("restarts", releases)
     _stop(ground, running, watcher)
-    watcher.settle(0)
+    watcher.settle()
 
 
 def _bytes(ground: Ground) -> int:
@@ -82,7 +82,7 @@ def _start(ground: Ground, board: Board, number: int, watcher: Watcher | None = 
             ground.fail(f"release {number} ended with {process.returncode}: {ground.log()}")
             return True
         if watcher is not None:
-            watcher.look(2 * WORKERS)
+            watcher.look()
         rows = board.rows()[first:]
         return len(rows) == WORKERS and all(row.tallied() > UPDATES for row in rows)
 
@@ -95,7 +95,7 @@ def _stop(ground: Ground, release: Release, watcher: Watcher) -> None:
         pass
 
     def is_down() -> bool:
-        watcher.look(2 * WORKERS)
+        watcher.look()
         return release.process.poll() is not None
 
     ground.until(is_down, "a release ends")

@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agent.app.place import where
+
 from .case import Order, Word
 from .cases import Case, seconds_of, select
 from .ground import CannotRunError
@@ -43,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kinds: list[str]
     seconds: float
     seed: int
-    # Where the folders of the cases are made; None is where apps have their segments.
+    # Where the folders of the cases are made; None is beside the folder of segments of apps.
     folder: str | None = None
     sabotage: str | None = None
 
@@ -62,13 +64,15 @@ class Session:
             kinds=plan.kinds or list(dict.fromkeys(case.kind for case in self.cases)),
             is_named=bool(plan.kinds),
             sabotage=plan.sabotage,
+            planned_s=plan.seconds,
+            folder=plan.folder,
         )
 
     def run(self) -> Report:
         """The report, that of an interrupted run included. Raises OSError without a folder."""
         adopt_orphans()
-        where = self.plan.folder or default_folder()
-        folder = tempfile.mkdtemp(prefix="agent-torture-", dir=where)
+        parent = self.plan.folder or default_folder()
+        folder = tempfile.mkdtemp(prefix="agent-torture-", dir=parent)
         self.report.machine = describe(folder)
         try:
             for number, case in enumerate(self.cases):
@@ -89,6 +93,11 @@ class Session:
         begun = time.monotonic()
         outcome = Outcome(kind=case.kind, name=case.name, about=case.about)
         self.report.outcomes.append(outcome)
+        if self.plan.sabotage in case.blind:
+            outcome.why = [
+                f"with --sabotage {self.plan.sabotage}: {case.blind[self.plan.sabotage]}"
+            ]
+            return
         seconds = seconds_of(case, self.cases, self.plan.seconds)
         order = Order(
             kind=case.kind,
@@ -180,16 +189,9 @@ class Session:
             self.follow(report, case, report.outcomes[-1], elapsed)
 
 
-def default_folder() -> str | None:
-    """Where a segment would be: memory, if there is such a place."""
-    named = os.environ.get("AGENT_METRICS_DIR")
-    if named and os.path.isdir(named):
-        return named
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    for place in (runtime, "/dev/shm"):  # noqa: S108 - a fresh folder of our own is made in it
-        if place and os.access(place, os.W_OK):
-            return place
-    return None
+def default_folder() -> str:
+    """Beside the folder in which apps have their segments, so on the same file system."""
+    return os.path.dirname(where())
 
 
 @contextlib.contextmanager

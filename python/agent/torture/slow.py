@@ -2,10 +2,7 @@
 
 Purpose: stopped and frozen processes keep their slots while others come and go; killed ones lose
 theirs at once, also as zombies; a process id that is used again, or twice in two PID namespaces,
-misleads nobody; nor do times in the segment that are a year off.
-
-Not covered: a step of the machine's own clock, which would hit everybody on it. `clock` moves the
-times that are kept in the segment instead, which is the same difference seen from the other side.
+misleads nobody. Wall clocks are in `slow_clock`.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,7 +18,6 @@ from typing import Any
 from agent._native import inspect
 
 from .board import Board, Row
-from .extents import extents
 from .ground import CannotRunError, Ground, NotHeldError
 from .kills import INTERVAL_S, Killer
 from .processes import children, is_alive, send, status
@@ -34,18 +29,17 @@ WORKERS = 4
 FREE_S_MAX = 0.1
 DEATHS_MIN = 20
 KILLS_MIN = 6
-YEAR_MS = 365 * 86_400_000
 CGROUP = "/sys/fs/cgroup"
 
 
 class App:
     """A program of several processes that count, watched."""
 
-    def __init__(self, ground: Ground, workers: int = WORKERS) -> None:
+    def __init__(self, ground: Ground, workers: int = WORKERS, **options: Any) -> None:
         self.ground = ground
-        self.board = Board(ground.path("board"))
+        self.board = ground.board()
         arguments = ["-m", "agent.torture.program", "fork", "--board", self.board.path]
-        self.program = ground.start(*arguments, "--workers", str(workers))
+        self.program = ground.start(*arguments, "--workers", str(workers), **options)
         self.workers = workers
         self.killer = Killer(ground, self.board)
         self.watcher = Watcher(ground, self.board)
@@ -68,7 +62,7 @@ class App:
         self.ground.until(lambda: self.program.poll() is not None, "the program ends")
         if self.program.returncode or self.board.strange:
             self.ground.fail(f"a process ended by itself: {self.ground.log()}")
-        self.watcher.settle(self.ground.outcome.kills)
+        self.watcher.settle()
 
 
 def slots(ground: Ground) -> list[dict[str, Any]]:
@@ -94,7 +88,7 @@ def _keeps_its_slot(ground: Ground, app: App, halt: Callable[[int], None]) -> Ro
     identity = (slot["index"], slot["generation"], slot["pid"])
     while ground.has_time or ground.outcome.kills < KILLS_MIN:
         due = time.monotonic() + ground.rng.uniform(*INTERVAL_S)
-        app.watcher.look(ground.outcome.kills + WORKERS)
+        app.watcher.look()
         now = [(s["index"], s["generation"], s["pid"]) for s in slots(ground) if s["alive"]]
         if identity not in now:
             ground.fail(f"the slot {identity} of a halted process was taken: {now}")
@@ -199,7 +193,7 @@ def dead(ground: Ground) -> None:
             _until_free(ground, (slot["index"], slot["generation"]))
             took.append(time.monotonic() - seen)
         app.program.send_signal(signal.SIGCONT)
-        app.watcher.look(ground.outcome.kills + WORKERS)
+        app.watcher.look()
     took.sort()
     p99 = took[min(len(took) - 1, int(len(took) * 0.99))]
     ground.figure("zombies", zombies)
@@ -226,8 +220,8 @@ def reused(ground: Ground) -> None:
 
     The number that the kernel gave last is written to ns_last_pid, so the next one is known.
     """
-    board = Board(ground.path("board"))
-    watcher = Watcher(ground, board)
+    board = ground.board()
+    watcher = Watcher(ground, board, has_ids=False)
     arguments = ("-m", "agent.torture.program", "single", "--board", board.path)
     process = ground.start(*arguments)
     rounds = 0
@@ -247,7 +241,7 @@ def reused(ground: Ground) -> None:
         alive = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
         if identity in alive:
             ground.fail(f"slot {identity} is alive: process {pid} is a stranger by now")
-        watcher.look(ground.outcome.kills)
+        watcher.look()
         stranger.kill()
         stranger.wait()
         _next_pid(pid)
@@ -260,7 +254,7 @@ def reused(ground: Ground) -> None:
     board.stop()
     ground.until(lambda: process.poll() is not None, "it ends")
     ground.figure("ids used again", 2 * rounds)
-    watcher.settle(ground.outcome.kills)
+    watcher.settle()
 
 
 def _row(board: Board, index: int) -> Row | None:
@@ -278,8 +272,8 @@ def _next_pid(pid: int) -> None:
 def namespaces(ground: Ground) -> None:
     """Processes of two PID namespaces, all with the id 1, in one folder, as of two containers."""
     prefix = space_command("pid")
-    board = Board(ground.path("board"))
-    watcher = Watcher(ground, board)
+    board = ground.board()
+    watcher = Watcher(ground, board, has_ids=False)
     arguments = ("-m", "agent.torture.program", "single", "--board", board.path)
     ground.restart_clock()
     first = ground.start(*arguments, prefix=prefix)
@@ -297,7 +291,7 @@ def namespaces(ground: Ground) -> None:
             ground.fail(f"two processes with the id 1 live, and not these slots: {alive}")
         if identity not in {(s["index"], s["generation"]) for s in alive}:
             ground.fail(f"the slot {identity} of the first was taken over: {alive}")
-        page = watcher.look(ground.outcome.kills + 2)
+        page = watcher.look()
         if page is not None and page.total("up") != 2:
             ground.fail(f"two processes are up and a page says {page.total('up'):g}")
         for pid in children(other.pid):
@@ -306,51 +300,7 @@ def namespaces(ground: Ground) -> None:
     board.stop()
     ground.until(lambda: first.poll() is not None, "the first ends")
     ground.figure("namespaces", 1 + others)
-    watcher.settle(ground.outcome.kills)
-
-
-def clock(ground: Ground) -> None:
-    """All times in the segment a year back, then a year ahead, under living writers."""
-    app = App(ground)
-    rounds = moved = 0
-    while ground.has_time or rounds < 4:
-        identities = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
-        by = (-YEAR_MS, YEAR_MS, YEAR_MS, -YEAR_MS)[rounds % 4]
-        moved += _shift_times(ground.segment(), by)
-        rows = app.rows()
-        before = {row.index: row.tallied() for row in rows}
-        ground.until(
-            lambda: all(row.tallied() > before[row.index] + 500 for row in rows),  # noqa: B023
-            "everybody goes on counting",
-        )
-        app.watcher.look(ground.outcome.kills + WORKERS)
-        alive = {(s["index"], s["generation"]) for s in slots(ground) if s["alive"]}
-        if not identities <= alive:
-            ground.fail(f"living slots {identities - alive} were taken over")
-        # A newcomer reads these times as well.
-        ground.until(app.killer.kill_one, "there is somebody to kill")
-        app.rows()
-        rounds += 1
-    ground.figure("times moved", moved)
-    app.finish()
-
-
-def _shift_times(path: str, by_ms: int) -> int:
-    """Moves every 8-byte word that is a time within two years of now; gives how many."""
-    now = time.time_ns() // 1_000_000
-    low, high = now - 2 * YEAR_MS, now + 2 * YEAR_MS
-    moved = 0
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        for start, end in extents(descriptor):
-            data = os.pread(descriptor, end - start, start)
-            for number, (word,) in enumerate(struct.iter_unpack("<Q", data)):
-                if low < word < high:
-                    os.pwrite(descriptor, struct.pack("<Q", word + by_ms), start + 8 * number)
-                    moved += 1
-    finally:
-        os.close(descriptor)
-    return moved
+    watcher.settle()
 
 
 def _write(path: str, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from agent.report.quantity import count, duration, size
 
 from .outcome import Outcome, Report
@@ -51,9 +53,20 @@ def method(report: Report) -> list[tuple[str, str]]:
         ("file system", str(machine.get("file_system"))),
         ("container", f"{machine.get('container')}, user {machine.get('user')}"),
         ("versions", f"Agent {machine.get('agent_version')}, Python {machine.get('python')}"),
-        ("repeat", f"agent-metrics torture {' '.join(report.kinds)} --seed {report.seed}"),
+        ("repeat", repeat(report)),
     ]
     return rows + ([("sabotage", report.sabotage)] if report.sabotage else [])
+
+
+def repeat(report: Report) -> str:
+    """The command that makes the same run again, for a shell."""
+    words = ["agent-metrics", "torture", *(report.kinds if report.is_named else [])]
+    words += ["--time", f"{report.planned_s:.15g}s", "--seed", str(report.seed)]
+    if report.folder:
+        words += ["--dir", report.folder]
+    if report.sabotage:
+        words += ["--sabotage", report.sabotage]
+    return shlex.join(words)
 
 
 def details(one: Outcome) -> str:
