@@ -99,3 +99,39 @@ def test_a_folder_that_cannot_be_used_still_is_no_exception(program: Program) ->
     )
     done = program.run("broken.py", AGENT_METRICS_DIR="/proc/nowhere")
     assert done == "folder\n"
+
+
+def test_what_a_block_took_is_given_back_when_it_does_not_begin(program: Program) -> None:
+    program.write(
+        "held.py",
+        "import agent, warnings\n"
+        "level = agent.Gauge('level', 'L.')\n"
+        "def show(*_, **__): raise KeyboardInterrupt\n"
+        "warnings.simplefilter('always')\n"
+        "warnings.showwarning = show\n"
+        "try:\n"
+        "    with level.track_inprogress(): pass\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+        "with level.track_inprogress(): pass\n"
+        "print([x for x in agent.render().decode().splitlines() if x.startswith('level ')])\n",
+    )
+    assert program.run("held.py", AGENT_METRICS_DIR="/proc/x") == "interrupted\n['level 0']\n"
+
+
+def test_the_first_update_at_the_very_end_is_no_exception(program: Program) -> None:
+    program.write(
+        "last.py",
+        "import agent\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "class Last:\n"
+        "    def __del__(self, steps=steps, print=print):\n"
+        "        steps.inc()\n"
+        "        print('done')\n"
+        "import builtins\n"
+        "builtins.last = Last()\n",
+    )
+    command = program.command("last.py")
+    done = subprocess.run(
+        **command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

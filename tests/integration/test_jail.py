@@ -39,6 +39,29 @@ def test_a_worker_in_a_jail_goes_on_in_the_segment(program: Program) -> None:
     assert program.total("steps") == 2001
 
 
+def test_a_worker_that_is_forked_in_a_jail_is_said_to_count_alone(program: Program) -> None:
+    """It cannot open the file; every page says that something is missing."""
+    (program.folder / "jail").mkdir()
+    program.write(
+        "forked.py",
+        "import agent, os, sys, warnings\n"
+        "warnings.simplefilter('always')\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "steps.inc()\n"
+        "if os.fork() == 0:\n"
+        "    os.chroot('jail'); os.chdir('/')\n"
+        "    steps.inc()\n"
+        "    if os.fork() == 0:\n"
+        "        with warnings.catch_warnings(record=True) as caught: steps.inc(100)\n"
+        "        os._exit('private memory' not in str(caught[0].message))\n"
+        "    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "assert os.wait()[1] == 0\n",
+    )
+    program.run("forked.py")
+    app = program.app()
+    assert (program.total("steps"), app["usage"]["fallbacks"]) == (2, 1)
+
+
 # A master that is the first process of its namespace, as in a container, and replaces its worker.
 MASTER = """
 import agent, os, signal, sys
@@ -137,7 +160,8 @@ def test_the_latest_value_of_a_gauge_is_the_one_that_was_set_last_whatever_clock
         "import agent, os, sys\n"
         "value = agent.Gauge('value', 'V.', multiprocess_mode='livemostrecent')\n"
         "value.set(float(sys.argv[1]))\n"
-        "print([l for l in agent.render().decode().splitlines() if l[:6] == 'value '], flush=True)\n"
+        "lines = agent.render().decode().splitlines()\n"
+        "print([line for line in lines if line.startswith('value ')], flush=True)\n"
         "os.read(0, 1)\n",
     )
     program.write(

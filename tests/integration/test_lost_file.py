@@ -144,3 +144,105 @@ def test_a_handler_that_jumps_out_of_itself_is_asked_every_time(program: Program
         "print(touch(), touch(), touch())\n",
     )
     assert program.run("jumping.py") == "-1 -1 -1\n"
+
+
+# A handler that reports and goes back, and relies on being called once.
+REPORTING = """
+#include <signal.h>
+#include <unistd.h>
+static void on_bus(int signal) { write(1, "report\\n", 7); }
+void install(void) {
+    struct sigaction action = {0};
+    action.sa_handler = on_bus;
+    action.sa_flags = SA_RESETHAND;
+    sigaction(SIGBUS, &action, 0);
+}
+"""
+
+TOUCHING = """
+import agent, ctypes, faulthandler, mmap, signal, sys, threading, time
+when = sys.argv[1]
+reporting = ctypes.CDLL("./reporting.so")
+if when == "before":
+    reporting.install()
+steps = agent.Counter("steps", "S.")
+steps.inc()
+if when == "after":
+    reporting.install()
+if when == "gone":
+    faulthandler.enable()
+# The next look comes first again.
+agent.render()
+if when == "gone":
+    faulthandler.disable()
+with open("other", "w+b") as file:
+    file.truncate(1 << 16)
+    memory = mmap.mmap(file.fileno(), 1 << 16)
+    file.truncate(0)
+print("touches", flush=True)
+memory[5000]
+print("lives", flush=True)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "gone"])
+def test_a_handler_is_called_as_it_asked_for(program: Program, when: str) -> None:
+    """Once, when it said so; and not at all when it has gone. The fault never repeats for ever."""
+    source = program.write("reporting.c", REPORTING)
+    library = program.folder / "reporting.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    program.write("touching.py", TOUCHING)
+    done = subprocess.run(
+        **program.command("touching.py", when),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    told = "touches\n" + ("" if when == "gone" else "report\n")
+    assert (done.returncode, done.stdout) == (-signal.SIGBUS, told), done.stderr
+
+
+def test_a_python_handler_gets_every_signal(program: Program) -> None:
+    program.write(
+        "hit.py",
+        "import agent, signal, time\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "steps.inc()\n"
+        "hits = []\n"
+        "signal.signal(signal.SIGBUS, lambda *_: hits.append(1))\n"
+        "for _ in range(4):\n"
+        "    agent.render()\n"
+        "    signal.raise_signal(signal.SIGBUS)\n"
+        "    signal.raise_signal(signal.SIGBUS)\n"
+        "print(len(hits))\n",
+    )
+    assert program.run("hit.py") == "8\n"
+
+
+def test_threads_that_survive_their_faults_are_no_limit(program: Program) -> None:
+    source = program.write("jumping.c", JUMPING)
+    library = program.folder / "jumping.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    program.write(
+        "threads.py",
+        "import agent, ctypes, mmap, threading\n"
+        "steps = agent.Counter('steps', 'S.')\n"
+        "steps.inc()\n"
+        "jumping = ctypes.CDLL('./jumping.so')\n"
+        "jumping.install()\n"
+        "with open('other', 'w+b') as file:\n"
+        "    file.truncate(1 << 16)\n"
+        "    memory = mmap.mmap(file.fileno(), 1 << 16)\n"
+        "    file.truncate(0)\n"
+        "start = ctypes.addressof(ctypes.c_char.from_buffer(memory))\n"
+        "found = []\n"
+        "for _ in range(100):\n"
+        "    agent.render()\n"
+        "    touch = lambda: found.append(jumping.touch(ctypes.c_void_p(start + 5000)))\n"
+        "    thread = threading.Thread(target=touch)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "print(found.count(-1))\n",
+    )
+    assert program.run("threads.py") == "100\n"

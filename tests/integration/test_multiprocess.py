@@ -415,7 +415,8 @@ def test_a_worker_without_privileges_notices_that_the_file_is_gone(
     )
     os.chmod(program.segments, 0o700)
     with running(program, "gone.py") as worker:
-        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         assert worker.stdout.readline() == "counts\n"
         for path in Path(program.segments).glob("*.seg"):
             path.unlink()

@@ -6,8 +6,10 @@ import array
 import asyncio
 import contextlib
 import copy
+import ctypes
 import functools
 import gc
+import itertools
 import math
 import pickle
 import re
@@ -15,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -737,14 +740,103 @@ def test_labels_by_keyword_leave_nothing_behind(registry: agent.Registry, how: s
     assert sys.getallocatedblocks() - before < 1000
 
 
+def test_code_that_runs_inside_labels_may_call_labels(registry: agent.Registry) -> None:
+    """A collection of garbage runs wherever an object is made; here with finalizers that do so."""
+    names = ["a", "b", "c", "d"]
+    steps = agent.Counter("steps", "S.", names, registry=registry)
+    orders = itertools.cycle(itertools.permutations(names))
+
+    class Finalized:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            steps.labels(**dict.fromkeys(next(orders), "gone")).inc()
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(3000):
+            Finalized()
+            steps.labels(a="A", b="B", c="C", d=str(number % 7)).inc()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    total = sum(value(registry, "steps_total", a="A", b="B", c="C", d=str(n)) for n in range(7))
+    assert total == 3000
+    assert value(registry, "steps_total", **dict.fromkeys(names, "gone")) == 3000
+
+
+@pytest.mark.parametrize("block", ["count_exceptions", "track_inprogress", "time"])
+def test_a_block_of_a_metric_with_labels_is_refused_where_it_is_written(
+    registry: agent.Registry, block: str
+) -> None:
+    """Not at its end, where it would cover what the program raises."""
+    classes = {
+        "count_exceptions": agent.Counter,
+        "track_inprogress": agent.Gauge,
+        "time": agent.Histogram,
+    }
+    metric = classes[block]("steps", "S.", ["a"], registry=registry)
+    with pytest.raises(agent.LabelError, match="has labels"):
+        getattr(metric, block)()
+    getattr(metric.labels("x"), block)()
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        [2**53 + 1, 1],
+        (2**53 + 1, 1),
+        array.array("q", [2**53 + 1, 1]),
+        np.array([[2**53 + 1], [1]], dtype=np.int64)[::1],
+    ],
+)
+def test_whole_amounts_are_added_exactly(registry: agent.Registry, amounts: Any) -> None:
+    steps = agent.Counter("steps", "S.", registry=registry)
+    steps.inc_many(amounts)
+    line = next(x for x in registry.render().decode().splitlines() if x.startswith("steps_total "))
+    # The page's numbers are floats; what is left tells what was added.
+    steps.inc_many([2**63 - 1 - (2**53 + 2)])
+    with pytest.raises(agent.AmountError):
+        steps.inc()
+    assert line.startswith("steps_total 9007199254740994")
+
+
+def test_arrays_of_ctypes_are_buffers(registry: agent.Registry) -> None:
+    sizes = agent.Histogram("sizes", "S.", registry=registry)
+    sizes.observe_many((ctypes.c_double * 3)(1, 2, 3))
+    assert value(registry, "sizes_sum") == 6
+
+
+def test_a_list_that_lies_about_its_length_is_read_as_it_is(registry: agent.Registry) -> None:
+    class Long(list[float]):
+        def __len__(self) -> int:
+            return 10**15
+
+    sizes = agent.Histogram("sizes", "S.", registry=registry)
+    sizes.observe_many(Long([1.0, 2.0]))
+    assert value(registry, "sizes_count") == 2
+
+
+def test_a_registry_may_have_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    registry = agent.Registry("x.v3.seg", "x")
+    agent.Counter("steps", "S.", registry=registry).inc()
+    assert (tmp_path / "x.v3.seg").exists()
+
+
 def test_errors_leave_nothing_behind(registry: agent.Registry) -> None:
     steps = agent.Counter("steps", "S.", ["a"], registry=registry)
     level = agent.Gauge("level", "L.", registry=registry)
 
     calls: list[Callable[[], object]] = [
         lambda: level.set("x"),  # type: ignore[arg-type]
-        lambda: steps.inc(),
-        lambda: steps.labels(),
+        steps.inc,
+        steps.labels,
         lambda: steps.labels("x").inc(-1),
     ]
 

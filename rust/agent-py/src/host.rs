@@ -88,6 +88,8 @@ impl Host for PythonHost<'_> {
             Err(error) if error.is_instance_of::<PyWarning>(self.py) => {
                 error.write_unraisable(self.py, None);
             }
+            // Nobody is there to be told.
+            Err(_) if self.is_ending() => {}
             Err(error) => self.keep(error),
             Ok(()) => {}
         }
