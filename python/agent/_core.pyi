@@ -145,7 +145,7 @@ class Histogram(Metric):
         schema: int | None = None,
     ) -> Self: ...
     def observe(self, amount: _Number) -> None:
-        """Counts a finite value (else AmountError) in its bucket."""
+        """Counts a value in its bucket; AmountError when it is not finite, or 2^900 or more in magnitude."""
     def observe_many(self, values: _Values) -> None:
         """Counts every value of a buffer, list or tuple; none when one of them is bad."""
     def time(self) -> Block:
@@ -172,14 +172,15 @@ class Summary(Metric):
         quantiles: Sequence[float] | None = None,
     ) -> Self: ...
     def observe(self, amount: _Number) -> None:
-        """Adds a finite value (else AmountError)."""
+        """Adds a value; AmountError when it is not finite, or 2^900 or more in magnitude."""
     def observe_many(self, values: _Values) -> None:
         """Adds every value of a buffer, list or tuple; none when one of them is bad."""
     def time(self) -> Block:
         """Observes the seconds that a `with` block or a call of a decorated function takes."""
 
 class Block:
-    """A `with` block or decorator; see the methods that give one. It may be entered again while it is open.
+    """A `with` block or decorator; see the methods that give one. It may be entered again while it is open, by other
+    threads as well. Tasks of one thread that share one `with time()` block swap their times: call `time()` for each.
 
     As a decorator it is open during each call: of an `async` function until its coroutine ends, of a generator function
     from the first item asked for to the end. Asynchronous generators raise TypeError: use `with` inside of them.
@@ -217,7 +218,7 @@ class Registry:
     ) -> Self: ...
     @property
     def app(self) -> str:
-        """Name of the app; empty while the app's registry has no metric."""
+        """Name of the app; empty before the first update."""
     @property
     def path(self) -> str | None:
         """The segment's file; None in private memory and before the first update."""
@@ -226,7 +227,7 @@ class Registry:
         """Why this process is in private memory though it should share: cause and detail."""
     @property
     def lost(self) -> int:
-        """Updates of this process that found no memory anywhere."""
+        """Updates of this process that found no memory anywhere; all pages show those of all processes."""
     def open(self) -> None:
         """Opens the segment when metrics are defined and it is not open yet. What cannot be opened is left to the first update."""
     def render(self, format: Format = "prometheus") -> bytes:  # noqa: A002

@@ -1,7 +1,8 @@
 """Everything that this package raises, in one tree.
 
 Misuse raises (a wrong label count, a negative increment). Trouble of the machine does not: a full
-or forbidden folder ends in private memory and one warning, never in an exception inside the app.
+or forbidden folder ends in private memory and one warning, never in an exception inside the app,
+unless `agent.configure(strict=True)` asks for one.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ class LabelError(AgentError, ValueError):
 
 
 class AmountError(AgentError, ValueError):
-    """A value that the metric cannot take: negative for a counter, NaN or infinite."""
+    """A value that the metric cannot take: negative for a counter, NaN or infinite, an observation of
+    2^900 or more, or one that takes a counter past 2^63 - 1 or a gauge to infinity."""
 
 
 class ConflictError(AgentError, ValueError):
-    """A metric of the same name exists with another type, unit, buckets or label names."""
+    """A metric of the same name exists with another definition: type, unit, buckets, quantiles, gauge
+    mode or label names; or another metric has a sample of that name."""
 
 
 class ConfigureError(AgentError, RuntimeError):
-    """`configure()` came after the first metric, or after another name was given."""
+    """`configure()` came after the first update, or after another name was given."""
 
 
 class BufferTypeError(AgentError, TypeError):
@@ -49,7 +52,7 @@ class BufferTypeError(AgentError, TypeError):
 
 
 class SegmentError(AgentError, RuntimeError):
-    """A segment that was asked for by its path cannot be used."""
+    """A segment that was asked for by its path cannot be used, or has no room under `strict=True`."""
 
 
 class FolderError(AgentError, OSError):

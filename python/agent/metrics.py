@@ -43,13 +43,22 @@ label sets is used again.
 `native=True` exponential buckets that Prometheus gets by protobuf. See `Histogram` for the errors.
 
 *Numbers*: whole amounts of a counter are added as integers, exactly, and stay below 2^63; fractions
-are kept beside them as a float below 1. Gauges and sums are floats; a sum is +Inf for good past
-1.8e308. `AmountError` is raised, and nothing changed, when a counter would pass 2^63 - 1, when an
-amount of a counter is negative, and when an amount or an observation is not finite. A gauge takes
-every float.
+are kept beside them as a float below 1. Gauges and sums are floats. `AmountError` is raised, and
+nothing changed, when a counter would pass 2^63 - 1, when an amount of a counter is negative or not
+finite, when an observation is not finite or its magnitude is 2^900 (8.5e270) or more, so that no
+sum is ever infinite, and when `inc` or `dec` would make a gauge infinite. `set` takes every float.
 
-*Not here*: exemplars, and `set_function`: whoever renders is usually another process, and cannot
-call into yours.
+*Clearing*: `labels(...)` puts a series on the page at 0. When another process removes or clears it,
+it comes back with the next update, not with the next `labels(...)`.
+
+*Serving it yourself*: `render()` gives bytes without a header. `Content-Type` is `text/plain;
+version=0.0.4; charset=utf-8` for "prometheus", `application/openmetrics-text; version=1.0.0;
+charset=utf-8` for "openmetrics", and for "protobuf" `application/vnd.google.protobuf;
+proto=io.prometheus.client.MetricFamily; encoding=delimited`.
+
+*Not here*: exemplars; `set_function`, because whoever renders is usually another process and cannot
+call into yours; `Info`, `Enum` and `unregister`; UTF-8 names; `name[]` filters; series about the
+process, the garbage collector and the platform.
 """
 
 from __future__ import annotations
@@ -97,7 +106,7 @@ __all__ = [
     "render",
 ]
 
-# The registry of the app. Nothing is opened before it has a metric.
+# The registry of the app. Nothing is opened before the first update.
 REGISTRY: Registry = default_registry()
 
 # Flags of code objects, as `inspect` has them, which takes 10 ms to load.

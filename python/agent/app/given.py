@@ -66,7 +66,7 @@ def configure(app: str | None, strict: bool | None) -> None:
         if before and clean(app) != clean(before):
             raise ConfigureError(
                 f"configure(app={app!r}) comes too late: this process belongs to the app"
-                f" {before!r} since its first metric or an earlier configure(); call it once,"
+                f" {before!r} since its first update or an earlier configure(); call it once,"
                 " before anything is counted"
             )
         os.environ[INHERITED] = f"{app}\n{_main()}"

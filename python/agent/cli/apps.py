@@ -26,7 +26,7 @@ DIRECTORY = click.option(
 
 @click.group(name="apps", epilog="docs/APPS.md says how an app gets its name.")
 def command() -> None:
-    """List the apps of this host; show, clear or remove one."""
+    """List the apps of your user on this host; show, clear or remove one."""
 
 
 class Failure(click.ClickException):

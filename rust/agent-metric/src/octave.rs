@@ -2,8 +2,8 @@
 //!
 //! The model of Prometheus native histograms and OpenTelemetry exponential histograms: with schema `s`, bucket bounds are
 //! the powers of `2^(2^-s)`, upper bounds inclusive. An octave is `(2^e, 2^(e+1)]`; it has `2^s` buckets. A value reported
-//! as the middle of its bucket is off by at most `(g - 1) / (g + 1)` with `g = 2^(2^-s)`: 4.3 % for schema 3, 2.2 % for 4
-//! (the default), 1.1 % for 5.
+//! as the middle of its bucket is off by at most `(g - 1) / (g + 1)` with `g = 2^(2^-s)`: 4.3 % for schema 3
+//! (the default), 2.2 % for 4, 1.1 % for 5.
 //!
 //! Limits: octaves -64 to 63. Smaller magnitudes count as zero, larger ones go to the bucket up to +Inf.
 

@@ -7,7 +7,7 @@ pub enum GaugeMode {
     /// One number for all: `set` replaces it, `inc` and `dec` change it, whoever calls.
     #[default]
     MostRecent = 0,
-    /// One number per process; those of dead processes stay until their slot has a new owner.
+    /// One number per process; that of a dead one stays until its slot has had two more owners.
     All = 1,
     LiveAll = 2,
     /// The sum over all processes, the dead included.
@@ -125,7 +125,7 @@ pub enum Shape<'a> {
     },
     /// Finite upper bounds, ascending; +Inf is implied.
     Explicit(&'a [f64]),
-    /// Quantiles to be computed from the rings; the cells hold count and sum.
+    /// Quantiles to be computed from the newest values; the cells hold count and sum.
     Summary(&'a [f64]),
 }
 

@@ -10,8 +10,8 @@
 //!
 //! A fold lane is taken over by moving what the last owner left into `retired`, in one step and so that doing it twice
 //! changes nothing. An own lane needs no taking over: a new incarnation writes beside the last one, whose value and id
-//! stay until the one after it. So of `all` there are as many dead processes on a page as slots were ever used, and each
-//! value stands with the id of the process that set it.
+//! stay until the one after it. So of `all` a page has at most two processes for each slot that was ever used, and each value
+//! stands with the id of the process that set it.
 //!
 //! The one number of `mostrecent` has own lanes as well, for what is held: a process that is inside of
 //! `track_inprogress` holds 1, and a page adds what living processes hold. A dead one holds nothing.
