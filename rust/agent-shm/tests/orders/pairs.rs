@@ -280,7 +280,7 @@ fn expiry_loses_nothing_that_was_added_meanwhile() {
 
 #[test]
 fn a_page_that_changes_its_class_is_nobody_elses_meanwhile() {
-    // One of the two first only: the other way round did not end within three minutes.
+    // Begun by one of the two only: there are many orders as it is, and the other way round was not seen to end.
     explore(Some(1), || {
         let segment = segment(3, 9);
         let (one, two) = (segment.writer().unwrap(), segment.writer().unwrap());
@@ -380,7 +380,7 @@ fn two_writers_keep_the_newest_values() {
 
 #[test]
 fn two_writers_hang_in_the_same_part() {
-    // One of the two first only: the other way round did not end within three minutes.
+    // Begun by one of the two only: there are many orders as it is, and the other way round was not seen to end.
     explore(Some(1), || {
         // One page more than classes: two writers that come at once may take one each.
         let segment = segment(7, 2);

@@ -68,14 +68,15 @@ macro_rules! trios {
 
 // The last one of each runs first, unless it is preempted. Bounds are those that were seen to end, or one more where the
 // numbers of orders say that it does. Where the one who expires meets the one who reclaims or recovers, both move the epoch,
-// and every value of it that a weak ordering permits is another order: these are for `make orders`.
+// and every value of it that a weak ordering permits is another order: these are for `make orders`. With 2 preemptions
+// writer_expirer_recoverer had 79,462 orders for the first of its two deaths, and no end within a minute of a processor for both.
 trios! {
     writer_reclaimer_reader: Reclaimer Reader Writer, 3;
     writer_reclaimer_recoverer: Reclaimer Recoverer Writer, 2;
     writer_expirer_reader: Expirer Reader Writer, 3;
     writer_expirer_recoverer: Expirer Recoverer Writer, 1;
     writer_reader_recoverer: Reader Recoverer Writer, 2;
-    reclaimer_reader_recoverer: Reader Recoverer Reclaimer, 1;
+    reclaimer_reader_recoverer: Reader Recoverer Reclaimer, 2;
     #[ignore = "minutes to hours: make orders"]
     writer_reclaimer_expirer: Reclaimer Expirer Writer, 1;
     #[ignore = "minutes to hours: make orders"]
