@@ -39,9 +39,14 @@ impl Stage {
     ) -> Result<Stage, Error> {
         let folder = Folder::new(parent, "steps")?;
         let (path, options) = (folder.path().join(FILE), operation.options());
-        let segment = Segment::open_or_create(&path, APP, &options)
-            .map_err(Error::segment("make the segment of a walk"))?;
+        let open = || {
+            Segment::open_or_create(&path, APP, &options)
+                .map_err(Error::segment("make the segment of a walk"))
+        };
+        drop(open()?);
         set_hash_key(&path, random).map_err(Error::io("set the hash key of a walk"))?;
+        // Who has a segment open keeps the key that it has read.
+        let segment = open()?;
         let mut stage = Stage { beside: None, segment, options, path, folder };
         if operation.is_furnished {
             stage.furnish(random).map_err(Error::segment("furnish the segment of a walk"))?;
