@@ -122,9 +122,6 @@ impl Binding {
         if self.segment.is_in_place() == Some(false) {
             return Some("its file was removed or replaced");
         }
-        if self.segment.is_damaged() {
-            return Some("its file was damaged");
-        }
         (!self.segment.mend_length()).then_some("its file was truncated")
     }
 }

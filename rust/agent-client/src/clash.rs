@@ -38,12 +38,8 @@ impl Store {
     fn clashes(&self) -> Vec<(String, Held)> {
         let epoch = self.epoch.get();
         let Some(writer) = self.opened(epoch) else { return Vec::new() };
-        let seen = (epoch, writer.segment().births());
-        if self.compared.replace(seen) == seen {
-            return Vec::new();
-        }
-        let new = self.families().into_iter().filter(|family| family.is_to_be_compared(epoch));
-        new.filter_map(|family| Some((family.name.clone(), held(writer, &family)?))).collect()
+        let fresh = self.fresh.take().into_iter();
+        fresh.filter_map(|family| Some((family.name.clone(), held(writer, &family)?))).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::name::{self, Class};
 use crate::refusal::Refusal;
-use agent_shm::{Error, GaugeMode, MetricId, MetricSpec, OwnedShape, Writer};
+use agent_shm::{Error, GaugeMode, Joined, MetricId, MetricSpec, OwnedShape, Writer};
 use std::cell::Cell;
 
 pub struct Family {
@@ -86,20 +86,17 @@ impl Family {
         }
     }
 
-    /// The metric in the segment of `writer`, whose store is at `epoch`; joined now when it is not known.
-    pub fn id(&self, writer: &Writer, epoch: u32, lineage: u32) -> Result<MetricId, Error> {
-        match self.joined.get() {
-            Some((known, id)) if known == epoch => Ok(id),
-            _ => self.join(writer, epoch, lineage),
-        }
+    /// The metric in the segment of a store that is at `epoch`, when it was joined there.
+    pub fn known_id(&self, epoch: u32) -> Option<MetricId> {
+        self.joined.get().filter(|(known, _)| *known == epoch).map(|(_, id)| id)
     }
 
-    /// Joins the metric again: another definition of the name may count by now, or this one may again.
-    pub fn join(&self, writer: &Writer, epoch: u32, lineage: u32) -> Result<MetricId, Error> {
+    /// Joins the metric in the segment of `writer`, whose store is at `epoch`.
+    pub fn join(&self, writer: &Writer, epoch: u32, lineage: u32) -> Result<Joined, Error> {
         let joined = writer.family(&self.spec(), &self.defined_names, lineage)?;
         self.joined.set(Some((epoch, joined.id)));
         self.is_shown.set(joined.is_shown);
-        Ok(joined.id)
+        Ok(joined)
     }
 
     /// What was joined in one epoch of the store is good in the next one too: only handles are to be resolved again.
@@ -117,7 +114,7 @@ impl Family {
     }
 
     pub fn is_joined(&self, epoch: u32) -> bool {
-        self.joined.get().is_some_and(|(known, _)| known == epoch)
+        self.known_id(epoch).is_some()
     }
 
     /// Whether pages show it, as far as this process knows.

@@ -92,9 +92,14 @@ impl Handle {
                     };
                     return Err(Refusal::new(Kind::Amount, text));
                 }
-                // The series is there, this process's part of it has no room: nothing else to be done for it.
+                // The series is there; this process's part of it, or a bucket, has no room.
+                Outcome::NoRoom if self.is_aside() => break,
                 Outcome::NoRoom => {
-                    self.store.tell_no_room(host, &self.family);
+                    let why = Error::Full { what: "bytes_max" };
+                    if self.go_aside(host, &why)? && self.apply_in_place(update) == Outcome::Applied
+                    {
+                        return Ok(());
+                    }
                     break;
                 }
             }
@@ -132,7 +137,6 @@ impl Handle {
                     return Ok(true);
                 }
                 Err(Error::Replaced) => {}
-                Err(Error::Corrupt) if self.store.leave_if_due(host) => {}
                 Err(error @ Error::TooLarge { .. }) => return Err(Refusal::from(&error)),
                 Err(error) => return self.go_aside(host, &error),
             }

@@ -3,7 +3,8 @@
 //! Read once for each process, from `/proc`: 20 microseconds.
 //!
 //! The first process of a machine is the parent of every daemon and of every orphan, and says nothing. The first one of a
-//! container often is the master of an app; it has the same number in every container, and is told by its namespace.
+//! container often is the master of an app, and then runs the same program as its workers do; it has the same number in
+//! every container, and is told by its namespace.
 
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt;
@@ -31,6 +32,16 @@ impl Lineage {
     }
 }
 
+/// Whether a process runs the program that this one runs, as a master that forks does and an init does not.
+fn is_our_program(process: u32) -> bool {
+    let program =
+        |of: &str| std::fs::metadata(format!("/proc/{of}/exe")).map(|it| (it.dev(), it.ino()));
+    match (program(&process.to_string()), program("self")) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    }
+}
+
 fn read() -> Option<u32> {
     let parent = std::os::unix::process::parent_id();
     let namespace = match parent {
@@ -38,7 +49,7 @@ fn read() -> Option<u32> {
         1 => std::fs::metadata("/proc/self/ns/pid").map(|found| found.ino()).ok()?,
         _ => 0,
     };
-    if namespace == NAMESPACE_OF_MACHINE {
+    if parent == 1 && (namespace == NAMESPACE_OF_MACHINE || !is_our_program(parent)) {
         return None;
     }
     let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).ok()?;

@@ -11,9 +11,13 @@ use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::store::{Store, ATTEMPTS, FUEL};
 use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS, RENEW_MS};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Private memory is left for the segment that should be there, when it can be: asked so often.
 const REBIND_MS: u64 = 1000;
+/// So many times as long as joining all families took, they are not joined again for what others define.
+const JOIN_SHARE: u64 = 10;
 
 impl Store {
     /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
@@ -31,6 +35,9 @@ impl Store {
         agent_shm::come_first_again();
         if self.leave_if_due(host) {
             return Ok(());
+        }
+        if let Some(segment) = self.segment() {
+            segment.mend_header();
         }
         if now.abs_diff(self.renewed_ms.get()) >= RENEW_MS {
             self.renewed_ms.set(now);
@@ -50,7 +57,7 @@ impl Store {
     }
 
     /// Leaves a segment that was removed, replaced, truncated or damaged; the next use begins in another.
-    pub(crate) fn leave_if_due(&self, host: &dyn Host) -> bool {
+    fn leave_if_due(&self, host: &dyn Host) -> bool {
         let why = self.inner.borrow().binding.as_ref().and_then(Binding::why_leave);
         let Some(why) = why else { return false };
         let (app, path) = (self.app(), self.path().unwrap_or_default());
@@ -80,19 +87,19 @@ impl Store {
         let epoch = self.epoch.get();
         let Some(writer) = self.opened(epoch) else { return hidden };
         let births = writer.segment().births();
-        let is_new = births != self.births.get();
+        let is_new = births != self.births.get() && now >= self.join_due_ms.get();
         if !is_new && now.abs_diff(self.looked_ms.get()) < RETRY_MS {
             return hidden;
         }
         self.looked_ms.set(now);
-        let lineage = self.lineage.of_this_process();
+        let began = Instant::now();
         let mut changed = false;
         for family in self.families() {
             if !family.is_joined(epoch) || !is_new && family.is_shown() {
                 continue;
             }
-            let before = family.id(writer, epoch, lineage).ok();
-            let joined = family.join(writer, epoch, lineage).ok();
+            let before = family.known_id(epoch);
+            let joined = self.join(&family, writer).ok();
             let is_anew = joined.is_some() && joined != before;
             if let (Some(id), true) = (joined, is_anew && family.label_names.is_empty()) {
                 // It began anew, at 0.
@@ -103,8 +110,13 @@ impl Store {
                 hidden.push(family.name.clone());
             }
         }
-        // As it was before: what appeared meanwhile is looked at next time.
-        self.births.set(births);
+        if is_new {
+            // As it was before: what appeared meanwhile is looked at next time. A process that defines thousands costs
+            // the others a tenth of their time at most.
+            self.births.set(births);
+            let took_us = began.elapsed().as_micros() as u64;
+            self.join_due_ms.set(now + took_us * JOIN_SHARE / 1000);
+        }
         if changed {
             // Others of this definition find their series gone as soon as memory is reclaimed.
             for _ in 0..3 {
@@ -163,7 +175,7 @@ impl Store {
 
     /// Adds what was counted elsewhere to the segment; `false` when there is no room for all of it: the rest is in the
     /// parcel.
-    fn take_in(&self, family: &Family, labels: &str, parcel: &mut Parcel) -> bool {
+    fn take_in(&self, family: &Arc<Family>, labels: &str, parcel: &mut Parcel) -> bool {
         for _ in 0..ATTEMPTS {
             let (Ok(series), Some(writer)) = (self.place(family, labels), self.opened_now()) else {
                 return false;
@@ -207,11 +219,14 @@ impl Store {
     fn bring_back(&self, host: &dyn Host) -> Result<(), Refusal> {
         let Some((aside, _)) = self.aside() else { return Ok(()) };
         let mut result = Ok(());
+        let mut emptied = Vec::new();
         for family in aside.writer.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
+            let mut is_all = true;
             family.for_each_parcel(&mut |labels, mut parcel| {
                 let before = parcel.len();
                 let is_in = self.take_in(&known, labels, &mut parcel);
+                is_all &= is_in;
                 if is_in || parcel.len() < before {
                     aside.remove(&known, labels);
                 }
@@ -220,6 +235,13 @@ impl Store {
                     result = std::mem::replace(&mut result, Ok(())).and(aside);
                 }
             });
+            if is_all {
+                emptied.push(known.name.clone());
+            }
+        }
+        // SAFETY: no reference to what is aside is out any more.
+        if let Some(aside) = unsafe { (*self.aside.get()).as_mut() } {
+            aside.forget(&emptied);
         }
         result
     }

@@ -23,6 +23,7 @@ use crate::fork::{Forked, Watch};
 use crate::host::Host;
 use crate::lineage::Lineage;
 use crate::refusal::{Kind, Refusal};
+use agent_metric::own::LOST;
 use agent_shm::{now_unix_ms, Error, MetricId, Options, Segment, Series, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
@@ -78,8 +79,10 @@ pub struct Store {
     /// When private memory was entered, or the segment was asked again last.
     pub(crate) rebind_ms: Cell<u64>,
     pub(crate) aside_ms: Cell<u64>,
-    /// Epoch, and births of the segment, when sample names were compared last.
-    pub(crate) compared: Cell<(u32, u64)>,
+    /// Families whose samples' names are to be compared with those of others.
+    pub(crate) fresh: RefCell<Vec<Arc<Family>>>,
+    /// When families may be joined again for what others define: it takes the longer the more there are.
+    pub(crate) join_due_ms: Cell<u64>,
     /// Updates that found no memory at all, in this process.
     pub(crate) lost: Cell<u64>,
 }
@@ -116,7 +119,8 @@ impl Store {
             renewed_ms: Cell::new(0),
             rebind_ms: Cell::new(0),
             aside_ms: Cell::new(0),
-            compared: Cell::new((0, 0)),
+            fresh: RefCell::default(),
+            join_due_ms: Cell::new(0),
             lost: Cell::new(0),
         });
         WATCH.watch(Arc::as_ptr(&store), child);
@@ -190,13 +194,9 @@ impl Store {
                         return Ok(Some(self.epoch.get()));
                     }
                 }
-                // The file was replaced after it was mapped: look again at its path.
-                Some(Err(Error::NotUsable { .. })) => self.unbind(),
-                Some(Err(Error::Io { ref source, .. }))
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    self.unbind();
-                }
+                // The file was replaced after it was mapped: look again at its path. Not so in a jail, where the path
+                // leads elsewhere.
+                Some(Err(_)) if self.is_out_of_place() => self.unbind(),
                 Some(Err(error)) if !self.is_private() => {
                     self.fall_back(host, Cause::Open, &error.to_string())?;
                 }
@@ -205,6 +205,10 @@ impl Store {
         }
         self.fall_back(host, Cause::Open, "the segment keeps being replaced by others")?;
         Ok(None)
+    }
+
+    fn is_out_of_place(&self) -> bool {
+        self.segment().is_some_and(|segment| segment.is_in_place() == Some(false))
     }
 
     /// Before the first definition: see [`Host::prepare`].
@@ -250,16 +254,15 @@ impl Store {
         let Some(writer) = self.opened(epoch) else { return };
         // Before: what appears meanwhile is looked at next time.
         let births = writer.segment().births();
-        let lineage = self.lineage.of_this_process();
         for family in self.families() {
             // Joined, not looked up: after a fork it is this process that uses it.
-            let joined = family.join(writer, epoch, lineage);
+            let joined = self.join(&family, writer);
             if let (Ok(id), true) = (joined, family.label_names.is_empty()) {
                 let _ = writer.series(id, "");
             }
         }
         for (family, text) in early {
-            if let Ok(id) = family.id(writer, epoch, lineage) {
+            if let Ok(id) = self.id(&family) {
                 let _ = writer.series(id, &text);
             }
         }
@@ -328,15 +331,41 @@ impl Store {
         unsafe { *self.writer.get() = None };
     }
 
-    /// The metric of a family in the segment.
-    pub fn id(&self, family: &Family) -> Result<MetricId, Error> {
-        let epoch = self.epoch.get();
-        let Some(writer) = self.opened(epoch) else { return Err(Error::Full { what: "memory" }) };
-        family.id(writer, epoch, self.lineage.of_this_process())
+    /// The metric of a family in the segment, joined now when it is not known.
+    pub fn id(&self, family: &Arc<Family>) -> Result<MetricId, Error> {
+        let Some(writer) = self.opened_now() else { return Err(Error::Full { what: "memory" }) };
+        family.known_id(self.epoch.get()).map_or_else(|| self.join(family, writer), Ok)
+    }
+
+    /// Joins the metric of a family, again or for the first time: another definition of the name may count by now.
+    pub(crate) fn join(&self, family: &Arc<Family>, writer: &Writer) -> Result<MetricId, Error> {
+        let (epoch, before) = (self.epoch.get(), writer.segment().births());
+        let joined = family.join(writer, epoch, self.lineage.of_this_process())?;
+        self.note(family);
+        // What this process itself defines is no news to it.
+        let after = before + joined.births;
+        if self.births.get() == before && writer.segment().births() == after {
+            self.births.set(after);
+        }
+        if family.is_to_be_compared(epoch) {
+            self.fresh.borrow_mut().push(family.clone());
+        }
+        Ok(joined.id)
+    }
+
+    /// A child of a fork from C may have begun without the families that its handles have; see `after_fork`.
+    fn note(&self, family: &Arc<Family>) {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.families.contains_key(&family.name) {
+            for suffix in family.class.suffixes() {
+                inner.samples.insert(format!("{}{suffix}", family.name), family.name.clone());
+            }
+            inner.families.insert(family.name.clone(), family.clone());
+        }
     }
 
     /// The series of a family with these labels, in the segment.
-    pub fn place(&self, family: &Family, text: &str) -> Result<Series, Error> {
+    pub fn place(&self, family: &Arc<Family>, text: &str) -> Result<Series, Error> {
         let id = self.id(family)?;
         let Some(writer) = self.opened_now() else { return Err(Error::Full { what: "memory" }) };
         let placed = writer.series(id, text);
@@ -378,34 +407,26 @@ impl Store {
         if aside.is_none() {
             *aside = Aside::new(&self.app(), &self.options);
         }
-        let spec = family.spec();
-        let series =
-            aside.as_ref().and_then(|aside| aside.series(&spec, family.defined_names(), text));
-        if let Some(segment) = self.segment() {
+        let (spec, app) = (family.spec(), self.app());
+        let placed =
+            aside.as_mut().and_then(|aside| aside.series(&spec, family.defined_names(), text));
+        let Some((series, is_first)) = placed else {
+            let text = format!(
+                "there is no room for metric {name}, neither in the segment of app {app:?} nor in memory of this process: \
+                 its updates are lost, and counted as {LOST}_total: {why}"
+            );
+            self.tell(host, &format!("lost {name}"), &text);
+            return Ok(None);
+        };
+        if let (true, Some(segment)) = (is_first, self.segment()) {
             segment.count_fallback();
         }
-        self.tell(
-            host,
-            name,
-            &format!(
-                "there is no room for metric {name} in the segment of app {:?}, so it is on no page \
-                 until there is: {why}",
-                self.app()
-            ),
-        );
-        Ok(series)
-    }
-
-    /// Tells that this process's value of a gauge has no room.
-    pub fn tell_no_room(&self, host: &dyn Host, family: &Family) {
-        if let Some(segment) = self.segment() {
-            segment.count_fallback();
-        }
-        let (name, app) = (&family.name, self.app());
         let text = format!(
-            "there is no room for what this process says of gauge {name} in the segment of app {app:?}"
+            "there is no room for metric {name} in the segment of app {app:?}, so what this process counts in it from now \
+             on is on no page until there is: {why}"
         );
         self.tell(host, name, &text);
+        Ok(Some(series))
     }
 
     /// The writer of what is aside, and the number that a handle remembers of it.
@@ -449,9 +470,12 @@ impl Store {
         &self.options
     }
 
-    /// An update that could be kept nowhere.
+    /// An update that could be kept nowhere; every page says so.
     pub fn lose(&self) {
         self.lost.set(self.lost.get() + 1);
+        if let Some(segment) = self.segment() {
+            segment.count_lost();
+        }
     }
 
     pub fn lost(&self) -> u64 {

@@ -101,41 +101,42 @@ fn a_definition_makes_no_segment_and_the_first_update_shows_them_all() {
     assert_eq!(value(&path, "b"), Some(1.0));
 }
 
-/// Every chain of the metric map is made to lead nowhere, under two living processes.
+/// Every chain of the map is made to lead nowhere, under two living processes.
 #[test]
-fn a_chain_that_leads_nowhere_costs_no_count_and_its_file_is_left() {
+fn a_chain_that_leads_nowhere_costs_what_hangs_in_it_and_nothing_else() {
     let _turn = alone();
     let folder = Folder::new("chains");
     let path = folder.file("shop.v3.seg");
     let host = Program::new(&path);
-    let (store, other) = (store(), self::store());
-    let labelled = define(&store, "labelled", OwnedShape::Counter, &["x"]);
-    let (steps, of_other) = (counter(&store, "steps"), counter(&other, "steps"));
+    let (first, second, third) = (store(), store(), store());
+    let labelled = define(&first, "labelled", OwnedShape::Counter, &["x"]);
+    let (steps, of_second) = (counter(&first, "steps"), counter(&second, "steps"));
     inc(&steps, &host, 5);
-    inc(&of_other, &host, 6);
-    let one = Handle::new(store.clone(), labelled.clone(), "x=\"1\"".into());
-    inc(&one, &host, 7);
+    inc(&of_second, &host, 6);
     // The heads of the chains stand behind the header.
     let heads = u64::from(options().series_max / 2).next_power_of_two();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let nowhere = 8_u64.to_le_bytes().repeat(heads as usize);
     std::os::unix::fs::FileExt::write_all_at(&file, &nowhere, 4096).unwrap();
 
-    let two = Handle::new(store.clone(), labelled, "x=\"2\"".into());
-    inc(&two, &host, 1);
-    inc(&two, &host, 1);
+    // What has no place goes aside, and that is said; the others go on where they are.
+    let new = Handle::new(first.clone(), labelled, "x=\"1\"".into());
+    inc(&new, &host, 7);
     inc(&steps, &host, 10);
-    assert_eq!(store.lost(), 0);
-    assert!(host.warned.borrow().iter().any(|text| text.contains("was damaged")));
+    inc(&of_second, &host, 20);
+    assert_eq!((first.lost(), second.lost()), (0, 0));
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 1);
+    let told = host.warned.borrow().clone();
+    assert!(told.iter().any(|text| text.contains("no room for metric labelled")), "{told:?}");
+    // Who comes later begins beside it, and a page adds both.
+    inc(&counter(&third, "steps"), &host, 100);
     let beside = folder.file("shop~2.v3.seg");
-    assert_eq!(total(&Segment::attach(&beside).unwrap(), "labelled", "x=\"2\""), Some(2.0));
-    assert_eq!(value(&beside, "steps"), Some(10.0));
-    // The other notices when it looks, and takes the damaged file away: it was the last one in it.
-    other.ask_again_now();
-    inc(&of_other, &host, 20);
-    let damaged = folder.file("shop.v3.seg.damaged");
-    assert!(damaged.exists());
-    assert_eq!(value(&path, "steps"), Some(20.0));
+    assert_eq!(value(&beside, "steps"), Some(100.0));
+    // When nobody is left in it, it is taken away.
+    drop((steps, of_second, new, first, second));
+    inc(&counter(&store(), "steps"), &host, 1);
+    assert!(folder.file("shop.v3.seg.damaged").exists());
+    assert_eq!(value(&path, "steps"), Some(1.0));
 }
 
 /// Root starts, its child becomes another user, and forks: the grandchild may not open the file.
@@ -383,12 +384,139 @@ fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
             inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
         }
     }
-    for _ in 0..5 {
-        assert!(level.hold(&host).unwrap().is_none());
+    let holds: Vec<_> = (0..5).map(|_| level.hold(&host).unwrap().expect("aside")).collect();
+    assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 0));
+    let told = host.warned.borrow().clone();
+    assert!(told.len() == 1 && told[0].contains("no room for metric level"), "{told:?}");
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 1);
+    level.give_back(&host, &holds[0]).unwrap();
+    let all = Handle::new(store.clone(), filler, String::new());
+    assert!(all.clear(&host).unwrap() > 100);
+    // Asked once a second; what is held then is held in the segment, as long as it is.
+    while value(&path, "level") == Some(100.0) {
+        store.ask_again_now();
+        level.apply_slowly(&host, &|writer, series| writer.shift(series, 0.0)).unwrap();
     }
-    assert_eq!((value(&path, "level"), store.lost()), (Some(100.0), 5));
+    assert_eq!((value(&path, "level"), store.lost()), (Some(104.0), 0));
+    for hold in &holds[1..] {
+        level.give_back(&host, hold).unwrap();
+    }
+    assert_eq!(value(&path, "level"), Some(100.0));
+}
+
+/// Of each kind that needs memory of its own for what one process says, or for a new bucket.
+#[test]
+fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
+    let _turn = alone();
+    let folder = Folder::new("kept");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { bytes_max: 512 << 10, ..options() });
+    let modes = [GaugeMode::Sum, GaugeMode::LiveSum, GaugeMode::Max, GaugeMode::LiveMostRecent];
+    let gauges = modes.map(|mode| {
+        let family = define(&store, mode.name(), OwnedShape::Gauge(mode), &[]);
+        Handle::new(store.clone(), family, String::new())
+    });
+    let [times, rest] = ["times", "rest"].map(|name| {
+        let family = define(&store, name, OwnedShape::Exponential { schema: 6 }, &[]);
+        Handle::new(store.clone(), family, String::new())
+    });
+    let observe = |value: f64| move |writer: &Writer, s: &Series| writer.observe(s, value, 1);
+    times.apply_slowly(&host, &observe(1.0)).unwrap();
+    let filler = define(&store, "filler", OwnedShape::Counter, &["n"]);
+    for bytes in (1..900).step_by(4) {
+        for n in 0..90 {
+            let text = format!("n=\"{n:0bytes$}\"");
+            inc(&Handle::new(store.clone(), filler.clone(), text), &host, 1);
+        }
+    }
+    // Takes the octaves that there still is memory for.
+    for power in 0..30 {
+        rest.apply_slowly(&host, &observe(f64::from(1 << power))).unwrap();
+    }
+    let raise = |writer: &Writer, s: &Series| writer.shift(s, 2.0);
+    for _ in 0..10 {
+        gauges.iter().for_each(|gauge| gauge.apply_slowly(&host, &raise).unwrap());
+        times.apply_slowly(&host, &observe(100.0)).unwrap();
+        times.apply_slowly(&host, &|writer, s| writer.observe_many(s, &[1.0, 1e-3])).unwrap();
+        let many: Vec<f64> = (0..100).map(|n| if n % 2 == 0 { 1.0 } else { 1e6 }).collect();
+        times.apply_slowly(&host, &|writer, s| writer.observe_many(s, &many)).unwrap();
+    }
+    assert_eq!(store.lost(), 0);
+    assert_eq!(value(&path, "times"), Some(1.0), "nothing in a wrong bucket");
+    assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 6);
+
+    let all = Handle::new(store.clone(), filler, String::new());
+    assert!(all.clear(&host).unwrap() > 100);
+    while value(&path, "times") == Some(1.0) {
+        store.ask_again_now();
+        inc(&all, &host, 1);
+    }
+    for (mode, gauge) in modes.iter().zip(&gauges) {
+        gauge.apply_slowly(&host, &raise).unwrap();
+        assert_eq!(value(&path, mode.name()), Some(22.0), "{mode:?}");
+    }
+    assert_eq!(value(&path, "times"), Some(1.0 + 10.0 * 103.0));
+    let segment = Segment::attach(&path).unwrap();
+    let (mut below, mut above) = (0, 0);
+    segment.view().families().iter().filter(|f| f.meta().name == "times").for_each(|family| {
+        family.for_each(&mut |series| {
+            if let agent_shm::Value::Histogram { buckets, .. } = series.value {
+                for &(upper, count) in buckets {
+                    below += if upper < 0.01 { count } else { 0 };
+                    above += if upper > 1e5 { count } else { 0 };
+                }
+            }
+        });
+    });
+    assert_eq!((below, above), (10, 500));
+}
+
+/// Neither the segment nor the memory of the process has room: said, and counted on every page.
+#[test]
+fn what_is_kept_nowhere_is_lost_and_every_page_counts_it() {
+    let _turn = alone();
+    let folder = Folder::new("lost");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { metrics_max: 2, ..options() });
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let counters: Vec<_> = names.iter().map(|name| counter(&store, name)).collect();
+    for _ in 0..100 {
+        counters.iter().for_each(|counter| inc(counter, &host, 1));
+    }
+    let usage = Segment::attach(&path).unwrap().usage();
+    assert_eq!((store.lost(), usage.lost, usage.fallbacks), (200, 200, 2));
     let told = host.warned.borrow();
-    assert!(told.len() == 1 && told[0].contains("gauge level"), "{told:?}");
+    assert_eq!(told.iter().filter(|text| text.contains("are lost")).count(), 2, "{told:?}");
+    assert_eq!(told.len(), 4, "{told:?}");
+}
+
+/// A thousand definitions after the first update: each is joined once, not all of them at each.
+#[test]
+fn to_define_a_metric_takes_no_longer_when_there_are_thousands() {
+    let _turn = alone();
+    let folder = Folder::new("thousands");
+    let host = Program::new(&folder.file("shop.v3.seg"));
+    let store = store();
+    let first = counter(&store, "first");
+    inc(&first, &host, 1);
+    let define = |from: usize| {
+        let began = child::cpu_us();
+        for n in from..from + 1000 {
+            inc(&counter(&store, &format!("metric_{n}")), &host, 1);
+        }
+        child::cpu_us() - began
+    };
+    let early = define(0);
+    for part in 1..5 {
+        define(part * 1000);
+    }
+    let late = define(5000);
+    assert!(
+        late < early * 4 + 20_000,
+        "{early} us for the first thousand, {late} us for the sixth"
+    );
 }
 
 /// Finding the app is foreign code, which may come back into the store, or let another thread do so.

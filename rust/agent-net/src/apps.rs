@@ -28,12 +28,12 @@ mod foreign;
 mod life;
 
 use std::collections::HashMap;
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use agent_shm::{Error, Segment, LAYOUT_VERSION, SEGMENTS_MAX};
 
@@ -59,6 +59,8 @@ pub struct App {
     pub name: String,
     /// Of a shared folder: its names on the page come after those of all others.
     pub is_shared: bool,
+    /// When its file was made, by the kernel's word, unix ms; 0 where the file system does not say.
+    pub born_unix_ms: u64,
     pub segment: Segment,
 }
 
@@ -218,16 +220,18 @@ impl Apps {
             said: one.app.segment.header().app,
         });
         let names = called::names(&files.collect::<Vec<_>>());
-        let mut apps: HashMap<String, (bool, bool, Vec<Segment>)> = HashMap::new();
+        let mut apps: HashMap<String, (bool, bool, u64, Vec<Segment>)> = HashMap::new();
         for (one, name) in self.attached.values().zip(names) {
-            let (is_shown, is_shared, segments) = apps.entry(name).or_default();
+            let (is_shown, is_shared, born, segments) = apps.entry(name).or_default();
             *is_shared = one.app.is_shared;
+            // Of several files of one app the last one that was made: nobody gains by a file that he finds.
+            *born = one.app.born_unix_ms.max(*born);
             *is_shown |= self.idle.is_none_or(|idle| !one.life.is_over(idle, now));
             segments.push(one.app.segment.clone());
         }
         let shown = apps.into_iter().filter(|(_, (is_shown, ..))| *is_shown);
-        let app = |(name, (_, is_shared, segments))| {
-            Some(App { name, is_shared, segment: Segment::joined(segments)? })
+        let app = |(name, (_, is_shared, born_unix_ms, segments))| {
+            Some(App { name, is_shared, born_unix_ms, segment: Segment::joined(segments)? })
         };
         shown.filter_map(app).collect()
     }
@@ -349,8 +353,15 @@ fn attach(folder: &Folder, path: &Path) -> Result<Attached, Option<Refused>> {
         segment.read_up_to(0);
     }
     let (damage, is_shared) = (segment.usage().damage, folder.is_shared);
-    let (app, life) = (App { name, is_shared, segment }, Life::default());
+    let born_unix_ms = born_unix_ms(&segment);
+    let (app, life) = (App { name, is_shared, born_unix_ms, segment }, Life::default());
     Ok(Attached { id, folder: folder.path.clone(), app, damage, life })
+}
+
+fn born_unix_ms(segment: &Segment) -> u64 {
+    let born = fs::symlink_metadata(segment.path()).and_then(|metadata| metadata.created());
+    let since = born.ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 fn idle(idle_s: u32) -> Option<Duration> {

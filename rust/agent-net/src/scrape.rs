@@ -55,21 +55,24 @@ pub struct Source<'a> {
     pub app: Option<&'a str>,
     /// Of a shared folder: it gets the names that nobody else has.
     pub is_shared: bool,
+    /// Its file was not made before, unix ms: what it says of its own times may be a lie.
+    pub born_unix_ms: u64,
     /// Where summaries get their quantiles; without it they have a sum and a count.
     pub quantiles: Option<Quantiles<'a>>,
 }
 
 impl<'a> Source<'a> {
     pub fn own(segment: &'a Segment) -> Source<'a> {
-        Source { segment, app: None, is_shared: false, quantiles: None }
+        Source { segment, app: None, is_shared: false, born_unix_ms: 0, quantiles: None }
     }
 
     pub fn of_app(segment: &'a Segment, app: &'a str) -> Source<'a> {
-        Source { segment, app: Some(app), is_shared: false, quantiles: None }
+        Source { segment, app: Some(app), is_shared: false, born_unix_ms: 0, quantiles: None }
     }
 
     pub fn of(app: &'a App) -> Source<'a> {
-        Source { is_shared: app.is_shared, ..Source::of_app(&app.segment, &app.name) }
+        let of_file = Source::of_app(&app.segment, &app.name);
+        Source { is_shared: app.is_shared, born_unix_ms: app.born_unix_ms, ..of_file }
     }
 
     fn owner(&self) -> Owner<'a> {

@@ -204,6 +204,26 @@ fn what_is_shared_takes_no_name_from_others_whatever_its_times_are() {
     assert_eq!(refused, expected);
 }
 
+/// Both are of shared folders; one says that its metrics are as old as the hills.
+#[test]
+fn nobody_is_older_than_his_file() {
+    let (good, good_writer) = segment("good");
+    let (eve, eve_writer) = segment("eve");
+    gauge(&eve_writer, "jobs", "", 2.0);
+    tick();
+    count(&good_writer, "jobs", "", 1);
+    let of = |segment, app, born_unix_ms| Source {
+        is_shared: true,
+        born_unix_ms,
+        ..Source::of_app(segment, app)
+    };
+    let later = good.metrics()[0].first_unix_ms + 1;
+    let (text, _) = page(&[of(&good, "good", 1), of(&eve, "eve", later)], Format::Text004);
+    assert!(text.contains("jobs_total{app=\"good\"} 1\n") && !text.contains("eve"), "{text}");
+    let (text, _) = page(&[of(&good, "good", 1), of(&eve, "eve", 0)], Format::Text004);
+    assert!(!text.contains("good"), "{text}");
+}
+
 #[test]
 fn what_the_page_says_of_itself_has_its_name_first() {
     let (shop, writer) = segment("shop");

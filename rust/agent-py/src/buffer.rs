@@ -12,7 +12,7 @@ use agent_metric::bounds::is_observable;
 use agent_shm::COUNTER_END;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyList, PyMemoryView, PyTuple};
 use std::os::raw::c_void;
 
 /// Values converted at one time, on the stack.
@@ -28,6 +28,22 @@ pub enum Item {
     I32,
 }
 
+impl Item {
+    /// # Safety
+    /// There is an item of this size at `place`; not necessarily aligned.
+    unsafe fn read(self, place: *const c_void) -> f64 {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                Item::F64 => place.cast::<f64>().read_unaligned(),
+                Item::F32 => f64::from(place.cast::<f32>().read_unaligned()),
+                Item::I64 => place.cast::<i64>().read_unaligned() as f64,
+                Item::I32 => f64::from(place.cast::<i32>().read_unaligned()),
+            }
+        }
+    }
+}
+
 /// Where the values are.
 pub enum Values {
     Owned(Vec<f64>),
@@ -37,17 +53,23 @@ pub enum Values {
 impl Values {
     pub fn of(values: &Bound<'_, PyAny>) -> PyResult<Values> {
         if values.is_instance_of::<PyList>() || values.is_instance_of::<PyTuple>() {
-            let mut owned = Vec::with_capacity(values.len()?);
+            let mut owned = Vec::new();
             for value in values.try_iter()? {
                 owned.push(number::real(&value?.as_borrowed())?);
             }
             return Ok(Values::Owned(owned));
         }
-        let buffer = PyUntypedBuffer::get(values).map_err(|_| {
+        // What leaves out its strides (arrays of ctypes) has them in a memoryview.
+        let buffer = PyUntypedBuffer::get(values)
+            .or_else(|_| PyUntypedBuffer::get(PyMemoryView::from(values)?.as_any()));
+        let buffer = buffer.map_err(|error| {
             let class = values.get_type().name().map(|name| name.to_string()).unwrap_or_default();
             PyErr::from(Refusal::new(
                 Kind::Buffer,
-                format!("values must be a buffer, a list or a tuple of numbers, not {class}"),
+                format!(
+                    "values must be a buffer, a list or a tuple of numbers, not {class}: {}",
+                    error.value(values.py())
+                ),
             ))
         })?;
         let format = buffer.format().to_str().unwrap_or("?");
@@ -87,7 +109,16 @@ impl Values {
             Values::Buffer { buffer, item } => {
                 let mut block = Block { values: [0.0; CHUNK], len: 0 };
                 // SAFETY: shape and strides are those of this buffer.
-                unsafe { walk(buffer, *item, 0, buffer.buf_ptr(), &mut block, run) };
+                unsafe {
+                    each_item(buffer, 0, buffer.buf_ptr(), &mut |place| {
+                        block.values[block.len] = item.read(place);
+                        block.len += 1;
+                        if block.len == CHUNK {
+                            run(&block.values);
+                            block.len = 0;
+                        }
+                    });
+                }
                 if block.len > 0 {
                     run(&block.values[..block.len]);
                 }
@@ -118,70 +149,94 @@ struct Block {
     len: usize,
 }
 
+/// Gives the place of every item, in the order of their indexes.
+///
 /// # Safety
 /// `start` is where the buffer's dimensions from `dimension` on begin.
-unsafe fn walk(
+unsafe fn each_item(
     buffer: &PyUntypedBuffer,
-    item: Item,
     dimension: usize,
     start: *const c_void,
-    block: &mut Block,
-    run: &mut dyn FnMut(&[f64]),
+    each: &mut dyn FnMut(*const c_void),
 ) {
     if dimension == buffer.dimensions() {
-        // SAFETY: an item of this buffer, of the checked size; not necessarily aligned.
-        block.values[block.len] = unsafe {
-            match item {
-                Item::F64 => start.cast::<f64>().read_unaligned(),
-                Item::F32 => f64::from(start.cast::<f32>().read_unaligned()),
-                Item::I64 => start.cast::<i64>().read_unaligned() as f64,
-                Item::I32 => f64::from(start.cast::<i32>().read_unaligned()),
-            }
-        };
-        block.len += 1;
-        if block.len == CHUNK {
-            run(&block.values);
-            block.len = 0;
-        }
-        return;
+        return each(start);
     }
     let stride = buffer.strides()[dimension];
     for index in 0..buffer.shape()[dimension] {
         // SAFETY: inside of the buffer, by its own shape and strides.
         unsafe {
             let here = start.byte_offset(stride * index as isize);
-            walk(buffer, item, dimension + 1, here, block, run);
+            each_item(buffer, dimension + 1, here, each);
         }
     }
 }
 
-/// Whole part and fraction of the sum of amounts that a counter can be raised by.
+/// Whole part and fraction of the sum of amounts that a counter can be raised by; whole numbers of Python and of buffers
+/// are added exactly.
 pub fn sum_of_amounts(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(u64, f64)> {
-    let values = Values::of(values)?;
-    let (mut whole, mut fraction) = (0_u128, 0.0);
-    let mut bad = None;
-    values.each_run(&mut |run| {
-        for &value in run {
-            // NaN is in no range.
-            if !(0.0..COUNTER_END as f64).contains(&value) {
-                bad.get_or_insert(value);
-                return;
+    let mut sum = Amounts::default();
+    if values.is_instance_of::<PyList>() || values.is_instance_of::<PyTuple>() {
+        for value in values.try_iter()? {
+            let value = value?;
+            match number::whole(&value.as_borrowed()) {
+                Some(whole) => sum.whole += u128::from(whole),
+                None => sum.add(number::real(&value.as_borrowed())?),
             }
-            let part = value as u64;
-            whole += u128::from(part);
-            fraction += value - part as f64;
         }
-    });
-    if let Some(value) = bad {
-        number::check_amount(name, value)?;
+        return sum.checked(name);
     }
-    let carry = fraction as u64;
-    whole += u128::from(carry);
-    match u64::try_from(whole).ok().filter(|&whole| bad.is_none() && whole < COUNTER_END) {
-        Some(whole) => Ok((whole, fraction - carry as f64)),
-        None => {
-            let text = format!("counter {name} cannot be raised by so much: it ends at 2^63 - 1");
-            Err(Refusal::new(Kind::Amount, text).into())
+    match Values::of(values)? {
+        Values::Buffer { buffer, item: Item::I64 } => {
+            // SAFETY: shape and strides are those of this buffer, and its items are i64.
+            unsafe {
+                each_item(&buffer, 0, buffer.buf_ptr(), &mut |item| {
+                    let value = item.cast::<i64>().read_unaligned();
+                    match u64::try_from(value) {
+                        Ok(whole) => sum.whole += u128::from(whole),
+                        Err(_) => sum.add(value as f64),
+                    }
+                });
+            }
+        }
+        values => values.each_run(&mut |run| run.iter().for_each(|&value| sum.add(value))),
+    }
+    sum.checked(name)
+}
+
+/// A sum of amounts, and the first that is none.
+#[derive(Default)]
+struct Amounts {
+    whole: u128,
+    fraction: f64,
+    bad: Option<f64>,
+}
+
+impl Amounts {
+    fn add(&mut self, value: f64) {
+        // NaN is in no range.
+        if !(0.0..COUNTER_END as f64).contains(&value) {
+            self.bad.get_or_insert(value);
+            return;
+        }
+        let part = value as u64;
+        self.whole += u128::from(part);
+        self.fraction += value - part as f64;
+    }
+
+    fn checked(self, name: &str) -> PyResult<(u64, f64)> {
+        if let Some(value) = self.bad {
+            number::check_amount(name, value)?;
+        }
+        let carry = self.fraction as u64;
+        let whole = u64::try_from(self.whole + u128::from(carry)).ok();
+        match whole.filter(|&whole| self.bad.is_none() && whole < COUNTER_END) {
+            Some(whole) => Ok((whole, self.fraction - carry as f64)),
+            None => {
+                let text =
+                    format!("counter {name} cannot be raised by so much: it ends at 2^63 - 1");
+                Err(Refusal::new(Kind::Amount, text).into())
+            }
         }
     }
 }

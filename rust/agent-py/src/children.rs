@@ -7,6 +7,7 @@
 //! keeps one of each name. Names are compared by identity, so looking an order up runs no foreign
 //! code either.
 
+use agent_client::name::LABELS_MAX;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -26,8 +27,11 @@ unsafe impl Sync for Children {}
 /// The names of one keyword call, and for each label of the metric the place of its value.
 struct Shape {
     names: Py<PyTuple>,
-    places: Box<[usize]>,
+    places: Places,
 }
+
+/// For each label of a metric, which value of a call by keyword is its own.
+pub type Places = [u8; LABELS_MAX];
 
 impl Children {
     pub fn new(py: Python<'_>) -> Children {
@@ -82,25 +86,29 @@ impl Children {
 
     /// Where the values of a known keyword call stand.
     #[inline]
-    pub fn places(&self, names: *mut ffi::PyObject) -> Option<&[usize]> {
-        // SAFETY: attached; `learn` is the only other user, and no reference is kept over a call of
-        // it.
+    pub fn places(&self, names: *mut ffi::PyObject) -> Option<Places> {
+        // SAFETY: attached; `learn` is the only other user, and a copy is given, so that no reference
+        // is kept over a call of it: whatever makes an object may run the garbage collector, and
+        // with it code that calls `learn`.
         let shapes = unsafe { &*self.shapes.get() };
         let same = shapes.iter().find(|shape| shape.names.as_ptr() == names);
         // SAFETY: `names` is the tuple of names of a call under way, the others are ours.
-        same.or_else(|| {
-            shapes.iter().find(|shape| unsafe { has_same_items(shape.names.as_ptr(), names) })
-        })
-        .map(|shape| &*shape.places)
+        let is_alike = |shape: &Shape| unsafe { has_same_items(shape.names.as_ptr(), names) };
+        let alike = || shapes.iter().find(|shape| is_alike(shape));
+        same.or_else(alike).map(|shape| shape.places)
     }
 
-    pub fn learn(&self, names: Borrowed<'_, '_, PyTuple>, places: Vec<usize>) {
+    pub fn learn(&self, names: Borrowed<'_, '_, PyTuple>, places: &[usize]) {
         // SAFETY: as in `places`.
         let shapes = unsafe { &mut *self.shapes.get() };
-        if shapes.len() == SHAPES_MAX {
-            shapes.remove(0);
+        let mut of_labels = [0; LABELS_MAX];
+        for (of_label, &place) in of_labels.iter_mut().zip(places) {
+            *of_label = place as u8;
         }
-        shapes.push(Shape { names: names.to_owned().unbind(), places: places.into() });
+        let oldest = (shapes.len() == SHAPES_MAX).then(|| shapes.remove(0));
+        shapes.push(Shape { names: names.to_owned().unbind(), places: of_labels });
+        // Last: to let go of it may run code.
+        drop(oldest);
     }
 }
 

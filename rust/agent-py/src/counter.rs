@@ -66,19 +66,21 @@ impl Counter {
         let exception =
             exception.unwrap_or_else(|| PyType::new::<PyException>(slf.py()).into_any());
         check_is_caught(&exception)?;
-        Ok(Block::new(slf.as_any(), Action::CountExceptions(exception.unbind())))
+        Block::new(slf.as_any(), Action::CountExceptions(exception.unbind()))
     }
 }
 
 /// What can stand behind `except`: a class of exceptions, or a tuple of such.
 fn check_is_caught(exception: &Bound<'_, PyAny>) -> PyResult<()> {
-    if let Ok(several) = exception.cast::<PyTuple>() {
-        return several.iter().try_for_each(|one| check_is_caught(&one));
-    }
-    let is_class = exception
-        .cast::<PyType>()
-        .is_ok_and(|class| class.is_subclass_of::<PyBaseException>().unwrap_or(false));
-    match is_class {
+    let is_class = |one: &Bound<'_, PyAny>| {
+        let class = one.cast::<PyType>();
+        class.is_ok_and(|class| class.is_subclass_of::<PyBaseException>().unwrap_or(false))
+    };
+    let is_caught = match exception.cast::<PyTuple>() {
+        Ok(several) => several.iter().all(|one| is_class(&one)),
+        Err(_) => is_class(exception),
+    };
+    match is_caught {
         true => Ok(()),
         false => {
             let text = format!(

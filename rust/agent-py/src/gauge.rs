@@ -61,12 +61,12 @@ impl Gauge {
 
     /// Raises the gauge during a `with` block or a call of a decorated function. A killed process takes what it
     /// raised along, in the modes mostrecent and live...
-    fn track_inprogress(slf: &Bound<'_, Self>) -> Block {
+    fn track_inprogress(slf: &Bound<'_, Self>) -> PyResult<Block> {
         Block::new(slf.as_any(), Action::TrackInProgress)
     }
 
     /// Sets the gauge to the seconds that a `with` block or a call of a decorated function took.
-    fn time(slf: &Bound<'_, Self>) -> Block {
+    fn time(slf: &Bound<'_, Self>) -> PyResult<Block> {
         Block::new(slf.as_any(), Action::SetSeconds)
     }
 }

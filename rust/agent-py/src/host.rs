@@ -38,6 +38,12 @@ impl PythonHost<'_> {
         self.py.import("agent.app")?.call_method1("find", (start_dir,))?.extract()
     }
 
+    /// Whether Python is on its way out, where nothing can be imported any more.
+    fn is_ending(&self) -> bool {
+        let ending = self.py.import("sys").and_then(|sys| sys.call_method0("is_finalizing"));
+        ending.and_then(|ending| ending.is_truthy()).unwrap_or(true)
+    }
+
     fn keep(&self, error: PyErr) {
         let mut raised = self.raised.borrow_mut();
         match *raised {
@@ -61,6 +67,9 @@ impl Host for PythonHost<'_> {
             Ok((app, path)) => Ok(Place::Known { app, path }),
             Err(error) if error::is_ours(self.py, &error) => {
                 Err(NoPlace::Because(error.value(self.py).to_string()))
+            }
+            Err(_) if self.is_ending() => {
+                Err(NoPlace::Because("the interpreter is shutting down".into()))
             }
             Err(error) => {
                 self.keep(error);

@@ -56,7 +56,7 @@ fn header<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict
 fn usage<'py>(py: Python<'py>, segment: &Segment) -> PyResult<Bound<'py, PyDict>> {
     let (told, usage) = (PyDict::new(py), segment.usage());
     put!(told, usage, series, metrics, bytes_committed, bytes_max, bytes_reserved, overflows);
-    put!(told, usage, removed, refused, pending, damage, fallbacks);
+    put!(told, usage, removed, refused, pending, damage, fallbacks, lost);
     Ok(told)
 }
 

@@ -47,7 +47,8 @@ fn fast(
         },
         _ => return std::ptr::null_mut(),
     };
-    let value = |index: usize| args.get(places.map_or(index, |places| places[index])).as_ptr();
+    let value =
+        |index: usize| args.get(places.map_or(index, |places| places[index].into())).as_ptr();
     // SAFETY: attached; `value` gives live objects, and the tuple is complete before anybody sees
     // it.
     unsafe {
@@ -92,7 +93,7 @@ fn slow<'py>(
     let values: Vec<Bound<'py, PyString>> =
         places.iter().map(|&place| exact(&args.get(place))).collect::<PyResult<_>>()?;
     if let Some(children) = &metric.children {
-        children.learn(names, places);
+        children.learn(names, &places);
     }
     metric.child(py, &PyTuple::new(py, values)?)
 }

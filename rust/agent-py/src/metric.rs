@@ -120,14 +120,28 @@ impl Metric {
     /// What a block takes; nothing when there is no room for it.
     pub fn hold(&self, py: Python<'_>) -> PyResult<Option<Hold>> {
         self.check_is_bound()?;
-        host::with(py, |host| self.handle.hold(host))
+        let mut taken = None;
+        let held = host::with(py, |host| {
+            taken = self.handle.hold(host)?;
+            Ok(())
+        });
+        match held {
+            Ok(()) => Ok(taken),
+            Err(error) => {
+                // The block does not begin, so nobody would give it back.
+                if let Some(hold) = taken {
+                    let _ = host::with(py, |host| self.handle.give_back(host, &hold));
+                }
+                Err(error)
+            }
+        }
     }
 
     pub fn give_back(&self, py: Python<'_>, hold: &Hold) -> PyResult<()> {
         host::with(py, |host| self.handle.give_back(host, hold))
     }
 
-    fn check_is_bound(&self) -> PyResult<()> {
+    pub fn check_is_bound(&self) -> PyResult<()> {
         match &self.children {
             None => Ok(()),
             Some(_) => {

@@ -72,7 +72,7 @@ impl Summary {
     }
 
     /// Observes the seconds that a `with` block or a call of a decorated function takes.
-    fn time(slf: &Bound<'_, Self>) -> Block {
+    fn time(slf: &Bound<'_, Self>) -> PyResult<Block> {
         Block::new(slf.as_any(), Action::ObserveSeconds)
     }
 }

@@ -34,9 +34,12 @@ pub struct Block {
 unsafe impl Sync for Block {}
 
 impl Block {
-    pub fn new(metric: &Bound<'_, PyAny>, action: Action) -> Block {
+    /// # Errors
+    /// The metric has labels: said here, not at the end of the block, where it would cover what the program raises.
+    pub fn new(metric: &Bound<'_, PyAny>, action: Action) -> PyResult<Block> {
+        metric.cast::<Metric>()?.get().check_is_bound()?;
         let (starts, holds) = (RefCell::default(), RefCell::default());
-        Block { metric: metric.clone().unbind(), action, starts, holds }
+        Ok(Block { metric: metric.clone().unbind(), action, starts, holds })
     }
 
     fn metric<'a>(&'a self, py: Python<'a>) -> PyResult<&'a Metric> {
@@ -127,7 +130,7 @@ impl Block {
     }
 
     /// A block that does the same and is not open.
-    fn fresh(slf: &Bound<'_, Self>) -> Block {
+    fn fresh(slf: &Bound<'_, Self>) -> PyResult<Block> {
         let py = slf.py();
         let block = slf.get();
         let action = match &block.action {

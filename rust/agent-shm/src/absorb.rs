@@ -19,6 +19,8 @@ use agent_metric::GaugeMode;
 pub struct Parcel {
     /// The next one last.
     parts: Vec<Part>,
+    /// When the counting began.
+    created_unix_ms: u64,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Parcel {
             _ => true,
         });
         parts.reverse();
-        Parcel { parts }
+        Parcel { parts, created_unix_ms: u64::MAX }
     }
 }
 
@@ -113,7 +115,10 @@ impl FamilyView<'_> {
             let (held, was_set) = (reader.held(shape), reader.was_set(shape));
             let parcel = match reader.is_unset(shape) {
                 true => Parcel::default(),
-                false => Parcel::of(&series.value, Beside { held, was_set, recent }),
+                false => Parcel {
+                    created_unix_ms: series.created_unix_ms,
+                    ..Parcel::of(&series.value, Beside { held, was_set, recent })
+                },
             };
             each(&String::from_utf8_lossy(series.labels), parcel);
         });
@@ -126,6 +131,13 @@ impl Writer {
     /// ([`Outcome::Refused`]) what it refused is not.
     pub fn absorb(&self, s: &Series, parcel: &mut Parcel) -> Outcome {
         let mut refused = Outcome::Applied;
+        if !parcel.is_empty() {
+            // What is in it was counted since then.
+            let _ = self.guarded(s, || {
+                crate::entry::set_created_before(self.region(), s.entry, parcel.created_unix_ms);
+                Outcome::Applied
+            });
+        }
         while let Some(part) = parcel.parts.last() {
             match self.absorb_part(s, part) {
                 Outcome::Applied => {}
@@ -154,10 +166,13 @@ impl Writer {
                         Cells::Exponential { .. } => inside(*upper),
                         _ => *upper,
                     };
-                    if let Some(pair) = self.pair_of(s, value) {
-                        self.observe_pair(s, pair, *count, *sum);
+                    match self.pair_of(s, value) {
+                        Ok(pair) => {
+                            self.observe_pair(s, pair, *count, *sum);
+                            Outcome::Applied
+                        }
+                        Err(outcome) => outcome,
                     }
-                    Outcome::Applied
                 })
             }
             (Part::Summary { count, sum, recent }, Cells::Summary { keeps }) => {

@@ -6,25 +6,32 @@
 //! uses a segment must expect anyway. A writer counts into memory of its own from there on, until it looks
 //! (`Segment::was_hit`) and leaves the segment. Any other fault goes to the handler that was there before.
 //!
-//! A handler that is installed later (`faulthandler.enable()`) comes first, until the next look of a writer, which takes
-//! the signal back and passes on to him what is not ours. Until then he may print a traceback; when he then restores us
-//! and raises the signal again, as `faulthandler` does, the access is done again and survived here.
+//! # Others who handle the signal
+//!
+//! Of a fault that is not ours nobody is called: the action that was found when ours was installed is put back as it was,
+//! and the access is done again, so that the kernel gives him the signal as he asked for it. A signal that was sent is sent
+//! again. A writer's next look comes first again ([`come_first_again`]).
+//!
+//! Whoever installs a handler after us, and puts back what he found when he goes, finds one of our *levels*: a function of
+//! its own for each action that we found. A level passes on to what it found, so that it never passes on to one who came
+//! later and has gone. There are [`LEVELS`]; a program with more handlers than that keeps its last one in front.
+//!
+//! A handler that is installed later (`faulthandler.enable()`) comes first until the next look. Until then he may print a
+//! traceback for a fault of ours; when he then restores us and raises the signal again from his signal stack, as
+//! `faulthandler` does, the access is done again and survived here. So a thread of Python, which has no such stack, cannot
+//! end the process by raising the signal itself.
 //!
 //! In the handler: reads of static atomics, bare system calls, writes of static atomics, `errno` saved. It is installed
 //! when the first range is registered. At most [`SEGMENTS_MAX`] ranges.
 //!
-//! # Why the tables are safe
+//! # Why the table is safe
 //!
 //! A range is one word, so that the handler never reads the start of one and the end of another. A fault in a range happens
 //! only while somebody reads that segment, who holds it mapped, and so registered: a region lets go of its [`Guard`] before
 //! it unmaps.
-//!
-//! What a thread is passing on stands in a row of its own, taken by one `compare_exchange`. A handler that jumps out
-//! (`siglongjmp`) leaves the row taken; the thread finds it at its next fault, and begins again, because its frame then is
-//! not below the one that it left. When all rows are taken, a fault goes to who was there before us.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Once;
 
 /// Segments that a process can have mapped at one time and survive the loss of.
@@ -65,33 +72,42 @@ struct Range {
     hits: AtomicU64,
 }
 
-/// A signal that a thread is passing on, or has passed on last.
-struct Passing {
-    /// 0 is a free row.
-    thread: AtomicI32,
-    /// Where the frame of our handler stood, and what the kernel gave it; 0 when it came back.
-    frame: AtomicUsize,
-    context: AtomicUsize,
-}
-
-#[allow(clippy::declare_interior_mutable_const)] // Only to fill the tables.
+#[allow(clippy::declare_interior_mutable_const)] // Only to fill the table.
 const FREE: Range = Range { span: AtomicU64::new(0), hits: AtomicU64::new(0) };
-#[allow(clippy::declare_interior_mutable_const)]
-const NOBODY: Passing =
-    Passing { thread: AtomicI32::new(0), frame: AtomicUsize::new(0), context: AtomicUsize::new(0) };
-
 static RANGES: [Range; SEGMENTS_MAX] = [FREE; SEGMENTS_MAX];
-static PASSING: [Passing; PASSING_MAX] = [NOBODY; PASSING_MAX];
-/// Threads that have passed on such a signal. Hardly any program survives one.
-const PASSING_MAX: usize = 64;
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 static INSTALL: Once = Once::new();
-/// The action that was there before; written once, before ours is installed.
-static ORIGINAL: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
-/// The action of who took the signal after us, and from whom we took it back.
-static IN_FRONT: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
-static TAKEN_BACK: AtomicU32 = AtomicU32::new(0);
-const TAKEN_BACK_MAX: u32 = 100;
+/// Handlers of ours.
+const LEVELS: usize = 16;
+/// What was found when the handler of a level was installed; there before the handler is, and leaked.
+static FOUND: [AtomicPtr<libc::sigaction>; LEVELS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; LEVELS];
+/// The level that was installed last.
+static LEVEL: AtomicUsize = AtomicUsize::new(0);
+/// Held by who looks.
+static LOOKING: AtomicBool = AtomicBool::new(false);
+/// The thread to which a sent signal was sent again last.
+static SENT_AGAIN: AtomicI32 = AtomicI32::new(0);
+
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void);
+static HANDLERS: [Handler; LEVELS] = [
+    on_bus::<0>,
+    on_bus::<1>,
+    on_bus::<2>,
+    on_bus::<3>,
+    on_bus::<4>,
+    on_bus::<5>,
+    on_bus::<6>,
+    on_bus::<7>,
+    on_bus::<8>,
+    on_bus::<9>,
+    on_bus::<10>,
+    on_bus::<11>,
+    on_bus::<12>,
+    on_bus::<13>,
+    on_bus::<14>,
+    on_bus::<15>,
+];
 
 /// An address range that is survived, as long as this lives.
 pub struct Guard {
@@ -130,27 +146,47 @@ fn install() {
     // SAFETY: a system call without pointers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     PAGE_BYTES.store(usize::try_from(page).unwrap_or(4096), Ordering::Relaxed);
-    ORIGINAL.store(Box::into_raw(Box::new(action_now())), Ordering::Release);
-    take_the_signal();
+    keep(0, action_now());
+    take_the_signal(0);
 }
 
-/// Comes first again, where somebody took the signal after us: what is not ours goes to him. Cheap enough for once a
-/// second.
+/// Comes first again, where somebody took the signal after us. Cheap enough for once a second.
 pub fn come_first_again() {
-    if !INSTALL.is_completed() {
+    if !INSTALL.is_completed() || LOOKING.swap(true, Ordering::Acquire) {
         return;
     }
     let now = action_now();
-    if now.sa_sigaction == on_bus as *const () as usize {
-        return;
+    match HANDLERS.iter().position(|handler| *handler as *const () as usize == now.sa_sigaction) {
+        // Also when somebody went and put back what he had found.
+        Some(level) => LEVEL.store(level, Ordering::Relaxed),
+        None => {
+            let top = LEVEL.load(Ordering::Relaxed);
+            // SAFETY: leaked, and there since the level was installed.
+            let is_known = is_same(&now, unsafe { &*FOUND[top].load(Ordering::Acquire) });
+            let level = top + usize::from(!is_known);
+            if level < LEVELS {
+                if !is_known {
+                    keep(level, now);
+                }
+                let found = take_the_signal(level);
+                if !is_same(&found, &now) {
+                    // Somebody came between the two.
+                    keep(level, found);
+                }
+            }
+        }
     }
-    // Whoever does as we do would go on for ever.
-    if TAKEN_BACK.fetch_add(1, Ordering::Relaxed) >= TAKEN_BACK_MAX {
-        return;
-    }
-    // Leaked: a handler may be reading the one before.
-    IN_FRONT.store(Box::into_raw(Box::new(now)), Ordering::Release);
-    take_the_signal();
+    SENT_AGAIN.store(0, Ordering::Relaxed);
+    LOOKING.store(false, Ordering::Release);
+}
+
+fn is_same(one: &libc::sigaction, other: &libc::sigaction) -> bool {
+    one.sa_sigaction == other.sa_sigaction && one.sa_flags == other.sa_flags
+}
+
+fn keep(level: usize, found: libc::sigaction) {
+    // Leaked: a handler may be reading the one before. Release: the handler that sees the pointer sees the action.
+    FOUND[level].store(Box::into_raw(Box::new(found)), Ordering::Release);
 }
 
 fn action_now() -> libc::sigaction {
@@ -162,14 +198,18 @@ fn action_now() -> libc::sigaction {
     }
 }
 
-fn take_the_signal() {
-    // SAFETY: a system call with a valid pointer, and a handler that does nothing that a handler may not.
+/// Gives the action that was there.
+fn take_the_signal(level: usize) -> libc::sigaction {
+    // SAFETY: a system call with valid pointers, and a handler that does nothing that a handler may not.
     unsafe {
+        let mut found: libc::sigaction = std::mem::zeroed();
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_bus as *const () as usize;
+        action.sa_sigaction = HANDLERS[level] as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigemptyset(&mut action.sa_mask);
-        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+        libc::sigaction(libc::SIGBUS, &action, &mut found);
+        LEVEL.store(level, Ordering::Relaxed);
+        found
     }
 }
 
@@ -181,58 +221,49 @@ fn range_of(address: usize) -> Option<(&'static Range, Span)> {
     })
 }
 
-/// The row of a thread, which takes one at its first signal.
-fn passing_of(thread: i32) -> Option<&'static Passing> {
-    let own = PASSING.iter().find(|row| row.thread.load(Ordering::Relaxed) == thread);
-    own.or_else(|| {
-        PASSING.iter().find(|row| {
-            // Nobody else reads a row that is not his own: relaxed.
-            let taken =
-                row.thread.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed);
-            taken.is_ok()
-        })
-    })
-}
-
-extern "C" fn on_bus(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
+extern "C" fn on_bus<const LEVEL: usize>(_: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: called by the kernel, or by who passes on what it got from there, with valid arguments.
     let (code, is_own) = unsafe { ((*info).si_code, (*info).si_pid() == libc::getpid()) };
-    // SAFETY: as above; a fault has an address, a signal that was sent has none.
-    if code > 0 && unsafe { survive((*info).si_addr() as usize) } {
+    if code > 0 {
+        // SAFETY: as above; a fault has an address, a signal that was sent has none.
+        if !unsafe { survive((*info).si_addr() as usize) } {
+            put_back(LEVEL);
+        }
         return;
     }
-    let mut to = IN_FRONT.load(Ordering::Acquire);
-    let here = 0_u8;
-    let frame = std::ptr::from_ref(&here) as usize;
-    let passing = passing_of(this_thread());
-    let before = passing.map_or((0, 0), |row| {
-        (row.frame.load(Ordering::Relaxed), row.context.load(Ordering::Relaxed))
-    });
-    if code == libc::SI_TKILL && is_own {
-        if before.0 != 0 {
-            // `faulthandler` gives back what it was handed, by raising it again: on to who was there before us.
-            to = std::ptr::null_mut();
-        // SAFETY: the context of a handler with SA_SIGINFO.
-        } else if unsafe { is_raised_in_a_handler(context.cast()) } {
-            // It came before us and raises again: the access that faulted is done again, and faults again if it does.
-            return;
+    let thread = this_thread();
+    // SAFETY: the context of a handler with SA_SIGINFO.
+    let is_raised_again =
+        code == libc::SI_TKILL && is_own && unsafe { is_raised_in_a_handler(context.cast()) };
+    if is_raised_again && SENT_AGAIN.load(Ordering::Relaxed) != thread {
+        // Whoever was in front raises what he was given for a fault. The access is done again, and faults again if it does.
+        return;
+    }
+    let found = FOUND[LEVEL].load(Ordering::Acquire);
+    // SAFETY: leaked, and there since the level was installed.
+    if unsafe { (*found).sa_sigaction } == libc::SIG_IGN {
+        return;
+    }
+    SENT_AGAIN.store(thread, Ordering::Relaxed);
+    put_back(LEVEL);
+    // SAFETY: system calls with valid pointers; to itself a thread may send a signal with any contents.
+    unsafe {
+        let process = libc::getpid();
+        let sent = libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info);
+        if sent != 0 {
+            libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGBUS);
         }
     }
-    if code > 0 && before.1 == context as usize && frame < before.0 {
-        // Whom it was passed on to passed it back, from a frame below ours.
-        to = std::ptr::null_mut();
-    }
-    match passing.filter(|_| !to.is_null()) {
-        Some(row) => {
-            row.frame.store(frame, Ordering::Relaxed);
-            row.context.store(context as usize, Ordering::Relaxed);
-        }
-        None => to = ORIGINAL.load(Ordering::Acquire),
-    }
-    // SAFETY: both are leaked and never changed; the first is there since before this handler is.
-    unsafe { pass_on(&*to, signal, info, context) };
-    if let Some(row) = passing {
-        row.context.store(0, Ordering::Relaxed);
+}
+
+/// Gives the signal to who had it before the handler of a level did.
+fn put_back(level: usize) {
+    // SAFETY: a system call with a pointer that was leaked.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let found = FOUND[level].load(Ordering::Acquire);
+        libc::sigaction(libc::SIGBUS, found, std::ptr::null_mut());
+        *libc::__errno_location() = errno;
     }
 }
 
@@ -283,44 +314,4 @@ unsafe fn is_raised_in_a_handler(context: *const libc::ucontext_t) -> bool {
     // SAFETY: a system call without arguments.
     let is_first = this_thread() == unsafe { libc::getpid() };
     bytes == 0 && !is_first || (start..start + bytes).contains(&pointer)
-}
-
-/// Does what would have happened without us.
-///
-/// # Safety
-/// Only from the handler, with the arguments the kernel gave it.
-unsafe fn pass_on(
-    to: &libc::sigaction,
-    signal: i32,
-    info: *mut libc::siginfo_t,
-    context: *mut c_void,
-) {
-    // SAFETY: called by the kernel with a valid `info`.
-    let was_sent = unsafe { (*info).si_code } <= 0;
-    match to.sa_sigaction {
-        libc::SIG_IGN if was_sent => {}
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // The faulting instruction runs again and ends the process, as it would have; what was sent is sent again.
-            // SAFETY: system calls with a valid pointer.
-            unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, &action, std::ptr::null_mut());
-                if was_sent {
-                    libc::syscall(libc::SYS_tgkill, libc::getpid(), this_thread(), signal);
-                }
-            }
-        }
-        handler if to.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: installed with SA_SIGINFO, so it is a function of this type.
-            let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =
-                unsafe { std::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: installed without SA_SIGINFO, so it is a function of this type.
-            let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(handler) };
-            handler(signal);
-        }
-    }
 }

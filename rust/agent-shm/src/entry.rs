@@ -74,6 +74,15 @@ pub fn set_created(region: &Region, entry: u64, unix_ms: u64) {
     word.store(check | unix_ms & CREATED_MASK, Ordering::Relaxed);
 }
 
+/// Notes that an entry, which is not dead, is as old as this.
+pub fn set_created_before(region: &Region, entry: u64, unix_ms: u64) {
+    let word = region.word(entry + ENTRY_CREATED);
+    // In place of the time a dead entry has a stamp: then the exchange fails, or is overwritten.
+    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+        (old & CREATED_MASK > unix_ms).then_some(old & !CREATED_MASK | unix_ms & CREATED_MASK)
+    });
+}
+
 /// Whether metric, kind and key are those that the entry was made with. A change by accident is missed once in 65,536.
 #[inline]
 pub fn is_intact(region: &Region, entry: u64, meta: Meta, key: &[u8]) -> bool {

@@ -35,6 +35,8 @@ pub struct Joined {
     pub id: MetricId,
     /// Whether pages show it; else another definition of the name does.
     pub is_shown: bool,
+    /// By how much this very call raised [`crate::Segment::births`]: 0 when the metric was there.
+    pub births: u64,
 }
 
 /// One metric of a name.
@@ -61,6 +63,7 @@ impl Writer {
         let liveness = self.liveness();
         let key = self.map().key(Kind::Metric, 0, spec.name.as_bytes());
         let mut made = None;
+        let mut births = 0;
         loop {
             let (mut shown, mut same) = (None, None);
             let mut first_unix_ms = None;
@@ -81,7 +84,7 @@ impl Writer {
                 if is_shown || self.is_of_old(shown, same, lineage, &liveness) {
                     self.discard_family(made.take());
                     if let Some(id) = self.use_family(same.block, lineage) {
-                        return Ok(Joined { id, is_shown });
+                        return Ok(Joined { id, is_shown, births });
                     }
                     continue;
                 }
@@ -90,6 +93,7 @@ impl Writer {
                 Some(block) => block,
                 None => {
                     let block = self.new_metric(spec, label_names)?;
+                    births += 1;
                     // Before anybody sees it: who finds it finds that it is used.
                     self.note_user(block, lineage);
                     block
@@ -103,6 +107,7 @@ impl Writer {
             // After the search: whoever comes in between changes the chain, and with that our turn is over. So births are
             // in the order of the chain.
             let birth = self.region().word(WORD_BIRTHS).fetch_add(1, Ordering::AcqRel) + 1;
+            births += 1;
             if let Some(payload) = metric::payload(self.region(), block) {
                 self.region().word(payload + METRIC_BIRTH).store(birth, Ordering::Relaxed);
             }
@@ -113,7 +118,7 @@ impl Writer {
                 if let Some(same) = same {
                     self.replace(same.block);
                 }
-                return Ok(Joined { id, is_shown: true });
+                return Ok(Joined { id, is_shown: true, births: births + 1 });
             }
         }
     }

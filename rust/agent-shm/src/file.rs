@@ -17,7 +17,7 @@
 use crate::beside::suffix;
 use crate::error::Error;
 use crate::header::{Sealed, Soundness};
-use crate::identity::leads_to;
+use crate::identity::{above_standard, leads_to};
 use crate::inner::Inner;
 use crate::layout::*;
 use crate::lock;
@@ -120,7 +120,12 @@ enum Stale {
 
 fn open(path: &Path, write: bool) -> io::Result<File> {
     let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(flags)
+        .open(path)
+        .and_then(above_standard)
 }
 
 fn not_opened(path: &Path, source: io::Error) -> Error {
@@ -178,7 +183,8 @@ fn check(file: &File, path: &Path, owner: u32) -> Result<Found, Stale> {
     // Shorter by what nobody has used is as good: whoever writes makes it whole again.
     let has_length = (places.used(word(WORD_COMMITTED))..=places.total).contains(&length);
     if let Some(error) = other_kind(path, &sealed) {
-        let is_ours = has_limits && has_length && is_named_as_segment(path);
+        let is_emptied = bytes.iter().all(|&byte| byte == 0) && length > HEADER_BYTES;
+        let is_ours = (has_limits && has_length || is_emptied) && is_named_as_segment(path);
         return Err(if is_ours { Stale::Spoiled(error) } else { Stale::Refuse(error) });
     }
     // Where the kernel does not tell (0), only living writers say that the file is of this boot.
@@ -224,8 +230,13 @@ fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    // Of a name alone it is the empty path.
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn make_directory(path: &Path) -> Result<(), Error> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     let fail = |stage, source| Error::Io { stage, path: directory.into(), source };
     match fs::DirBuilder::new().mode(0o700).recursive(true).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -287,7 +298,7 @@ fn create(path: &Path, app: &str, options: &Options) -> Result<(), Error> {
 
 /// Removes what processes left that were killed while they made a segment: files that nobody holds the lock of.
 fn sweep(path: &Path) {
-    let entries = fs::read_dir(path.parent().unwrap_or(Path::new("."))).into_iter().flatten();
+    let entries = fs::read_dir(folder_of(path)).into_iter().flatten();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -307,8 +318,9 @@ fn open_new(path: &Path) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)?;
-    let folder = fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+        .open(path)
+        .and_then(above_standard)?;
+    let folder = fs::metadata(folder_of(path))?;
     let (mode, group) = (folder.mode(), file.metadata()?.gid());
     if mode & libc::S_ISGID != 0 && mode & libc::S_IRGRP != 0 && group == folder.gid() {
         file.set_permissions(fs::Permissions::from_mode(0o640))?;

@@ -5,6 +5,7 @@ use crate::error::Error;
 use std::fs::{File, OpenOptions};
 #[cfg(not(model))]
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -19,12 +20,28 @@ pub fn open_again(path: &Path, id: Option<FileId>, writable: bool) -> Result<Fil
         .write(writable)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
+        .and_then(above_standard)
         .map_err(fail)?;
     let here = file.metadata().map_err(fail)?;
     if id != Some((here.dev(), here.ino())) {
         return Err(replaced(path));
     }
     Ok(file)
+}
+
+/// The same file under a number above those of the standard streams: where they are closed, whatever writes to them would
+/// write into it.
+pub fn above_standard(file: File) -> std::io::Result<File> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    // SAFETY: a system call on an open file; the new number is nobody else's.
+    unsafe {
+        match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) {
+            -1 => Err(std::io::Error::last_os_error()),
+            number => Ok(File::from_raw_fd(number)),
+        }
+    }
 }
 
 /// The error of whoever finds another file in the place of its own.

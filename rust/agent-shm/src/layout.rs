@@ -53,6 +53,7 @@ pub const WORD_DAMAGED: u64 = 352; // `DAMAGED` after somebody found a chain tha
 /// No other value, so that a bit that changes there says nothing.
 pub const DAMAGED: u64 = 0x0dea_d0c4_a115_eed5;
 pub const WORD_LATEST: u64 = 360; // the last stamp of a gauge of whom the latest counts
+pub const WORD_LOST: u64 = 368; // updates that found no memory anywhere
 pub const WORD_APP_LEN: u64 = 512;
 pub const APP_BYTES_MAX: u64 = 128;
 pub const APP_START: u64 = 520;

@@ -17,7 +17,6 @@ const SLOTS: i64 = 1 << 60;
 /// First of the bytes of incarnations: one for each owner that a slot ever has. See slot.rs.
 const INCARNATIONS: i64 = 1 << 61;
 const INCARNATION_STEP: i64 = 1 << 12;
-#[cfg(not(model))]
 const END: i64 = 1 << 62;
 /// Held while a stale file is replaced; see file.rs.
 #[cfg(not(model))]
@@ -76,8 +75,7 @@ pub fn is_locked(file: &impl AsRawFd, byte: i64) -> bool {
 }
 
 /// Whether any writer of this file lives.
-#[cfg(not(model))]
-pub fn is_any_slot_locked(file: &File) -> bool {
+pub fn is_any_slot_locked(file: &impl AsRawFd) -> bool {
     is_any_locked(file, SLOTS, END - SLOTS)
 }
 

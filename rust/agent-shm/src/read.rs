@@ -280,42 +280,51 @@ impl Reader<'_> {
     fn each_living(&self, mode: GaugeMode, mut each: impl FnMut(u32, f64, u64)) {
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let (who, bits) = self.pair_bits(lane + lane::own_pair(mode, generation));
+            let pair = || self.pair_bits(lane + lane::own_pair(mode, generation));
+            let time = || self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
+            // A value with a time that is not later than it: the time is written after the value.
+            let mut before = time();
+            let (who, bits) = loop {
+                let found = pair();
+                let now = time();
+                if now == before {
+                    break found;
+                }
+                before = now;
+            };
             let Some(value) = lane::lane_value(bits) else { return };
             if who as u32 == generation as u32 && self.liveness.is_alive(slot, generation) {
-                let time = self.region().word(lane + lane::LANE_TIME).load(Ordering::Acquire);
-                each((who >> 32) as u32, value, time);
+                each((who >> 32) as u32, value, before);
             }
         });
     }
 
-    /// What every process says, of `all` the dead included; of one id the living, then the latest.
+    /// What every process says, of `all` the dead included: the last two owners of each slot. Of two with one id the
+    /// second has its slot beside it, whoever lives; of two in one slot the later one is shown.
     fn each_process(&self, mode: GaugeMode, found: &mut Vec<ProcessValue>) {
-        let mut dead = Vec::new();
+        let mut ids = Vec::new();
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let pairs = if mode == GaugeMode::All { 2 } else { 1 };
-            for pair in 0..pairs {
-                let (who, bits) = self.pair_bits(lane + pair * 16);
+            let current = lane::own_pair(mode, generation);
+            let mut of_slot = None;
+            // The current owner's first.
+            for at in [Some(current), (mode == GaugeMode::All).then_some(16 - current)] {
+                let Some(at) = at else { continue };
+                let (who, bits) = self.pair_bits(lane + at);
                 let Some(value) = lane::lane_value(bits) else { continue };
                 let pid = (who >> 32) as u32;
-                let is_current = who as u32 == generation as u32;
-                if is_current && self.liveness.is_alive(slot, generation) {
-                    let is_twin = found.iter().any(|known| known.pid == pid);
-                    found.push(ProcessValue { pid, twin: is_twin.then_some(slot), value });
-                } else {
-                    dead.push((who as u32, ProcessValue { pid, twin: None, value }));
+                if of_slot.replace(pid) == Some(pid) {
+                    continue;
+                }
+                let twin = ids.contains(&pid).then_some(slot);
+                ids.push(pid);
+                let lives =
+                    who as u32 == generation as u32 && self.liveness.is_alive(slot, generation);
+                if lives || mode == GaugeMode::All {
+                    found.push(ProcessValue { pid, twin, value });
                 }
             }
         });
-        if mode == GaugeMode::All {
-            dead.sort_by_key(|(generation, _)| std::cmp::Reverse(*generation));
-            for (_, value) in dead {
-                if !found.iter().any(|known| known.pid == value.pid) {
-                    found.push(value);
-                }
-            }
-        }
     }
 
     fn each_lane(&self, each: impl FnMut(u16, u64)) {

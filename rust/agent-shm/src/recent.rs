@@ -52,9 +52,11 @@ impl Writer {
     pub(crate) fn observe_summary(&self, s: &Series, keeps: bool, value: f64, n: u64) {
         let own = s.own.get();
         let total = if n == 1 { value } else { value * n as f64 };
+        // Before the number is taken: who is stopped in between comes late by both.
+        let now = if keeps { now_unix_ms() } else { 0 };
         let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, total);
         if keeps && n > 0 {
-            self.keep(own, counts.1.wrapping_sub(1), now_unix_ms(), value);
+            self.keep(own, counts.1.wrapping_sub(1), now, value);
         }
         self.stripe_if_hot(s, counts);
     }
@@ -63,10 +65,10 @@ impl Writer {
     pub(crate) fn many_summary(&self, s: &Series, keeps: bool, values: &[f64]) {
         let own = s.own.get();
         let (n, sum) = (values.len() as u64, values.iter().sum());
+        let now = now_unix_ms();
         let counts = observe_sum(self.region().pair(own + SUMMARY_PAIR), n, sum);
         if keeps {
             let kept = self.segment().inner.options.recent_max() as usize;
-            let now = now_unix_ms();
             // In parts, so that no pair falls behind by so many numbers that it looks newer than what comes.
             for (part, values) in values.chunks(NUMBERS as usize / 4).enumerate() {
                 let first = counts.0 + part as u64 * (NUMBERS / 4);

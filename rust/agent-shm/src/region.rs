@@ -215,6 +215,12 @@ mod mapped {
             self.reach.load(Ordering::Relaxed)
         }
 
+        /// What this process has seen committed stays so.
+        pub fn mend_committed(&self) {
+            let seen = self.limit.load(Ordering::Relaxed).saturating_sub(self.places.blocks);
+            self.word(WORD_COMMITTED).fetch_max(seen / PAGE_BYTES, Ordering::AcqRel);
+        }
+
         /// Others may have committed more since.
         #[cold]
         fn holds_by_now(&self, offset: u64, end: u64) -> bool {

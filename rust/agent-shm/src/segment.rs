@@ -50,6 +50,8 @@ pub struct Usage {
     pub damage: u64,
     /// Metrics of processes that went to private memory, for want of room here.
     pub fallbacks: u64,
+    /// Updates of processes that found no memory anywhere.
+    pub lost: u64,
 }
 
 impl Segment {
@@ -97,7 +99,8 @@ impl Segment {
         self.inner.region.was_hit()
     }
 
-    /// Whether somebody found a chain that leads nowhere: series are missing, and cannot be made. Everybody else's go on.
+    /// Whether somebody found a chain that leads nowhere: series are missing, and cannot be made. All others go on, and
+    /// those who come later begin in a file beside it.
     pub fn is_damaged(&self) -> bool {
         self.inner.region.word(WORD_DAMAGED).load(Ordering::Acquire) == DAMAGED
     }
@@ -111,6 +114,21 @@ impl Segment {
     #[cfg(not(model))]
     pub fn is_in_place(&self) -> Option<bool> {
         self.inner.region.is_in_place()
+    }
+
+    /// Writes the header anew where it is not what this process has read, and what is known to be committed: who comes
+    /// next shall find them.
+    #[cfg(not(model))]
+    pub fn mend_header(&self) {
+        let region = &self.inner.region;
+        if !region.is_shared() || !region.is_writable() || region.was_hit() {
+            return;
+        }
+        let found = Sealed::find(|offset| region.word(offset).load(Ordering::Relaxed));
+        if found != (self.inner.sealed, crate::header::Soundness::Both) {
+            self.inner.sealed.put(region);
+        }
+        region.mend_committed();
     }
 
     /// Makes a file that somebody has cut off behind all that is used as long as it was. False: what was cut off was used.
@@ -161,6 +179,13 @@ impl Segment {
         }
     }
 
+    /// Says on the page that some process could keep an update nowhere.
+    pub fn count_lost(&self) {
+        if self.inner.region.is_writable() {
+            self.inner.region.word(WORD_LOST).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub fn usage(&self) -> Usage {
         let region = &self.inner.region;
         let word = |offset| region.word(offset).load(Ordering::Relaxed);
@@ -177,6 +202,7 @@ impl Segment {
             damage: region.damage(),
             fallbacks: word(WORD_FALLBACKS)
                 + self.beside.iter().map(|s| s.usage().fallbacks).sum::<u64>(),
+            lost: word(WORD_LOST) + self.beside.iter().map(|s| s.usage().lost).sum::<u64>(),
         }
     }
 
@@ -193,6 +219,11 @@ impl Segment {
     pub fn slots_used(&self) -> u16 {
         let used = self.inner.region.word(WORD_SLOTS_USED).load(Ordering::Acquire);
         used.min(u64::from(self.inner.options.slots_max)) as u16
+    }
+
+    /// Whether any process writes to it: one question to the kernel, however many slots there are.
+    pub fn has_living_writer(&self) -> bool {
+        self.liveness().is_any_alive()
     }
 
     pub fn slot_is_alive(&self, index: u16) -> bool {

@@ -221,36 +221,39 @@ impl Writer {
     pub fn observe(&self, s: &Series, value: f64, n: u64) -> Outcome {
         debug_assert!(agent_metric::bounds::is_observable(value));
         self.guarded(s, || {
-            self.observe_inside(s, value, n);
-            Outcome::Applied
+            if let Cells::Summary { keeps } = s.kind {
+                self.observe_summary(s, keeps, value, n);
+                return Outcome::Applied;
+            }
+            match self.pair_of(s, value) {
+                Ok(pair) => {
+                    self.observe_pair(s, pair, n, if n == 1 { value } else { value * n as f64 });
+                    Outcome::Applied
+                }
+                Err(outcome) => outcome,
+            }
         })
     }
 
+    /// The pair of the bucket in which a value is counted.
+    ///
+    /// # Errors
+    /// [`Outcome::NoRoom`] without memory for the bucket; [`Outcome::Applied`] for what has no buckets.
     #[inline]
-    pub(crate) fn observe_inside(&self, s: &Series, value: f64, n: u64) {
-        if let Cells::Summary { keeps } = s.kind {
-            return self.observe_summary(s, keeps, value, n);
-        }
-        let Some(pair) = self.pair_of(s, value) else { return };
-        self.observe_pair(s, pair, n, if n == 1 { value } else { value * n as f64 });
-    }
-
-    /// The pair of the bucket in which a value is counted; nothing for what has no buckets.
-    #[inline]
-    pub(crate) fn pair_of(&self, s: &Series, value: f64) -> Option<u64> {
+    pub(crate) fn pair_of(&self, s: &Series, value: f64) -> Result<u64, Outcome> {
         let own = s.own.get();
-        Some(match s.kind {
+        Ok(match s.kind {
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
-                    self.bucket(own, negative, octave, index as u64, schema)
+                    self.bucket(own, negative, octave, index as u64, schema)?
                 }
                 Place::Zero => own + parts::EXPONENTIAL_ZERO,
                 Place::Over { negative: false } => own + parts::EXPONENTIAL_OVER,
                 Place::Over { negative: true } => own + parts::EXPONENTIAL_UNDER,
             },
             Cells::Counter | Cells::SharedGauge | Cells::SlotGauge(_) | Cells::Summary { .. } => {
-                return None;
+                return Err(Outcome::Applied);
             }
         })
     }
@@ -269,7 +272,10 @@ impl Writer {
         }
     }
 
-    /// Where bucket `index` of an octave counts; without memory for the octave, the nearest bucket that there is.
+    /// Where bucket `index` of an octave counts. The octave gets memory with its first value.
+    ///
+    /// # Errors
+    /// [`Outcome::NoRoom`] when there is none: a value counted elsewhere would be wrong for ever.
     #[inline]
     pub(crate) fn bucket(
         &self,
@@ -278,9 +284,9 @@ impl Writer {
         octave: usize,
         index: u64,
         schema: u8,
-    ) -> u64 {
+    ) -> Result<u64, Outcome> {
         match parts::octave_if_any(self.region(), cells, negative, octave) {
-            Some(octave) => octave + index * 16,
+            Some(octave) => Ok(octave + index * 16),
             None => self.bucket_of_new_octave(cells, negative, octave, index, schema),
         }
     }
@@ -293,18 +299,12 @@ impl Writer {
         octave: usize,
         index: u64,
         schema: u8,
-    ) -> u64 {
-        if let Ok(body) = self.claimer().octave(cells, negative, octave, schema) {
-            return body + index * 16;
-        }
-        // Count and sum stay right, and the value is in a neighbouring bucket; that is reported.
-        self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
-        let last = (1 << schema) - 1;
-        let octaves = 0..(octave::OCTAVE_MAX - octave::OCTAVE_MIN + 1) as usize;
-        let there = |at: usize| parts::octave_if_any(self.region(), cells, negative, at);
-        let above = (octave..octaves.end).find_map(there);
-        let below = || (0..octave).rev().find_map(there).map(|body| body + last * 16);
-        above.or_else(below).unwrap_or(cells + parts::EXPONENTIAL_ZERO)
+    ) -> Result<u64, Outcome> {
+        let body = self.claimer().octave(cells, negative, octave, schema).map_err(|_| {
+            self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
+            Outcome::NoRoom
+        })?;
+        Ok(body + index * 16)
     }
 
     /// Gives a hot series stripes, and this writer its own.

@@ -13,6 +13,7 @@
 //!
 //! In private memory (no file) a slot is owned through a word instead, and nobody else is there to ask.
 
+use crate::clock;
 use crate::error::Error;
 use crate::identity;
 use crate::inner::Inner;
@@ -20,7 +21,7 @@ use crate::layout::*;
 use crate::lock;
 use crate::region::Region;
 use crate::sync::Ordering;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -213,7 +214,12 @@ pub struct Liveness<'a> {
     own: Option<&'a Lease>,
     file: OnceCell<Option<Asked>>,
     known: RefCell<Vec<(u64, bool)>>,
+    /// Processor time that a reader has spent on asking.
+    asked_ns: Cell<u64>,
 }
+
+/// When a reader has spent so much for one view, everybody whom it has not asked for counts as alive.
+const ASKING_NS_MAX: u64 = 200_000_000;
 
 enum Asked {
     Opened(File),
@@ -231,8 +237,8 @@ impl AsRawFd for Asked {
 
 impl<'a> Liveness<'a> {
     pub fn new(inner: &'a Inner, own: Option<&'a Lease>) -> Liveness<'a> {
-        let (file, known) = (OnceCell::new(), RefCell::default());
-        Liveness { inner, own, file, known }
+        let (file, known, asked_ns) = (OnceCell::new(), RefCell::default(), Cell::new(0));
+        Liveness { inner, own, file, known, asked_ns }
     }
 
     /// Whether the owner of the slot that it has now lives.
@@ -266,6 +272,19 @@ impl<'a> Liveness<'a> {
         alive
     }
 
+    /// Whether anybody lives.
+    pub fn is_any_alive(&self) -> bool {
+        if !self.inner.region.is_shared() {
+            let used = self.inner.region.word(WORD_SLOTS_USED).load(Ordering::Acquire);
+            let slots = used.min(self.inner.places.slots_max) as u16;
+            return (0..slots).any(|slot| self.slot_is_alive(slot));
+        }
+        match self.file.get_or_init(|| self.open()) {
+            Some(file) => self.own.is_some() || lock::is_any_slot_locked(file),
+            None => true,
+        }
+    }
+
     fn ask(&self, index: u16, generation: u64) -> bool {
         let Inner { region, places, .. } = self.inner;
         if !region.is_shared() {
@@ -274,9 +293,27 @@ impl<'a> Liveness<'a> {
                 && self.generation(index) == generation;
         }
         match self.file.get_or_init(|| self.open()) {
-            Some(file) => lock::is_locked(file, lock::incarnation_byte(index, generation)),
+            Some(file) => {
+                let byte = lock::incarnation_byte(index, generation);
+                match region.is_writable() {
+                    true => lock::is_locked(file, byte),
+                    false => self.ask_within_budget(file, byte),
+                }
+            }
             None => true,
         }
+    }
+
+    /// Of a file that others have locked at thousands of places each question takes long: a reader must not.
+    fn ask_within_budget(&self, file: &Asked, byte: i64) -> bool {
+        if self.asked_ns.get() > ASKING_NS_MAX {
+            return true;
+        }
+        let before = clock::thread_cpu_ns();
+        let alive = lock::is_locked(file, byte);
+        let took = clock::thread_cpu_ns().saturating_sub(before);
+        self.asked_ns.set(self.asked_ns.get() + took);
+        alive
     }
 
     fn open(&self) -> Option<Asked> {

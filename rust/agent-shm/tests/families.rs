@@ -12,8 +12,10 @@ fn options() -> Options {
     Options { slots_max: 64, bytes_max: 8 << 20, metrics_max: 64, ..Options::default() }
 }
 
+/// What was joined; whether this call made it is not compared.
 fn join(writer: &Writer, bounds: &[f64], lineage: u32) -> Joined {
-    writer.family(&spec("took", Shape::Explicit(bounds)), "", lineage).unwrap()
+    let joined = writer.family(&spec("took", Shape::Explicit(bounds)), "", lineage).unwrap();
+    Joined { births: 0, ..joined }
 }
 
 fn observe(writer: &Writer, joined: Joined, n: u64) {
@@ -80,7 +82,7 @@ fn a_recycled_old_worker_does_not_win_while_others_of_its_kind_live() {
     assert!(join(&new, OTHER, 8).is_shown);
     let recycled = segment.writer().unwrap();
     let again = join(&recycled, BOUNDS, 9);
-    assert_eq!(again, Joined { id: first.id, is_shown: false });
+    assert_eq!(again, Joined { id: first.id, is_shown: false, births: 0 });
     // All of its kind die, and one with the same parent comes: it was recycled.
     drop(recycled);
     drop(old);

@@ -20,7 +20,7 @@ use super::Refused;
 /// Folders at one time.
 pub const FOLDERS_MAX: usize = 256;
 /// What is looked at in one folder, whatever it is.
-pub const ENTRIES_MAX: usize = 65_536;
+pub const ENTRIES_MAX: usize = 8192;
 
 /// A folder that may be read.
 pub struct Folder {

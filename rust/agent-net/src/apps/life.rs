@@ -1,6 +1,6 @@
 //! Whether an app has living writers, and since when it has none.
 //!
-//! Who is alive is the kernel's word (`Segment::slot_is_alive`). When the last one was is the latest
+//! Who is alive is the kernel's word (`Segment::has_living_writer`). When the last one was is the latest
 //! of what this process saw, the start of a writer, and the time of the file. As updates of a mapped
 //! file leave no time, writers set it while they look at the file, and a collector of the same user
 //! that sees a living writer sets it, each at most once in [`MARK_INTERVAL`]: so all processes of a
@@ -52,7 +52,7 @@ impl Life {
     /// Takes down what there is to see now.
     pub fn look(&mut self, segment: &Segment, metadata: &Metadata, now: Clocks) {
         let marked_ms = modified_ms(metadata);
-        if (0..segment.slots_used()).any(|slot| segment.slot_is_alive(slot)) {
+        if segment.has_living_writer() {
             *self = Life { last_alive_ms: now.unix_ms, dead_since_ms: None };
             if now.unix_ms.abs_diff(marked_ms) >= MARK_INTERVAL.as_millis() as u64 {
                 mark(segment, now);

@@ -6,11 +6,14 @@ use agent_shm::View;
 use super::labels::AppLabels;
 use super::plan::Merged;
 use super::{Skipped, Source};
-use agent_metric::own::{DAMAGED, PRIVATE, SUPERSEDED};
+use agent_metric::own::{DAMAGED, LOST, PRIVATE, SUPERSEDED};
 
 const PRIVATE_HELP: &str =
     "Metrics that a process counts in memory of its own, because the segment \
                             had no room or could not be used: times that it happened.";
+const LOST_HELP: &str =
+    "Updates that a process could keep nowhere: neither the segment nor its own memory \
+                         had room.";
 const SUPERSEDED_HELP: &str = "Metrics that are not shown, because a newer definition of the name \
                                is: old processes may still count in them.";
 const DAMAGED_HELP: &str = "Series and families that are not shown, because their labels or \
@@ -26,10 +29,12 @@ pub fn write(
     out: &mut Vec<u8>,
 ) {
     let fallbacks = sources.iter().map(|source| source.segment.usage().fallbacks);
+    let lost = sources.iter().map(|source| source.segment.usage().lost);
     let superseded = views.iter().map(|view| view.superseded() as u64);
     let damaged = left_out.iter().map(|skipped| skipped.damaged);
-    let all: [(&str, &str, FamilyKind, Vec<u64>); 3] = [
+    let all: [(&str, &str, FamilyKind, Vec<u64>); 4] = [
         (PRIVATE, PRIVATE_HELP, FamilyKind::Counter, fallbacks.collect()),
+        (LOST, LOST_HELP, FamilyKind::Counter, lost.collect()),
         (SUPERSEDED, SUPERSEDED_HELP, FamilyKind::Gauge, superseded.collect()),
         (DAMAGED, DAMAGED_HELP, FamilyKind::Gauge, damaged.collect()),
     ];

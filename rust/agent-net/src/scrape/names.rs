@@ -7,7 +7,7 @@
 //!
 //! The page, the status document and the check of a push use the same rules, this file.
 
-use agent_metric::own::{DAMAGED, PRIVATE, SUPERSEDED};
+use agent_metric::own::{DAMAGED, LOST, PRIVATE, SUPERSEDED};
 use std::fmt;
 
 use agent_metric::{FamilyKind, OwnedShape};
@@ -174,8 +174,12 @@ pub fn clash(
 const SUFFIXES: [&str; 5] = ["_total", "_bucket", "_sum", "_count", "_created"];
 
 /// Families that the page itself writes.
-const OF_PAGE: [(&str, Type); 3] =
-    [(PRIVATE, Type::Counter), (SUPERSEDED, Type::Gauge), (DAMAGED, Type::Gauge)];
+const OF_PAGE: [(&str, Type); 4] = [
+    (PRIVATE, Type::Counter),
+    (LOST, Type::Counter),
+    (SUPERSEDED, Type::Gauge),
+    (DAMAGED, Type::Gauge),
+];
 
 /// Who has which name.
 pub struct Names<'a> {

@@ -7,7 +7,8 @@
 //! all others, whatever their times are: who owns one writes them.
 //!
 //! Limits: times are of the wall clock, all of one machine, in steps of 4 ms; none is before its segment was made.
-//! Not promised: the order of what was made while the clock was set back, or by a segment that lies about its times.
+//! Not promised: the order of what was made while the clock was set back. A segment that lies about its times can say no
+//! time before that at which the kernel saw its file made, where the file system keeps that.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     pub fn of_metric(meta: &MetricMeta, source: &Source<'a>) -> Candidate<'a> {
         let (owner, is_shared) = (source.owner(), source.is_shared);
-        let made_unix_ms = source.segment.header().created_unix_ms;
+        let made_unix_ms = source.segment.header().created_unix_ms.max(source.born_unix_ms);
         let is_own = owner == Owner::Collector && meta.name.starts_with(OWN);
         let first_unix_ms = if is_own { 0 } else { meta.first_unix_ms.max(made_unix_ms) };
         let (name, kind) = (meta.name.clone(), Type::of_shape(&meta.shape));
