@@ -284,16 +284,18 @@ impl Reader<'_> {
     /// What every process says, of `all` the dead included: the last two owners of each slot. Of two with one id the
     /// second has its slot beside it, whoever lives; of two in one slot the later one is shown.
     fn each_process(&self, mode: GaugeMode, found: &mut Vec<ProcessValue>) {
+        let has_last = mode.storage() == Storage::OwnAndLast;
         let mut ids = Vec::new();
         self.each_lane(|slot, lane| {
             let generation = self.liveness.generation(slot);
-            let has_last = mode.storage() == Storage::OwnAndLast;
-            let current = lane::own_pair(mode, generation);
+            let other = if has_last { self.pair_bits(lane + LANE_NEXT) } else { (0, 0) };
+            let mut owners = [self.pair_bits(lane), other];
+            // The later owner first, by its incarnation, which goes round.
+            if (owners[0].0 as u32).wrapping_sub(owners[1].0 as u32) as i32 <= 0 {
+                owners.swap(0, 1);
+            }
             let mut of_slot = None;
-            // The current owner's first.
-            for at in [Some(current), has_last.then_some(LANE_NEXT - current)] {
-                let Some(at) = at else { continue };
-                let (who, bits) = self.pair_bits(lane + at);
+            for (who, bits) in owners {
                 let Some(value) = lane::lane_value(bits) else { continue };
                 let pid = (who >> 32) as u32;
                 if of_slot.replace(pid) == Some(pid) {
