@@ -355,7 +355,7 @@ impl Claimer<'_> {
             // Whoever takes it after it was found free changes its word, and with that `found` is of yesterday.
             let taken =
                 PageWord::of(found) == PageWord::NoClass && is_free(region, places, index) && {
-                    let mine = found | (u64::from(class) + 1);
+                    let mine = Page::begun(class, found).word();
                     word.compare_exchange(found, mine, Ordering::AcqRel, Ordering::Acquire).is_ok()
                 };
             // Who was faster and wants the same class has made a page for us too.

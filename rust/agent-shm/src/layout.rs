@@ -183,7 +183,9 @@ layout! {
     pub const PAGE_EPOCH_SHIFT: u32 = 20;
     pub const PAGE_EPOCH_MASK: u64 = 0x3fff;
     pub const PAGE_USED_SHIFT: u32 = 8;
-    pub const PAGE_USED_MASK: u64 = 0xfff;
+    pub const PAGE_USED_MASK: u64 = 0x7ff;
+    /// Set when the class has an odd number of bits.
+    pub const PAGE_PARITY_SHIFT: u32 = 19;
     pub const PAGE_PHASE_SHIFT: u32 = 6;
 
     /// An entry (a series or a metric) in the map:

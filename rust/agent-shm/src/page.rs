@@ -1,8 +1,8 @@
 //! The word of a page: its size class, how far it is on its way to having none, how many of its blocks are in use.
 //!
 //! block.rs has the picture, and every change of the word. A word in which a bit has changed may say anything: which words
-//! mean "no class", and which mean nothing, is decided here alone. Not promised: that a bit that makes one class of
-//! another is noticed.
+//! mean "no class", and which mean nothing, is decided here alone. A bit beside the class tells whether one of its bits has
+//! changed. Not promised: that two are noticed.
 
 use crate::layout::*;
 
@@ -24,12 +24,15 @@ pub enum PageWord {
     /// The page is free for any class, if it is zero.
     NoClass,
     Class(Page),
-    /// There is no such class. The page is neither free nor in use: nobody does anything with it.
+    /// There is no such class, or one of its bits has changed. The page is neither free nor in use: nobody does anything with it.
     Damaged,
 }
 
 impl PageWord {
     pub fn of(word: u64) -> PageWord {
+        if parity(word & CLASS_MASK) != word >> PAGE_PARITY_SHIFT & 1 {
+            return PageWord::Damaged;
+        }
         let Some(class) = ((word & CLASS_MASK) as u8).checked_sub(1) else {
             return PageWord::NoClass;
         };
@@ -70,13 +73,25 @@ pub struct Page {
     pub generation: u32,
 }
 
+fn parity(class: u64) -> u64 {
+    u64::from(class.count_ones() % 2)
+}
+
 impl Page {
+    /// Of a page that gets this class, whose word said that it had none.
+    pub fn begun(class: u8, without: u64) -> Page {
+        let generation = (without >> PAGE_GENERATION_SHIFT) as u32;
+        Page { class, phase: Phase::InUse, used: 0, epoch: 0, generation }
+    }
+
     pub fn word(self) -> u64 {
+        let class = u64::from(self.class) + 1;
         u64::from(self.generation) << PAGE_GENERATION_SHIFT
             | (self.epoch & PAGE_EPOCH_MASK) << PAGE_EPOCH_SHIFT
             | (self.used & PAGE_USED_MASK) << PAGE_USED_SHIFT
             | (self.phase as u64) << PAGE_PHASE_SHIFT
-            | (u64::from(self.class) + 1)
+            | parity(class) << PAGE_PARITY_SHIFT
+            | class
     }
 }
 
@@ -98,9 +113,24 @@ mod tests {
             assert_eq!(PageWord::of(page.word()), PageWord::Class(page));
         }
         assert_eq!(PageWord::of(0), PageWord::NoClass);
-        assert_eq!(PageWord::of(page.word() & !0x3f), PageWord::NoClass);
         for class in CLASSES.len() as u64 + 1..=0x3f {
-            assert_eq!(PageWord::of(page.word() & !0x3f | class), PageWord::Damaged, "{class}");
+            let word = page.word() & !(0x3f | 1 << PAGE_PARITY_SHIFT);
+            let word = word | class | parity(class) << PAGE_PARITY_SHIFT;
+            assert_eq!(PageWord::of(word), PageWord::Damaged, "{class}");
+        }
+    }
+
+    #[test]
+    fn one_bit_never_makes_one_class_of_another() {
+        let words = (0..CLASSES.len() as u8).map(|class| {
+            let phase = Phase::InUse;
+            Page { class, phase, used: 3, epoch: 7, generation: 9 }.word()
+        });
+        for word in words.chain([0, 9 << PAGE_GENERATION_SHIFT]) {
+            assert_ne!(PageWord::of(word), PageWord::Damaged);
+            for bit in (0..6).chain([PAGE_PARITY_SHIFT]) {
+                assert_eq!(PageWord::of(word ^ 1 << bit), PageWord::Damaged, "{word:x} {bit}");
+            }
         }
     }
 }
