@@ -34,13 +34,18 @@ class LabelError(AgentError, ValueError):
 
 
 class AmountError(AgentError, ValueError):
-    """A value that the metric cannot take: negative for a counter, NaN or infinite, an observation of
-    2^900 or more, or one that takes a counter past 2^63 - 1 or a gauge to infinity."""
+    """A value that the metric cannot take.
+
+    It is negative for a counter, NaN or infinite, an observation of 2^900 or more, or one that
+    takes a counter past 2^63 - 1 or a gauge to infinity.
+    """
 
 
 class ConflictError(AgentError, ValueError):
-    """A metric of the same name exists with another definition: type, unit, buckets, quantiles, gauge
-    mode or label names; or another metric has a sample of that name."""
+    """A metric of the same name exists with another definition, or has a sample of that name.
+
+    A definition is type, unit, buckets, quantiles, gauge mode and label names.
+    """
 
 
 class ConfigureError(AgentError, RuntimeError):
@@ -52,7 +57,7 @@ class BufferTypeError(AgentError, TypeError):
 
 
 class SegmentError(AgentError, RuntimeError):
-    """A segment that was asked for by its path cannot be used, or has no room under `strict=True`."""
+    """A segment asked for by its path cannot be used; under `strict=True`, one without room."""
 
 
 class FolderError(AgentError, OSError):
