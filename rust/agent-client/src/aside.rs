@@ -7,6 +7,7 @@
 
 use crate::family::Family;
 use agent_shm::{MetricSpec, Options, Segment, Series, Writer};
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 /// The segment is asked so often, and no more.
@@ -15,7 +16,7 @@ pub const RETRY_MS: u64 = 1000;
 pub struct Aside {
     pub writer: Writer,
     /// Metrics that have something here, by name.
-    counted: HashSet<String>,
+    counted: RefCell<HashSet<String>>,
 }
 
 impl Aside {
@@ -23,26 +24,24 @@ impl Aside {
     pub fn new(app: &str, options: &Options) -> Option<Aside> {
         let small = Options { bytes_max: 16 << 20, slots_max: 2, ..*options };
         let writer = Segment::anonymous(app, &small).ok()?.writer().ok()?;
-        Some(Aside { writer, counted: HashSet::new() })
+        Some(Aside { writer, counted: RefCell::default() })
     }
 
     /// The series, and whether it is the first of its metric since the segment had room for that.
     pub fn series(
-        &mut self,
+        &self,
         spec: &MetricSpec<'_>,
         label_names: &str,
         text: &str,
     ) -> Option<(Series, bool)> {
         let id = self.writer.family(spec, label_names, 0).ok()?.id;
         let series = self.writer.series(id, text).ok()?;
-        Some((series, self.counted.insert(spec.name.into())))
+        Some((series, self.counted.borrow_mut().insert(spec.name.into())))
     }
 
     /// All of these metrics that was here is in the segment.
-    pub fn forget(&mut self, names: &[String]) {
-        for name in names {
-            self.counted.remove(name);
-        }
+    pub fn forget(&self, names: &[String]) {
+        self.counted.borrow_mut().retain(|name| !names.contains(name));
     }
 
     pub fn remove(&self, family: &Family, text: &str) -> bool {

@@ -96,11 +96,15 @@ impl Handle {
                 Outcome::NoRoom if self.is_aside() => break,
                 Outcome::NoRoom => {
                     let why = Error::Full { what: "bytes_max" };
-                    if self.go_aside(host, &why)? && self.apply_in_place(update) == Outcome::Applied
-                    {
-                        return Ok(());
+                    if !self.go_aside(host, &why)? {
+                        break;
                     }
-                    break;
+                    match self.apply_in_place(update) {
+                        Outcome::Applied => return Ok(()),
+                        // The user was told in between, which may have brought it back.
+                        Outcome::Stale => {}
+                        _ => break,
+                    }
                 }
             }
         }

@@ -12,12 +12,14 @@ use crate::refusal::Refusal;
 use crate::store::{Store, ATTEMPTS, FUEL};
 use agent_shm::{now_unix_ms, Error, Outcome, Parcel, OVERFLOW_LABELS, RENEW_MS};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Private memory is left for the segment that should be there, when it can be: asked so often.
 const REBIND_MS: u64 = 1000;
-/// So many times as long as joining all families took, they are not joined again for what others define.
-const JOIN_SHARE: u64 = 10;
+/// So many times as long as such work took, it is not done again.
+const SHARE: u32 = 10;
+/// Label sets that are aside are asked for so long in one go.
+const ROOM_PASS: Duration = Duration::from_millis(5);
 
 impl Store {
     /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
@@ -87,7 +89,8 @@ impl Store {
         let epoch = self.epoch.get();
         let Some(writer) = self.opened(epoch) else { return hidden };
         let births = writer.segment().births();
-        let is_new = births != self.births.get() && now >= self.join_due_ms.get();
+        let is_due = self.join_due.get().is_none_or(|due| Instant::now() >= due);
+        let is_new = is_due && births != self.births.get();
         if !is_new && now.abs_diff(self.looked_ms.get()) < RETRY_MS {
             return hidden;
         }
@@ -114,8 +117,7 @@ impl Store {
             // As it was before: what appeared meanwhile is looked at next time. A process that defines thousands costs
             // the others a tenth of their time at most.
             self.births.set(births);
-            let took_us = began.elapsed().as_micros() as u64;
-            self.join_due_ms.set(now + took_us * JOIN_SHARE / 1000);
+            self.join_due.set(Some(Instant::now() + began.elapsed() * SHARE));
         }
         if changed {
             // Others of this definition find their series gone as soon as memory is reclaimed.
@@ -218,12 +220,21 @@ impl Store {
     /// get them there.
     fn bring_back(&self, host: &dyn Host) -> Result<(), Refusal> {
         let Some((aside, _)) = self.aside() else { return Ok(()) };
-        let mut result = Ok(());
-        let mut emptied = Vec::new();
+        let began = Instant::now();
+        let asked_before = self.room_asked.get();
+        let (mut result, mut emptied) = (Ok(()), Vec::new());
+        let (mut seen, mut is_over) = (0, false);
         for family in aside.writer.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
             let mut is_all = true;
             family.for_each_parcel(&mut |labels, mut parcel| {
+                seen += 1;
+                is_over |= began.elapsed() > ROOM_PASS;
+                if is_over || seen <= asked_before {
+                    is_all = false;
+                    return;
+                }
+                self.room_asked.set(seen);
                 let before = parcel.len();
                 let is_in = self.take_in(&known, labels, &mut parcel);
                 is_all &= is_in;
@@ -239,17 +250,22 @@ impl Store {
                 emptied.push(known.name.clone());
             }
         }
-        // SAFETY: no reference to what is aside is out any more.
-        if let Some(aside) = unsafe { (*self.aside.get()).as_mut() } {
-            aside.forget(&emptied);
+        if !is_over {
+            // All of them were asked for: from the first one on again.
+            self.room_asked.set(0);
         }
+        self.room_due.set(Some(Instant::now() + began.elapsed() * SHARE));
+        aside.forget(&emptied);
         result
     }
 
     /// Whether the segment is to be asked again whether it has room.
     fn may_ask_for_room(&self) -> bool {
         let now = now_unix_ms();
-        let may = now.abs_diff(self.aside_ms.get()) >= RETRY_MS;
+        let is_due = self.room_due.get().is_none_or(|due| Instant::now() >= due);
+        // Not all were asked for last time: goes on as soon as it may.
+        let is_next = self.room_asked.get() > 0 || now.abs_diff(self.aside_ms.get()) >= RETRY_MS;
+        let may = is_due && is_next;
         if may {
             self.aside_ms.set(now);
         }

@@ -29,6 +29,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Updates of this process between two looks at its segment: a few comparisons, once a second more.
 pub(crate) const FUEL: u32 = 64;
@@ -82,7 +83,10 @@ pub struct Store {
     /// Families whose samples' names are to be compared with those of others.
     pub(crate) fresh: RefCell<Vec<Arc<Family>>>,
     /// When families may be joined again for what others define: it takes the longer the more there are.
-    pub(crate) join_due_ms: Cell<u64>,
+    pub(crate) join_due: Cell<Option<Instant>>,
+    /// When the segment may be asked again for room, and how many of the label sets aside were asked for in this round.
+    pub(crate) room_due: Cell<Option<Instant>>,
+    pub(crate) room_asked: Cell<usize>,
     /// Updates that found no memory at all, in this process.
     pub(crate) lost: Cell<u64>,
 }
@@ -120,7 +124,9 @@ impl Store {
             rebind_ms: Cell::new(0),
             aside_ms: Cell::new(0),
             fresh: RefCell::default(),
-            join_due_ms: Cell::new(0),
+            join_due: Cell::new(None),
+            room_due: Cell::new(None),
+            room_asked: Cell::new(0),
             lost: Cell::new(0),
         });
         WATCH.watch(Arc::as_ptr(&store), child);
@@ -386,6 +392,9 @@ impl Store {
         let metrics = writer.segment().metrics();
         let ids = metrics.iter().filter_map(|meta| writer.find_metric(&meta.name));
         let removed = ids.map(|(id, _)| writer.clear(id)).sum();
+        if let Some((aside, _)) = self.aside() {
+            self.families().iter().for_each(|family| aside.clear(family));
+        }
         self.announce();
         Ok(removed)
     }
@@ -402,14 +411,14 @@ impl Store {
         if host.is_strict() {
             return Err(Refusal::new(Kind::Segment, format!("no room for metric {name}: {why}")));
         }
-        // SAFETY: no reference to what is aside is out.
-        let aside = unsafe { &mut *self.aside.get() };
-        if aside.is_none() {
-            *aside = Aside::new(&self.app(), &self.options);
+        if self.aside().is_none() {
+            let aside = Aside::new(&self.app(), &self.options);
+            // SAFETY: there is nothing to which a reference could be out.
+            unsafe { *self.aside.get() = aside };
         }
         let (spec, app) = (family.spec(), self.app());
         let placed =
-            aside.as_mut().and_then(|aside| aside.series(&spec, family.defined_names(), text));
+            self.aside().and_then(|(aside, _)| aside.series(&spec, family.defined_names(), text));
         let Some((series, is_first)) = placed else {
             let text = format!(
                 "there is no room for metric {name}, neither in the segment of app {app:?} nor in memory of this process: \

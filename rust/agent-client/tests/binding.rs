@@ -429,6 +429,39 @@ fn a_gauge_without_room_for_one_process_keeps_what_all_say() {
     assert_eq!(value(&path, "level"), Some(100.0));
 }
 
+fn sum_and_count(path: &Path, name: &str) -> (f64, u64) {
+    let segment = Segment::attach(path).unwrap();
+    let mut found = (0.0, 0);
+    for family in segment.view().families().iter().filter(|family| family.meta().name == name) {
+        family.for_each(&mut |series| {
+            if let agent_shm::Value::Histogram { count, sum, .. } = series.value {
+                found = (sum, count);
+            }
+        });
+    }
+    found
+}
+
+#[test]
+fn what_is_cleared_does_not_come_back_from_aside() {
+    let _turn = alone();
+    let folder = Folder::new("cleared");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = Store::new(Source::App, Options { metrics_max: 1, ..options() });
+    let (first, second) = (counter(&store, "first"), counter(&store, "second"));
+    inc(&first, &host, 1);
+    inc(&second, &host, 1000);
+    store.clear(&host).unwrap();
+    inc(&second, &host, 1);
+    let (aside, _) = store.aside().expect("there still is no room");
+    let mut totals = Vec::new();
+    for family in aside.writer.view().families() {
+        family.for_each(&mut |series| totals.push(format!("{:?}", series.value)));
+    }
+    assert!(!totals.concat().contains("1001"), "{totals:?}");
+}
+
 /// Of each kind that needs memory of its own for what one process says, or for a new bucket.
 #[test]
 fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
@@ -469,11 +502,16 @@ fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
     }
     assert_eq!(store.lost(), 0);
     assert_eq!(value(&path, "times"), Some(1.0), "nothing in a wrong bucket");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    store.ask_again_now();
+    times.apply_slowly(&host, &observe(1.0)).unwrap();
+    let (sum, count) = sum_and_count(&path, "times");
+    assert_eq!(sum, count as f64, "of what is aside at most the ones, with their own sum");
     assert_eq!(Segment::attach(&path).unwrap().usage().fallbacks, 6);
 
     let all = Handle::new(store.clone(), filler, String::new());
     assert!(all.clear(&host).unwrap() > 100);
-    while value(&path, "times") == Some(1.0) {
+    while value(&path, "times") != Some(2.0 + 10.0 * 103.0) {
         store.ask_again_now();
         inc(&all, &host, 1);
     }
@@ -481,7 +519,8 @@ fn what_has_no_room_is_kept_whole_and_added_when_there_is_some() {
         gauge.apply_slowly(&host, &raise).unwrap();
         assert_eq!(value(&path, mode.name()), Some(22.0), "{mode:?}");
     }
-    assert_eq!(value(&path, "times"), Some(1.0 + 10.0 * 103.0));
+    assert_eq!(value(&path, "times"), Some(2.0 + 10.0 * 103.0));
+    assert_eq!(sum_and_count(&path, "times").0, 2.0 + 10.0 * (100.0 + 1.001 + 50.0 + 50e6));
     let segment = Segment::attach(&path).unwrap();
     let (mut below, mut above) = (0, 0);
     segment.view().families().iter().filter(|f| f.meta().name == "times").for_each(|family| {

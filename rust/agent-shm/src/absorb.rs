@@ -56,6 +56,8 @@ pub struct Beside {
     pub was_set: bool,
     /// The newest values of a summary with their times in unix ms, the newest last.
     pub recent: Vec<(u64, f64)>,
+    /// Of a histogram the bound, count and sum of each bucket that has any.
+    pub buckets: Vec<(f64, u64, f64)>,
 }
 
 impl Parcel {
@@ -70,7 +72,7 @@ impl Parcel {
 
     /// A value with what is known beside it.
     pub fn of(value: &Value<'_>, beside: Beside) -> Parcel {
-        let Beside { held, was_set, recent } = beside;
+        let Beside { held, was_set, recent, buckets: known } = beside;
         let mut parts = match value {
             Value::Counter { whole, fraction } => {
                 vec![Part::Whole(*whole), Part::Fraction(*fraction)]
@@ -83,8 +85,12 @@ impl Parcel {
             Value::Summary { count, sum } => {
                 vec![Part::Summary { count: *count, sum: *sum, recent }]
             }
+            Value::Histogram { .. } if !known.is_empty() => {
+                let part = |(upper, count, sum)| Part::Bucket { upper, count, sum };
+                known.into_iter().map(part).collect()
+            }
             Value::Histogram { buckets, sum, .. } => {
-                // Which bucket has how much of the sum is not known and not asked: all of it goes with the first.
+                // Which bucket has how much of the sum is not known: all of it goes with the first.
                 let mut sum = *sum;
                 let filled = buckets.iter().filter(|(_, count)| *count > 0);
                 let part =
@@ -113,11 +119,12 @@ impl FamilyView<'_> {
             // The newest last.
             recent.sort_by_key(|(unix_ms, _)| *unix_ms);
             let (held, was_set) = (reader.held(shape), reader.was_set(shape));
+            let buckets = reader.filled_buckets(shape);
             let parcel = match reader.is_unset(shape) {
                 true => Parcel::default(),
                 false => Parcel {
                     created_unix_ms: series.created_unix_ms,
-                    ..Parcel::of(&series.value, Beside { held, was_set, recent })
+                    ..Parcel::of(&series.value, Beside { held, was_set, recent, buckets })
                 },
             };
             each(&String::from_utf8_lossy(series.labels), parcel);

@@ -82,7 +82,7 @@ impl Writer {
         let mut pairs = Vec::with_capacity(touched.len());
         for &place in &touched {
             let index = (place & ((1 << schema) - 1)) as u64;
-            pairs.push(self.bucket(s.own.get(), false, place >> schema, index, schema)?);
+            pairs.push(self.bucket(s, false, place >> schema, index, schema)?);
         }
         for (pair, value) in others {
             self.observe_pair(s, pair, 1, value);

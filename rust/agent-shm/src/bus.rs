@@ -10,7 +10,7 @@
 //!
 //! Of a fault that is not ours nobody is called: the action that was found when ours was installed is put back as it was,
 //! and the access is done again, so that the kernel gives him the signal as he asked for it. A signal that was sent is sent
-//! again. A writer's next look comes first again ([`come_first_again`]).
+//! again, unless his handler can be called. A writer's next look comes first again ([`come_first_again`]).
 //!
 //! Whoever installs a handler after us, and puts back what he found when he goes, finds one of our *levels*: a function of
 //! its own for each action that we found. A level passes on to what it found, so that it never passes on to one who came
@@ -82,8 +82,6 @@ const LEVELS: usize = 16;
 /// What was found when the handler of a level was installed; there before the handler is, and leaked.
 static FOUND: [AtomicPtr<libc::sigaction>; LEVELS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; LEVELS];
-/// The level that was installed last.
-static LEVEL: AtomicUsize = AtomicUsize::new(0);
 /// Held by who looks.
 static LOOKING: AtomicBool = AtomicBool::new(false);
 /// The thread to which a sent signal was sent again last.
@@ -156,20 +154,22 @@ pub fn come_first_again() {
         return;
     }
     let now = action_now();
-    match HANDLERS.iter().position(|handler| *handler as *const () as usize == now.sa_sigaction) {
+    match level_of(&now) {
         // Also when somebody went and put back what he had found.
-        Some(level) => LEVEL.store(level, Ordering::Relaxed),
+        Some(_) => {}
         None => {
-            let top = LEVEL.load(Ordering::Relaxed);
-            // SAFETY: leaked, and there since the level was installed.
-            let is_known = is_same(&now, unsafe { &*FOUND[top].load(Ordering::Acquire) });
-            let level = top + usize::from(!is_known);
-            if level < LEVELS {
-                if !is_known {
+            // The level that found the same before, or one that has found nothing yet.
+            let level = FOUND.iter().position(|found| {
+                let found = found.load(Ordering::Acquire);
+                // SAFETY: null, or leaked.
+                unsafe { found.as_ref() }.is_none_or(|found| is_same(found, &now))
+            });
+            if let Some(level) = level {
+                if FOUND[level].load(Ordering::Acquire).is_null() {
                     keep(level, now);
                 }
                 let found = take_the_signal(level);
-                if !is_same(&found, &now) {
+                if !is_same(&found, &now) && level_of(&found).is_none() {
                     // Somebody came between the two.
                     keep(level, found);
                 }
@@ -178,6 +178,11 @@ pub fn come_first_again() {
     }
     SENT_AGAIN.store(0, Ordering::Relaxed);
     LOOKING.store(false, Ordering::Release);
+}
+
+/// Whose handler it is, when it is one of ours.
+fn level_of(action: &libc::sigaction) -> Option<usize> {
+    HANDLERS.iter().position(|handler| *handler as *const () as usize == action.sa_sigaction)
 }
 
 fn is_same(one: &libc::sigaction, other: &libc::sigaction) -> bool {
@@ -208,7 +213,6 @@ fn take_the_signal(level: usize) -> libc::sigaction {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigemptyset(&mut action.sa_mask);
         libc::sigaction(libc::SIGBUS, &action, &mut found);
-        LEVEL.store(level, Ordering::Relaxed);
         found
     }
 }
@@ -245,6 +249,10 @@ extern "C" fn on_bus<const LEVEL: usize>(_: i32, info: *mut libc::siginfo_t, con
         return;
     }
     SENT_AGAIN.store(thread, Ordering::Relaxed);
+    // SAFETY: as above.
+    if unsafe { call(&*found, info, context) } {
+        return;
+    }
     put_back(LEVEL);
     // SAFETY: system calls with valid pointers; to itself a thread may send a signal with any contents.
     unsafe {
@@ -254,6 +262,29 @@ extern "C" fn on_bus<const LEVEL: usize>(_: i32, info: *mut libc::siginfo_t, con
             libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGBUS);
         }
     }
+}
+
+/// Calls a handler for a signal that was sent, so that ours stays: a program that has nothing to do for long does not look
+/// again. False where there is none, or it asked to be called once.
+///
+/// # Safety
+/// Only from the handler, with what the kernel gave it.
+unsafe fn call(found: &libc::sigaction, info: *mut libc::siginfo_t, context: *mut c_void) -> bool {
+    let is_handler = found.sa_sigaction != libc::SIG_DFL && found.sa_sigaction != libc::SIG_IGN;
+    if !is_handler || found.sa_flags & libc::SA_RESETHAND != 0 {
+        return false;
+    }
+    // SAFETY: installed with or without SA_SIGINFO, so it is a function of this type.
+    unsafe {
+        if found.sa_flags & libc::SA_SIGINFO != 0 {
+            let handler: Handler = std::mem::transmute(found.sa_sigaction);
+            handler(libc::SIGBUS, info, context);
+        } else {
+            let handler: extern "C" fn(i32) = std::mem::transmute(found.sa_sigaction);
+            handler(libc::SIGBUS);
+        }
+    }
+    true
 }
 
 /// Gives the signal to who had it before the handler of a level did.

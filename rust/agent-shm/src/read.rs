@@ -155,28 +155,15 @@ impl Reader<'_> {
             add(&mut zero, self.pair(cells + EXPONENTIAL_ZERO));
             add(&mut over, self.pair(cells + EXPONENTIAL_OVER));
             add(&mut under, self.pair(cells + EXPONENTIAL_UNDER));
-            for (negative, group) in
-                [false, true].into_iter().flat_map(|n| (0..16).map(move |g| (n, g)))
-            {
-                let side = if negative { self.part(cells + EXPONENTIAL_NEGATIVE) } else { cells };
-                let octaves_of = if side == 0 { 0 } else { self.part(side + group * 8) };
-                if octaves_of == 0 {
-                    continue;
+            self.each_octave(cells, schema, |negative, octave, body| {
+                let place = if negative { 127 - octave } else { 128 + octave };
+                let counts = octaves[place].get_or_insert_with(|| vec![0; size]);
+                for (index, count) in counts.iter_mut().enumerate() {
+                    let pair = self.pair(body + index as u64 * 16);
+                    *count = u64::saturating_add(*count, pair.0);
+                    add(&mut total, pair);
                 }
-                for octave in group as usize * 8..group as usize * 8 + 8 {
-                    let body = self.part(octaves_of + octave as u64 % OCTAVES_IN_GROUP * 8);
-                    if body == 0 || !self.holds(body, 16 << schema) {
-                        continue;
-                    }
-                    let place = if negative { 127 - octave } else { 128 + octave };
-                    let counts = octaves[place].get_or_insert_with(|| vec![0; size]);
-                    for (index, count) in counts.iter_mut().enumerate() {
-                        let pair = self.pair(body + index as u64 * 16);
-                        *count = u64::saturating_add(*count, pair.0);
-                        add(&mut total, pair);
-                    }
-                }
-            }
+            });
         });
         add(&mut total, zero);
         add(&mut total, over);
@@ -188,6 +175,56 @@ impl Reader<'_> {
         fill_buckets(&octaves, schema, zero.0, buckets);
         buckets.push((f64::INFINITY, over.0));
         Value::Histogram { count: total.0, sum: total.1, buckets: Cow::Borrowed(buckets) }
+    }
+
+    /// The bound, count and sum of each cell of a histogram that has counted: a bucket of a hot one has several.
+    pub(crate) fn filled_buckets(&self, shape: &OwnedShape) -> Vec<(f64, u64, f64)> {
+        let mut found = Vec::new();
+        let mut add = |upper: f64, (count, sum): (u64, f64)| {
+            if count > 0 {
+                found.push((upper, count, sum));
+            }
+        };
+        match shape {
+            OwnedShape::Explicit(bounds) => self.each_copy(|_, cells| {
+                for (index, &upper) in bounds.iter().chain([&f64::INFINITY]).enumerate() {
+                    add(upper, self.pair(cells + index as u64 * 16));
+                }
+            }),
+            OwnedShape::Exponential { schema } => self.each_copy(|_, cells| {
+                let last = f64::exp2(f64::from(octave::OCTAVE_MAX + 1));
+                add(f64::exp2(f64::from(octave::OCTAVE_MIN)), self.pair(cells + EXPONENTIAL_ZERO));
+                add(f64::INFINITY, self.pair(cells + EXPONENTIAL_OVER));
+                add(-last, self.pair(cells + EXPONENTIAL_UNDER));
+                self.each_octave(cells, *schema, |negative, octave, body| {
+                    for index in 0..1 << schema {
+                        let (_, upper) = octave::bounds(negative, octave, index, *schema);
+                        add(upper, self.pair(body + index as u64 * 16));
+                    }
+                });
+            }),
+            _ => {}
+        }
+        found
+    }
+
+    /// Visits the octaves of one copy of exponential cells: whether it is negative, its number, and where its buckets are.
+    fn each_octave(&self, cells: u64, schema: u8, mut each: impl FnMut(bool, usize, u64)) {
+        for (negative, group) in
+            [false, true].into_iter().flat_map(|n| (0..16).map(move |g| (n, g)))
+        {
+            let side = if negative { self.part(cells + EXPONENTIAL_NEGATIVE) } else { cells };
+            let octaves_of = if side == 0 { 0 } else { self.part(side + group * 8) };
+            if octaves_of == 0 {
+                continue;
+            }
+            for octave in group as usize * 8..group as usize * 8 + 8 {
+                let body = self.part(octaves_of + octave as u64 % OCTAVES_IN_GROUP * 8);
+                if body != 0 && self.holds(body, 16 << schema) {
+                    each(negative, octave, body);
+                }
+            }
+        }
     }
 
     /// What living processes hold of a gauge that all share.

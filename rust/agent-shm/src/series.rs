@@ -246,7 +246,7 @@ impl Writer {
             Cells::Explicit => own + explicit_index(&s.bounds, value) as u64 * 16,
             Cells::Exponential { schema } => match octave::place(value, schema) {
                 Place::Bucket { negative, octave, index } => {
-                    self.bucket(own, negative, octave, index as u64, schema)?
+                    self.bucket(s, negative, octave, index as u64, schema)?
                 }
                 Place::Zero => own + EXPONENTIAL_ZERO,
                 Place::Over { negative: false } => own + EXPONENTIAL_OVER,
@@ -279,28 +279,30 @@ impl Writer {
     #[inline]
     pub(crate) fn bucket(
         &self,
-        cells: u64,
+        s: &Series,
         negative: bool,
         octave: usize,
         index: u64,
         schema: u8,
     ) -> Result<u64, Outcome> {
-        match parts::octave_if_any(self.region(), cells, negative, octave) {
+        match parts::octave_if_any(self.region(), s.own.get(), negative, octave) {
             Some(octave) => Ok(octave + index * 16),
-            None => self.bucket_of_new_octave(cells, negative, octave, index, schema),
+            None => self.bucket_of_new_octave(s, negative, octave, index, schema),
         }
     }
 
+    /// In the stripe of this writer, or else in the cells that all share.
     #[cold]
     fn bucket_of_new_octave(
         &self,
-        cells: u64,
+        s: &Series,
         negative: bool,
         octave: usize,
         index: u64,
         schema: u8,
     ) -> Result<u64, Outcome> {
-        let body = self.claimer().octave(cells, negative, octave, schema).map_err(|_| {
+        let of = |cells| self.claimer().octave(cells, negative, octave, schema);
+        let body = of(s.own.get()).or_else(|_| of(s.cells)).map_err(|_| {
             self.region().word(WORD_REFUSED).fetch_add(1, Ordering::Relaxed);
             Outcome::NoRoom
         })?;
