@@ -38,6 +38,12 @@ def parameters(node: ast.FunctionDef) -> list[str]:
     return sorted(names + [a.arg for a in arguments.kwonlyargs])
 
 
+@pytest.mark.parametrize("name", PUBLIC_CLASSES)
+def test_help_says_of_a_class_what_the_stub_says(name: str) -> None:
+    told = inspect.getdoc(getattr(_core, name))
+    assert told == ast.get_docstring(PUBLIC_CLASSES[name])
+
+
 def test_the_stub_has_the_names_of_the_module() -> None:
     """No name is missing on either side."""
     constants = {n.target.id for n in stub().body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]

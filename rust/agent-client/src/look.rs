@@ -28,7 +28,7 @@ impl Store {
         let now = now_unix_ms();
         let is_soon = now.abs_diff(self.checked_ms.get()) < RETRY_MS;
         let is_burnt = self.live.get() != 0 && self.fuel.get() == 0;
-        self.fuel.set(FUEL);
+        self.fuel.set(self.updates_to_next_look());
         if is_burnt && is_soon {
             self.join_again(host, now);
             return Ok(());
@@ -56,6 +56,14 @@ impl Store {
             self.bring_back(host)?;
         }
         Ok(())
+    }
+
+    /// Fewer where a page misses what this process counts, so that a process with few updates does not miss its turn.
+    pub(crate) fn updates_to_next_look(&self) -> u32 {
+        match self.has_hidden.get() || self.has_fallen_back() {
+            true => 1,
+            false => FUEL,
+        }
     }
 
     /// Leaves a segment that was removed, replaced, truncated or damaged; the next use begins in another.
@@ -113,6 +121,7 @@ impl Store {
                 hidden.push(family.name.clone());
             }
         }
+        self.has_hidden.set(!hidden.is_empty());
         if is_new {
             // As it was before: what appeared meanwhile is looked at next time. A process that defines thousands costs
             // the others a tenth of their time at most.

@@ -72,6 +72,8 @@ pub struct Store {
     pub(crate) lineage: Lineage,
     /// Definitions that the segment had ever seen when the families were joined last.
     pub(crate) births: Cell<u64>,
+    /// Whether pages show another definition of one of its families, as far as this process knows.
+    pub(crate) has_hidden: Cell<bool>,
     pub(crate) looked_ms: Cell<u64>,
     /// When the file was looked at last.
     pub(crate) checked_ms: Cell<u64>,
@@ -118,6 +120,7 @@ impl Store {
             options,
             lineage: Lineage::default(),
             births: Cell::new(0),
+            has_hidden: Cell::new(false),
             looked_ms: Cell::new(0),
             checked_ms: Cell::new(0),
             renewed_ms: Cell::new(0),
@@ -168,7 +171,7 @@ impl Store {
         // SAFETY: callers hold no reference to the writer.
         unsafe { *self.writer.get() = Some(writer) };
         self.live.set(self.epoch.get());
-        self.fuel.set(FUEL);
+        self.fuel.set(self.updates_to_next_look());
     }
 
     /// The epoch of a writer, opening and claiming what is missing. Nothing only when memory itself is gone.

@@ -821,3 +821,44 @@ fn a_changed_definition_is_a_matter_of_its_family() {
     old.apply_slowly(&host, &observe).unwrap();
     assert_eq!((value(&path, "took"), value(&path, "keep")), (Some(1.0), Some(160.0)));
 }
+
+/// Of few updates, too: who counts once in a while learns with the next one that nobody newer lives.
+#[test]
+fn an_old_process_counts_on_the_page_again_when_the_newer_ones_are_gone() {
+    let _turn = alone();
+    let folder = Folder::new("again");
+    let path = folder.file("shop.v3.seg");
+    let host = Program::new(&path);
+    let store = store();
+    let took = |store: &Arc<Store>, bounds: &[f64]| {
+        let family = define(store, "took", OwnedShape::Explicit(bounds.to_vec()), &[]);
+        Handle::new(store.clone(), family, String::new())
+    };
+    let observe = |writer: &Writer, series: &Series| writer.observe(series, 0.5, 1);
+    let count = |handle: &Handle| {
+        if !handle.try_apply(&observe) {
+            handle.apply_slowly(&host, &observe).unwrap();
+        }
+    };
+    let old = took(&store, &[1.0]);
+    count(&old);
+    fork(|| {
+        count(&took(&self::store(), &[1.0, 2.0]));
+        0
+    })
+    .join();
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
+    // It hears of the other one in one of 64 updates.
+    (0..64).for_each(|_| count(&old));
+    pause();
+    count(&old);
+    pause();
+    count(&old);
+    let before = value(&path, "took").unwrap();
+    count(&old);
+    count(&old);
+    assert_eq!(value(&path, "took"), Some(before + 2.0));
+    let segment = Segment::attach(&path).unwrap();
+    let shape = segment.view().families()[0].meta().shape.clone();
+    assert_eq!(shape, OwnedShape::Explicit(vec![1.0]), "its own definition");
+}

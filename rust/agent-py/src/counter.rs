@@ -14,6 +14,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+/// Only goes up. Exposed as `NAME_total`.
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
 pub struct Counter;

@@ -12,6 +12,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Goes up and down.
+///
+/// `multiprocess_mode` says what several processes mean by it: `mostrecent` (the default) is one number that all
+/// change; `sum`, `min`, `max` and `all` keep one for each process, and the `live` modes forget those of dead ones.
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
 pub struct Gauge;

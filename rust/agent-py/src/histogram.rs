@@ -12,6 +12,20 @@ use agent_metric::{bounds, OwnedShape};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
+/// Counts of values by bucket. All series of a metric have the same bounds, from birth.
+///
+/// *Classic*, the default: the finite upper bounds in `buckets`, in the unit of the metric, ascending, at most 512; +Inf
+/// is implied. Not given: those of prometheus_client, 0.005 to 10, made for seconds. A quantile computed from them is in
+/// the right bucket and off by at most its width.
+///
+/// *Native*, with `native=True`: 2^schema buckets for each power of two (schema 0 to 6, 3 if not given), made where values
+/// fall, so any range is covered. A quantile is in the right bucket, so off by at most its width: 100 % with schema 0,
+/// 41, 19, 9.1, 4.4, 2.2, 1.1 % with 1 to 6, and half of that read as its middle. Prometheus gets these buckets by protobuf, which it asks for when native histograms are enabled there. The text
+/// formats show the powers of two from 2^-20 (a microsecond) to 2^30 instead: exact counts at these bounds, a quantile up
+/// to a factor of two off, what is smaller (or negative) in the first bucket, what is larger in the last. `schema` alone
+/// means native, too.
+///
+/// InvalidNameError: bounds or a schema that cannot be used. TypeError: both `buckets` and native.
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
 pub struct Histogram;

@@ -28,7 +28,7 @@ fn wrap<C: Subclass>(py: Python<'_>, metric: Metric) -> PyResult<Bound<'_, PyAny
     Ok(Bound::new(py, object)?.into_any())
 }
 
-/// One metric, or one child of a metric with labels. Made by its subclasses only.
+/// Base of the four classes. A metric with label names is a parent: only its children have a value.
 #[pyclass(frozen, subclass, module = "agent")]
 pub struct Metric {
     handle: Handle,

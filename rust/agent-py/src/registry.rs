@@ -21,6 +21,9 @@ pub(crate) use over;
 
 static DEFAULT: PyOnceLock<Py<Registry>> = PyOnceLock::new();
 
+/// Metrics bound to one segment: a file, or private memory when no path is given.
+///
+/// `agent.REGISTRY` is the app's own. Limits count for a file that is made now; one that is there keeps its own.
 #[pyclass(frozen, module = "agent")]
 pub struct Registry {
     pub store: Arc<Store>,

@@ -17,6 +17,11 @@ use agent_metric::quantiles;
 use agent_shm::OwnedShape;
 use pyo3::prelude::*;
 
+/// Count, sum, and quantiles of the last 60 seconds, computed when the page is rendered.
+///
+/// The quantiles are of the newest values of each label set, of all processes together: the last 64 at least, up to 2,048
+/// (more where several processes observe much) while the summaries of the app take less than a quarter of its segment's
+/// memory. Count and sum are of all values. `agent.render()` shows the quantiles, the collector does not.
 #[pyclass(frozen, extends = Metric, module = "agent")]
 #[derive(Default)]
 pub struct Summary;

@@ -19,6 +19,11 @@ pub enum Action {
     CountExceptions(Py<PyAny>),
 }
 
+/// A `with` block or decorator; see the methods that give one. It may be entered again while it is open, by other
+/// threads as well. Tasks of one thread that share one `with time()` block swap their times: call `time()` for each.
+///
+/// As a decorator it is open during each call: of an `async` function until its coroutine ends, of a generator function
+/// from the first item asked for to the end. Asynchronous generators raise TypeError: use `with` inside of them.
 #[pyclass(frozen, module = "agent")]
 pub struct Block {
     metric: Py<PyAny>,
