@@ -419,7 +419,7 @@ def test_workers_of_pytest_xdist_do_not_meet(program: Program) -> None:
 
     Nor do they meet the project; and with the other recipe they leave nothing at all.
     """
-    fixture, folder = recipes()
+    folder, fixture = recipes()
     put(program.folder, {
         "pyproject.toml": NAMED, "conftest.py": fixture, "test_hits.py": XDIST, "main.py": SCRIPT,
     })  # fmt: skip
