@@ -66,13 +66,14 @@ impl Writer {
         let mut births = 0;
         loop {
             let (mut shown, mut same) = (None, None);
-            let mut first_unix_ms = None;
+            let mut first_unix_ms: Option<u64> = None;
             let head = self.map().each(&key, |block| {
                 let Some(meta) = metric::read(self.region(), block) else { return };
                 let found = Found { block, birth: meta.birth };
-                if newest(&mut shown, found) {
-                    let is_of_type = meta.shape.borrowed().is_of_type(&spec.shape);
-                    first_unix_ms = is_of_type.then_some(meta.first_unix_ms);
+                newest(&mut shown, found);
+                if meta.shape.borrowed().is_of_type(&spec.shape) {
+                    let first = first_unix_ms.get_or_insert(meta.first_unix_ms);
+                    *first = meta.first_unix_ms.min(*first);
                 }
                 if meta.is_defined_by(spec, label_names) && !self.is_replaced(block) {
                     newest(&mut same, found);
@@ -277,10 +278,8 @@ impl Writer {
 }
 
 /// Whether it is the newest so far.
-fn newest(slot: &mut Option<Found>, found: Found) -> bool {
-    let is_newest = slot.is_none_or(|known| known.birth < found.birth);
-    if is_newest {
+fn newest(slot: &mut Option<Found>, found: Found) {
+    if slot.is_none_or(|known| known.birth < found.birth) {
         *slot = Some(found);
     }
-    is_newest
 }

@@ -274,4 +274,5 @@ fn a_name_keeps_the_time_of_its_first_appearance_while_its_type_stays() {
     let gauge = first(Shape::Gauge(GaugeMode::Max), "");
     assert!(gauge > began, "another type is another family to a reader");
     assert_eq!(first(Shape::Gauge(GaugeMode::Min), ""), gauge);
+    assert_eq!(first(Shape::Explicit(BOUNDS), ""), began, "the first type again");
 }
