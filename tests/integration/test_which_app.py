@@ -177,6 +177,27 @@ def test_five_commands_of_a_django_project_are_one_app(program: Program) -> None
     assert (total(app, "runs"), total(app, "queue")) == (8, 3)
 
 
+def test_a_launcher_that_nobody_listed_runs_the_project_that_it_has_loaded(
+    tmp_path: Path, segments: str
+) -> None:
+    """Two projects that one such tool runs, from one environment, are two; it alone is one."""
+    put(tmp_path, {
+        "tools/runs/__init__.py": "",
+        "tools/runs/__main__.py": "import importlib, os, sys\nsys.path.insert(0, os.getcwd())\n"
+        "[importlib.import_module(name) for name in sys.argv[1:]]\n"
+        "import agent\nagent.Counter('runs', 'Runs.').inc()\n",
+        "tools/runs-1.0.dist-info/RECORD": "runs/__init__.py,,\nruns/__main__.py,,\n",
+        "a/pyproject.toml": '[project]\nname = "books"\n',
+        "a/server.py": "",
+        "b/pyproject.toml": '[project]\nname = "flights"\n',
+        "b/server.py": "",
+    })  # fmt: skip
+    for folder, module in (("a", ["server"]), ("b", ["server"]), ("a", []), ("b", [])):
+        program = Program(tmp_path / folder, segments)
+        start(program, "-m", "runs", *module, PYTHONPATH=str(tmp_path / "tools"))
+    assert names(Program(tmp_path, segments)) == ["books", "flights", "runs"]
+
+
 def test_the_tests_of_a_django_project_are_not_the_project(program: Program) -> None:
     """`manage.py test` counts by itself."""
     put(program.folder, DJANGO)

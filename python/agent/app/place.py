@@ -54,7 +54,10 @@ def folder() -> str:
     if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
         raise FolderError(f"{path} is not a folder (symbolic links are refused)")
     if status.st_uid != os.geteuid():
-        raise FolderError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
+        raise FolderError(
+            f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: run this as that user,"
+            f" or let {VARIABLE} be a folder of your own"
+        )
     if status.st_mode & 0o022:
         # A folder that gives its group to its files is shared with a collector, and shall stay so.
         remedy = "2750" if status.st_mode & stat.S_ISGID else "700"
@@ -101,7 +104,7 @@ def mark(where: str, app: str, stem: str, found: Project) -> None:
         warn(
             f"there are two deployments of {app!r}: {at} and {', '.join(others)}. They are counted"
             f" apart, this one as {stem!r}; AGENT_METRICS_APP={app} in both joins them, another"
-            " NAME in one of them names it"
+            " NAME in one of them names it; `agent-metrics apps remove` forgets one that is gone"
         )
 
 

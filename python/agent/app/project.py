@@ -108,7 +108,10 @@ def of_program(started: Program) -> Project:
         )
         return found or (_above_environment() if not _folder_name(cwd) else None) or _by_folder(cwd)
     file = _module_file(tool, cwd)
-    return of_file(file) if file and not _is_installed(file) else _of_installed(tool)
+    if not file or _is_installed(file):
+        # A tool that nobody listed may have loaded a program of the user's: then it is that one.
+        file = _loaded_from(cwd)
+    return of_file(file) if file else _of_installed(tool)
 
 
 def of_file(path: str) -> Project:
@@ -375,6 +378,19 @@ def _resolve(text: str, cwd: str) -> str:
     if not all(part.isidentifier() for part in module.split(".")):
         return ""
     return _module_file(module.partition(".")[0], cwd)
+
+
+def _loaded_from(cwd: str) -> str:
+    """The file of the first module that was loaded from below a folder, and not installed there."""
+    if cwd in {"/", os.environ.get("HOME")}:
+        return ""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.startswith(cwd + "/"):
+            path = os.path.realpath(file)
+            if not path.startswith(os.path.realpath(sys.prefix) + "/") and not _is_installed(path):
+                return path
+    return ""
 
 
 def _module_file(name: str, cwd: str) -> str:
