@@ -80,10 +80,10 @@ def test_the_words_of_pages_are_where_the_judge_looks_for_them(ground: Ground) -
     for place in words[::8]:
         word = int.from_bytes(data[place : place + 8], "little")
         assert 1 <= word & 0x3F <= 39
-        assert 0 < word >> 8 & 0xFFF <= 1024
+        assert 0 < word >> 8 & 0x7FF <= 1024
     assert not any(data[words.stop :])
     before = int.from_bytes(data[words.start - 8 : words.start], "little")
-    assert not before or before >> 8 & 0xFFF > 1024 or not 1 <= before & 0x3F <= 39
+    assert not before or before >> 8 & 0x7FF > 1024 or not 1 <= before & 0x3F <= 39
     open_segment(path, "witness")
 
 

@@ -28,6 +28,8 @@ from .watch import Watcher
 MIB = 1 << 20
 # Label sets of one metric, so that there is always need for memory.
 SPREAD = 4000
+# Twice as long as a process waits before it asks for room again.
+LAST_RETRY_S = 2.0
 CYCLES_MIN = 1
 # Rounds of all processes together while it is full.
 ROUNDS_FULL = 3000
@@ -92,6 +94,9 @@ def _case(ground: Ground, mib: int) -> None:
             break
     ground.figure("times full", cycles)
     ground.figure("started while full", len(programs) - 1)
+    # What is aside dies with its process: everybody gets another second in which he asks for room.
+    time.sleep(LAST_RETRY_S)
+    _comes_back(ground, board, watcher)
     board.stop()
     for program in programs:
         ground.until(lambda: program.poll() is not None, "the programs end")  # noqa: B023
@@ -143,7 +148,7 @@ def _fill(ground: Ground) -> str:
 
 def _comes_back(ground: Ground, board: Board, watcher: Watcher) -> None:
     """Everything that was acknowledged by now gets onto the page."""
-    wanted, late = board.snapshot(), board.total(LATE)
+    wanted = board.snapshot()
     began = time.monotonic()
     missing: list[str] = ["a page"]
 
@@ -151,7 +156,7 @@ def _comes_back(ground: Ground, board: Board, watcher: Watcher) -> None:
         page = watcher.look(is_complete=False)
         if page is None or ground.is_bad:
             return True
-        missing[:] = _missing(page, watcher, wanted, late)
+        missing[:] = _missing(page, watcher, wanted)
         return not missing
 
     try:
@@ -162,14 +167,15 @@ def _comes_back(ground: Ground, board: Board, watcher: Watcher) -> None:
     ground.figure("back after s", round(max(longest, time.monotonic() - began), 2))
 
 
-def _missing(page: Page, watcher: Watcher, wanted: list[Tallied], late: int) -> list[str]:
+def _missing(page: Page, watcher: Watcher, wanted: list[Tallied]) -> list[str]:
     """What a page lacks of what was acknowledged, in words."""
     lacks = watcher.account.lacks(page, wanted)
     found = [f"{name}{dict(labels)} ({value:g} less)" for (name, labels), value in lacks.items()]
-    if _late(page) < late:
-        found.append(f"late metrics ({late - _late(page):g} less)")
     shown = {dict(labels)["pid"]: value for labels, value in page.samples.get("each", {}).items()}
     for row, tallied in zip(watcher.board.rows(), wanted, strict=False):
+        late = _late(page, f"late_{row.index}_")
+        if late < tallied[LATE]:
+            found.append(f"late metrics of process {row.pid} ({tallied[LATE] - late:g} less)")
         if shown.get(str(row.pid), -1.0) < tallied[EACH]:
             found.append(
                 f"each of process {row.pid} ({shown.get(str(row.pid))}, not {tallied[EACH]})"
@@ -177,7 +183,7 @@ def _missing(page: Page, watcher: Watcher, wanted: list[Tallied], late: int) -> 
     return sorted(found)
 
 
-def _late(page: Page) -> float:
-    """Updates of the metrics that processes define for themselves."""
-    names = (name for name in page.samples if name.startswith("late_") and name.endswith("_count"))
+def _late(page: Page, start: str = "late_") -> float:
+    """Updates of the metrics that processes, or one of them, define for themselves."""
+    names = (name for name in page.samples if name.startswith(start) and name.endswith("_count"))
     return sum(page.total(name) for name in names)

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 const REBIND_MS: u64 = 1000;
 /// So many times as long as such work took, it is not done again.
 const SHARE: u32 = 10;
-/// Label sets that are aside are asked for so long in one go.
-const ROOM_PASS: Duration = Duration::from_millis(5);
+/// Label sets that are aside are asked for so long in one go, by the processor's time of this thread.
+const ROOM_PASS: Duration = Duration::from_millis(50);
 
 impl Store {
     /// Looks whether the segment is still the one to write to, and which definitions count. At the end of the fuel that is
@@ -229,7 +229,7 @@ impl Store {
     /// get them there.
     fn bring_back(&self, host: &dyn Host) -> Result<(), Refusal> {
         let Some((aside, _)) = self.aside() else { return Ok(()) };
-        let began = Instant::now();
+        let began = thread_cpu();
         let asked_before = self.room_asked.get();
         let (mut result, mut emptied) = (Ok(()), Vec::new());
         let (mut seen, mut is_over) = (0, false);
@@ -238,7 +238,7 @@ impl Store {
             let mut is_all = true;
             family.for_each_parcel(&mut |labels, mut parcel| {
                 seen += 1;
-                is_over |= began.elapsed() > ROOM_PASS;
+                is_over |= thread_cpu().saturating_sub(began) > ROOM_PASS;
                 if is_over || seen <= asked_before {
                     is_all = false;
                     return;
@@ -263,7 +263,8 @@ impl Store {
             // All of them were asked for: from the first one on again.
             self.room_asked.set(0);
         }
-        self.room_due.set(Some(Instant::now() + began.elapsed() * SHARE));
+        let took = thread_cpu().saturating_sub(began);
+        self.room_due.set(Some(Instant::now() + took * SHARE));
         aside.forget(&emptied);
         result
     }
@@ -280,4 +281,12 @@ impl Store {
         }
         may
     }
+}
+
+/// Processor time of this thread so far.
+fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in a valid struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
