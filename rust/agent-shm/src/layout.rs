@@ -272,8 +272,14 @@ layout! {
     pub const SUMMARY_PAIR: u64 = 16;
     pub const SUMMARY_BYTES: u64 = 32;
     /// Newest values that one copy of a summary's cells keeps at most, and how many of them are in a chunk.
+    #[cfg(not(model))]
     pub const RECENT_MAX: u64 = 2048;
+    #[cfg(model)]
+    pub const RECENT_MAX: u64 = 4;
+    #[cfg(not(model))]
     pub const RECENT_IN_CHUNK: u64 = 64;
+    #[cfg(model)]
+    pub const RECENT_IN_CHUNK: u64 = 2;
     /// Bits of the number beside the time of a value.
     pub const NUMBER_BITS: u32 = 22;
 
