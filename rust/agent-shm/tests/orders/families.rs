@@ -55,8 +55,8 @@ fn two_writers_bring_two_definitions() {
         let counts_new = view.families()[0].meta().shape.borrowed() == NEW;
         assert_eq!((view.families().len(), view.superseded()), (1, 1));
         // Everybody agrees which one counts, and nobody gets another one by asking again.
-        assert_eq!(join(&one, OLD, 1), Joined { id: first.id, is_shown: !counts_new });
-        assert_eq!(join(&two, NEW, 2), Joined { id: second.id, is_shown: counts_new });
+        assert_eq!(join(&one, OLD, 1), Joined { id: first.id, is_shown: !counts_new, births: 0 });
+        assert_eq!(join(&two, NEW, 2), Joined { id: second.id, is_shown: counts_new, births: 0 });
         settle(&segment, &one, 2 * BLOCKS..=2 * BLOCKS);
     });
 }
@@ -119,7 +119,7 @@ fn a_new_definition_appears_while_the_old_one_counts_and_somebody_reclaims() {
         reclaimer.join().unwrap();
         assert!(after.is_shown && after.id != before.id);
         assert_eq!(totals(segment.view()), [("a".into(), 1, 2.0)]);
-        assert_eq!(join(&old, OLD, 1), Joined { id: before.id, is_shown: false });
+        assert_eq!(join(&old, OLD, 1), Joined { id: before.id, is_shown: false, births: 0 });
         applied(old.add(&series, 1));
         assert_eq!(segment.view().superseded(), 1);
     });
