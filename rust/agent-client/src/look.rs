@@ -232,13 +232,17 @@ impl Store {
         let began = thread_cpu();
         let asked_before = self.room_asked.get();
         let (mut result, mut emptied) = (Ok(()), Vec::new());
-        let (mut seen, mut is_over) = (0, false);
+        let (mut seen, mut is_over, mut asking) = (0, false, None);
         for family in aside.writer.view().families() {
             let Some(known) = self.family(&family.meta().name) else { continue };
             let mut is_all = true;
             family.for_each_parcel(&mut |labels, mut parcel| {
                 seen += 1;
-                is_over |= thread_cpu().saturating_sub(began) > ROOM_PASS;
+                if seen > asked_before {
+                    // From the first one that is asked for: else passes that skip many would never ask for one.
+                    let first = *asking.get_or_insert_with(thread_cpu);
+                    is_over |= thread_cpu().saturating_sub(first) > ROOM_PASS;
+                }
                 if is_over || seen <= asked_before {
                     is_all = false;
                     return;
